@@ -1,0 +1,116 @@
+// The activations of a bottleneck or a feed-forward layer and their derivatives, by the number that `Activation` has in Rust.
+// The names and formulas are those of the `transformers` library; "gelu" is the exact one with erf.
+
+// erf(x) to 1.2e-7 absolute: W. J. Cody, "Rational Chebyshev approximation for the error function" (1969) is what libm uses; this
+// is the shorter pair of polynomials in the style of N. Juffa, one near zero and one for exp's argument beyond.
+fn erf(x: f32) -> f32 {
+    let a = abs(x);
+    if (a < 0.921875) {
+        let s = x * x;
+        var r = -5.96761703e-4;
+        r = fma(r, s, 4.99119423e-3);
+        r = fma(r, s, -2.67681349e-2);
+        r = fma(r, s, 1.12819925e-1);
+        r = fma(r, s, -3.76125336e-1);
+        r = fma(r, s, 1.28379166e-1);
+        return fma(r, x, x);
+    }
+    let t = min(a, 4.0);
+    var r = -1.72853470e-5;
+    r = fma(r, t, 3.83197126e-4);
+    r = fma(r, t, -3.88396438e-3);
+    r = fma(r, t, 2.42546219e-2);
+    r = fma(r, t, -1.06777877e-1);
+    r = fma(r, t, -6.34846687e-1);
+    r = fma(r, t, -1.28717512e-1);
+    r = fma(r, t, -t);
+    return sign(x) * (1.0 - exp(r));
+}
+
+// The three below take exp of negative numbers only, so none overflows.
+fn sigmoid(x: f32) -> f32 {
+    let e = exp(-abs(x));
+    return select(e, 1.0, x >= 0.0) / (1.0 + e);
+}
+
+fn stable_tanh(x: f32) -> f32 {
+    let e = exp(-2.0 * abs(x));
+    return sign(x) * (1.0 - e) / (1.0 + e);
+}
+
+fn softplus(x: f32) -> f32 {
+    return max(x, 0.0) + log(1.0 + exp(-abs(x)));
+}
+
+const ROOT_2_OVER_PI = 0.7978845608028654;
+
+// The number of each activation.
+const RELU = 0u;
+const GELU = 1u;
+const GELU_NEW = 2u;
+const GELU_FAST = 3u;
+const QUICK_GELU = 4u;
+const SILU = 5u;
+const LEAKY_RELU = 6u;
+const MISH = 7u;
+const SIGMOID = 8u;
+const TANH = 9u;
+const LINEAR = 10u;
+
+// What stands inside the tanh of gelu_new and gelu_fast, one formula that the library writes in two ways.
+fn gelu_argument(x: f32) -> f32 {
+    return ROOT_2_OVER_PI * x * (1.0 + 0.044715 * x * x);
+}
+
+// kind is a constant of the kernel, so the switch is gone after compilation.
+fn activate(kind: u32, x: f32) -> f32 {
+    switch kind {
+        case RELU: { return max(x, 0.0); }
+        case GELU: { return 0.5 * x * (1.0 + erf(x * 0.7071067811865476)); }
+        case GELU_NEW, GELU_FAST: { return 0.5 * x * (1.0 + stable_tanh(gelu_argument(x))); }
+        case QUICK_GELU: { return x * sigmoid(1.702 * x); }
+        case SILU: { return x * sigmoid(x); }
+        case LEAKY_RELU: { return select(0.01 * x, x, x > 0.0); }
+        case MISH: { return x * stable_tanh(softplus(x)); }
+        case SIGMOID: { return sigmoid(x); }
+        case TANH: { return stable_tanh(x); }
+        default: { return x; }
+    }
+}
+
+// The derivative at x.
+fn derivative(kind: u32, x: f32) -> f32 {
+    switch kind {
+        case RELU: { return select(0.0, 1.0, x > 0.0); }
+        case GELU: {
+            // d/dx x·Φ(x) = Φ(x) + x·φ(x), φ the normal density with 1/sqrt(2π) before it
+            return 0.5 * (1.0 + erf(x * 0.7071067811865476)) + x * 0.3989422804014327 * exp(-0.5 * x * x);
+        }
+        case GELU_NEW, GELU_FAST: {
+            let t = stable_tanh(gelu_argument(x));
+            return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * ROOT_2_OVER_PI * (1.0 + 0.134145 * x * x);
+        }
+        case QUICK_GELU: {
+            let s = sigmoid(1.702 * x);
+            return s + 1.702 * x * s * (1.0 - s);
+        }
+        case SILU: {
+            let s = sigmoid(x);
+            return s + x * s * (1.0 - s);
+        }
+        case LEAKY_RELU: { return select(0.01, 1.0, x > 0.0); }
+        case MISH: {
+            let t = stable_tanh(softplus(x));
+            return t + x * (1.0 - t * t) * sigmoid(x);
+        }
+        case SIGMOID: {
+            let s = sigmoid(x);
+            return s * (1.0 - s);
+        }
+        case TANH: {
+            let t = stable_tanh(x);
+            return 1.0 - t * t;
+        }
+        default: { return 1.0; }
+    }
+}

@@ -1,0 +1,60 @@
+//! use grid, activation, random
+
+// What has one value in and one value out: activations, dropout, and the sum of two tensors.
+
+override ACTIVATION: u32 = 0u;
+
+struct Params {
+    len: u32,
+    columns: u32,
+    threshold: u32, // dropout: the share to drop, in units of 2^-32
+    scale: f32,     // dropout: 1 / (1 - share)
+    site: u32,
+    has_addend: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;       // (len)
+@group(0) @binding(2) var<storage, read> dy: array<f32>;      // (len)
+@group(0) @binding(3) var<storage, read> addend: array<f32>;  // (len)
+@group(0) @binding(4) var<storage, read_write> y: array<f32>; // (len)
+
+// y = activate(x)
+@compute @workgroup_size(FLAT)
+fn activation(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, groups, lane);
+    if (i < params.len) {
+        y[i] = activate(ACTIVATION, x[i]);
+    }
+}
+
+// y = dy · activate'(x) + addend
+@compute @workgroup_size(FLAT)
+fn activation_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, groups, lane);
+    if (i < params.len) {
+        var v = dy[i] * derivative(ACTIVATION, x[i]);
+        if (params.has_addend != 0u) { v += addend[i]; }
+        y[i] = v;
+    }
+}
+
+// y = x · mask / (1 - p) + addend: dropout and its own gradient
+@compute @workgroup_size(FLAT)
+fn dropout(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, groups, lane);
+    if (i < params.len) {
+        var v = x[i] * dropout_factor(i / params.columns, i % params.columns, params.site, params.threshold, params.scale);
+        if (params.has_addend != 0u) { v += addend[i]; }
+        y[i] = v;
+    }
+}
+
+// y = x + addend
+@compute @workgroup_size(FLAT)
+fn add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, groups, lane);
+    if (i < params.len) {
+        y[i] = x[i] + addend[i];
+    }
+}

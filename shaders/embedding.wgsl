@@ -1,0 +1,68 @@
+//! use grid, weight_{FORMAT}
+
+// Rows of a table by number: tokens, or the places of a sequence where POSITIONS is set.
+
+override POSITIONS: u32 = 0u;
+
+struct Params {
+    rows: u32,   // batch × length
+    columns: u32,
+    length: u32,
+    has_addend: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> tokens: array<u32>;         // (rows)
+@group(0) @binding(3) var<storage, read> addend: array<f32>;         // (rows, columns)
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;        // (rows, columns)
+
+@group(0) @binding(2) var<storage, read> order: array<u32>;          // (rows): the rows sorted by token
+@group(0) @binding(3) var<storage, read> dy: array<f32>;             // (rows, columns)
+@group(0) @binding(4) var<storage, read_write> dtable: array<f32>;   // (vocabulary or context, columns)
+
+// y = table[token] + addend
+@compute @workgroup_size(FLAT)
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, groups, lane);
+    if (i >= params.rows * params.columns) { return; }
+    let row = i / params.columns;
+//! if POSITIONS
+    let entry = row % params.length;
+//! else
+    let entry = tokens[row];
+//! end
+    var v = weight1(entry * params.columns + i % params.columns);
+    if (params.has_addend != 0u) { v += addend[i]; }
+    y[i] = v;
+}
+
+// dtable[token] += Σ dy over the rows of that token, in their order. The invocation at the first of them adds all.
+@compute @workgroup_size(FLAT)
+fn token_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, groups, lane);
+    if (i >= params.rows * params.columns) { return; }
+    let column = i % params.columns;
+    var at = i / params.columns;
+    let token = tokens[order[at]];
+    if (at > 0u) {
+        if (tokens[order[at - 1u]] == token) { return; }
+    }
+    var sum = dtable[token * params.columns + column];
+    for (; at < params.rows; at++) {
+        let row = order[at];
+        if (tokens[row] != token) { break; }
+        sum += dy[row * params.columns + column];
+    }
+    dtable[token * params.columns + column] = sum;
+}
+
+// dtable[place] += Σ dy over the batch
+@compute @workgroup_size(FLAT)
+fn position_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, groups, lane);
+    let size = params.length * params.columns;
+    if (i >= size) { return; }
+    var sum = dtable[i];
+    for (var at = i; at < params.rows * params.columns; at += size) { sum += dy[at]; }
+    dtable[i] = sum;
+}

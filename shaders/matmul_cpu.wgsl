@@ -1,0 +1,221 @@
+//! use weight_{FORMAT}, epilogue_{EPILOGUE}
+
+// A linear layer and its gradients for a Vulkan driver that runs on the CPU (lavapipe), which gives each lane of a vector
+// register one invocation. Needs inputs % 4 == 0, stride % 4 == 0 and a subgroup size that is SUBGROUP.
+//
+// A workgroup is one subgroup and owns a tile of the output; a lane owns all of its rows and some of its columns, in registers.
+// Such a driver loads lane by lane, equal addresses too, so each lane loads another vec4 of the left operand and broadcasts it.
+// No workgroup memory and no barrier: each barrier would spill the tile.
+// Rows and columns past the end read the last one and are not written.
+
+override SUBGROUP: u32 = 8u; // 4, 8 or 16
+override ACCUMULATE: u32 = 0u; // 1: weight_gradient adds to dw instead of writing it
+
+// Rows of a tile (a multiple of SUBGROUP, and of 8 at least) and groups of four columns a lane. Large tiles load less for each
+// product, until their code leaves the instruction cache; 8 or 16 rows are for matrices with no more.
+override ROWS: u32 = 32u;
+override GROUPS: u32 = 2u;
+
+// The part of the output matrix that one workgroup covers.
+const FORWARD_ROWS: u32 = ROWS;
+const FORWARD_COLUMNS: u32 = SUBGROUP * 4u * GROUPS;
+const INPUT_GRADIENT_ROWS: u32 = ROWS;
+const INPUT_GRADIENT_COLUMNS: u32 = SUBGROUP * 4u * GROUPS;
+const WEIGHT_GRADIENT_ROWS: u32 = ROWS;
+const WEIGHT_GRADIENT_COLUMNS: u32 = SUBGROUP * 4u * GROUPS;
+
+const LOADS: u32 = ROWS / SUBGROUP; // vec4 that a lane loads to have four elements of each row of the tile
+const QUARTER: u32 = ROWS / 4u; // vec4 in one row of the tile of dyᵀ
+// Rows stored a turn, the others moved up behind them, and one column of four after the other: written out for each element,
+// the epilogue and the stores would take the driver longer to compile than all the rest. It stores scalar by scalar anyway.
+const STORED: u32 = 4u;
+
+struct Params {
+    rows: u32,
+    inputs: u32,
+    outputs: u32,
+    stride: u32, // from one row of y, pre or dy to the next, in elements
+    chunk: u32, // weight_gradient: rows a chunk
+    has_bias: u32,
+    has_addend: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+// forward
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // (rows, inputs / 4)
+@group(0) @binding(3) var<storage, read> bias: array<f32>; // (outputs)
+@group(0) @binding(5) var<storage, read_write> y: array<f32>; // (rows, stride)
+
+// input_gradient
+@group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>; // (rows, stride / 4), zeros behind `outputs`
+@group(0) @binding(3) var<storage, read> addend: array<f32>; // (rows, inputs)
+@group(0) @binding(4) var<storage, read_write> dx: array<f32>; // (rows, inputs)
+
+// weight_gradient, whose dy is at 1 too
+@group(0) @binding(2) var<storage, read> layer_input: array<vec4<f32>>; // (rows, inputs / 4)
+@group(0) @binding(3) var<storage, read_write> dw: array<f32>; // (chunks, outputs, inputs)
+
+// y = epilogue(x·Wᵀ + bias)
+@compute @workgroup_size(SUBGROUP)
+fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let rows = params.rows;
+    let inputs = params.inputs / 4u;
+    let outputs = params.outputs;
+    let stride = params.stride;
+    let first = tile.y * ROWS;
+    let column = (tile.x * SUBGROUP * GROUPS + lane) * 4u;
+    var left: array<u32, LOADS>;
+    @unroll for (var n = 0u; n < LOADS; n++) { left[n] = min(first + n * SUBGROUP + lane, rows - 1u) * inputs; }
+    var right: array<array<u32, 4>, GROUPS>;
+    @unroll for (var c = 0u; c < GROUPS; c++) {
+        @unroll for (var j = 0u; j < 4u; j++) { right[c][j] = min(column + c * SUBGROUP * 4u + j, outputs - 1u) * inputs; }
+    }
+
+    var acc: array<array<vec4<f32>, GROUPS>, ROWS>;
+    for (var k = 0u; k < inputs; k++) {
+        var a: array<vec4<f32>, LOADS>;
+        @unroll for (var n = 0u; n < LOADS; n++) { a[n] = x[left[n] + k]; }
+        var w: array<mat4x4<f32>, GROUPS>;
+        @unroll for (var c = 0u; c < GROUPS; c++) {
+            w[c] = transpose(mat4x4(weight4(right[c][0] + k), weight4(right[c][1] + k), weight4(right[c][2] + k), weight4(right[c][3] + k)));
+        }
+        @unroll for (var r = 0u; r < ROWS; r++) {
+            let v = subgroupBroadcast(a[r / SUBGROUP], r % SUBGROUP);
+            @unroll for (var c = 0u; c < GROUPS; c++) {
+                acc[r][c] += v.x * w[c][0] + v.y * w[c][1] + v.z * w[c][2] + v.w * w[c][3];
+            }
+        }
+    }
+
+    let has_bias = params.has_bias != 0u;
+    for (var turn = 0u; turn < ROWS; turn += STORED) {
+        for (var j = 0u; j < 4u; j++) {
+            @unroll for (var c = 0u; c < GROUPS; c++) {
+                let o = column + c * SUBGROUP * 4u + j;
+                let b = select(0.0, bias[min(o, outputs - 1u)], has_bias);
+                @unroll for (var r = 0u; r < STORED; r++) {
+                    let row = first + turn + r;
+                    if (row < rows && o < outputs) {
+                        let i = row * stride + o;
+                        y[i] = epilogue(i, acc[r][c][j] + b);
+                    }
+                }
+            }
+        }
+        @unroll for (var r = STORED; r < ROWS; r++) { acc[r - STORED] = acc[r]; }
+    }
+}
+
+// dx = dy·W + addend
+@compute @workgroup_size(SUBGROUP)
+fn input_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let rows = params.rows;
+    let inputs = params.inputs / 4u;
+    let outputs = params.outputs;
+    let stride = params.stride / 4u;
+    let first = tile.y * ROWS;
+    let column = tile.x * SUBGROUP * GROUPS + lane;
+    var left: array<u32, LOADS>;
+    @unroll for (var n = 0u; n < LOADS; n++) { left[n] = min(first + n * SUBGROUP + lane, rows - 1u) * stride; }
+    var right: array<u32, GROUPS>;
+    @unroll for (var c = 0u; c < GROUPS; c++) { right[c] = min(column + c * SUBGROUP, inputs - 1u); }
+
+    var acc: array<array<vec4<f32>, GROUPS>, ROWS>;
+    for (var k = 0u; k < outputs; k += 4u) {
+        var a: array<vec4<f32>, LOADS>;
+        @unroll for (var n = 0u; n < LOADS; n++) { a[n] = dy[left[n] + k / 4u]; }
+        var w: array<array<vec4<f32>, 4>, GROUPS>;
+        @unroll for (var j = 0u; j < 4u; j++) {
+            let row = min(k + j, outputs - 1u) * inputs;
+            @unroll for (var c = 0u; c < GROUPS; c++) { w[c][j] = weight4(row + right[c]); }
+        }
+        @unroll for (var r = 0u; r < ROWS; r++) {
+            let v = subgroupBroadcast(a[r / SUBGROUP], r % SUBGROUP);
+            @unroll for (var c = 0u; c < GROUPS; c++) {
+                acc[r][c] += v.x * w[c][0] + v.y * w[c][1] + v.z * w[c][2] + v.w * w[c][3];
+            }
+        }
+    }
+
+    let has_addend = params.has_addend != 0u;
+    for (var turn = 0u; turn < ROWS; turn += STORED) {
+        for (var j = 0u; j < 4u; j++) {
+            @unroll for (var c = 0u; c < GROUPS; c++) {
+                @unroll for (var r = 0u; r < STORED; r++) {
+                    let row = first + turn + r;
+                    if (row < rows && column + c * SUBGROUP < inputs) {
+                        let i = (row * inputs + column + c * SUBGROUP) * 4u + j;
+                        var v = acc[r][c][j];
+                        if (has_addend) { v += addend[i]; }
+                        dx[i] = v;
+                    }
+                }
+            }
+        }
+        @unroll for (var r = STORED; r < ROWS; r++) { acc[r - STORED] = acc[r]; }
+    }
+}
+
+// dw[chunk] = dyᵀ·x over the rows of the chunk
+@compute @workgroup_size(SUBGROUP)
+fn weight_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let inputs = params.inputs / 4u;
+    let outputs = params.outputs;
+    let stride = params.stride / 4u;
+    let first = tile.y * ROWS;
+    let column = tile.x * SUBGROUP * GROUPS + lane;
+    // Four rows of dy give ROWS vec4, vec4 e being group e % QUARTER of row e / QUARTER.
+    var left_row: array<u32, LOADS>;
+    var left: array<u32, LOADS>;
+    @unroll for (var n = 0u; n < LOADS; n++) {
+        left_row[n] = (n * SUBGROUP + lane) / QUARTER;
+        left[n] = min(first / 4u + (n * SUBGROUP + lane) % QUARTER, (outputs - 1u) / 4u);
+    }
+    var right: array<u32, GROUPS>;
+    @unroll for (var c = 0u; c < GROUPS; c++) { right[c] = min(column + c * SUBGROUP, inputs - 1u); }
+
+    var acc: array<array<vec4<f32>, GROUPS>, ROWS>;
+    let begin = tile.z * params.chunk;
+    let end = min(begin + params.chunk, params.rows);
+    for (var k = begin; k < end; k += 4u) {
+        var a: array<vec4<f32>, LOADS>;
+        @unroll for (var n = 0u; n < LOADS; n++) {
+            let row = k + left_row[n];
+            a[n] = select(vec4(0.0), dy[min(row, end - 1u) * stride + left[n]], row < end);
+        }
+        var b: array<array<vec4<f32>, 4>, GROUPS>;
+        @unroll for (var j = 0u; j < 4u; j++) {
+            let row = min(k + j, end - 1u) * inputs;
+            @unroll for (var c = 0u; c < GROUPS; c++) { b[c][j] = layer_input[row + right[c]]; }
+        }
+        @unroll for (var g = 0u; g < QUARTER; g++) {
+            let v0 = subgroupBroadcast(a[g / SUBGROUP], g % SUBGROUP);
+            let v1 = subgroupBroadcast(a[(QUARTER + g) / SUBGROUP], (QUARTER + g) % SUBGROUP);
+            let v2 = subgroupBroadcast(a[(2u * QUARTER + g) / SUBGROUP], (2u * QUARTER + g) % SUBGROUP);
+            let v3 = subgroupBroadcast(a[(3u * QUARTER + g) / SUBGROUP], (3u * QUARTER + g) % SUBGROUP);
+            @unroll for (var i = 0u; i < 4u; i++) {
+                @unroll for (var c = 0u; c < GROUPS; c++) {
+                    acc[4u * g + i][c] += v0[i] * b[c][0] + v1[i] * b[c][1] + v2[i] * b[c][2] + v3[i] * b[c][3];
+                }
+            }
+        }
+    }
+
+    for (var turn = 0u; turn < ROWS; turn += STORED) {
+        for (var j = 0u; j < 4u; j++) {
+            @unroll for (var c = 0u; c < GROUPS; c++) {
+                @unroll for (var r = 0u; r < STORED; r++) {
+                    let row = first + turn + r;
+                    if (row < outputs && column + c * SUBGROUP < inputs) {
+                        let i = ((tile.z * outputs + row) * inputs + column + c * SUBGROUP) * 4u + j;
+                        var v = acc[r][c][j];
+                        if (ACCUMULATE == 1u) { v += dw[i]; }
+                        dw[i] = v;
+                    }
+                }
+            }
+        }
+        @unroll for (var r = STORED; r < ROWS; r++) { acc[r - STORED] = acc[r]; }
+    }
+}

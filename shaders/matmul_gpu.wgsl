@@ -1,0 +1,230 @@
+//! use weight_{FORMAT}, epilogue_{EPILOGUE}
+
+// A linear layer and its gradients for GPUs. Needs inputs % 4 == 0 and stride % 4 == 0.
+//
+// 256 threads own a square tile of the output and go along the contraction in steps of DEPTH: they bring DEPTH columns of the
+// left and of the right operand into workgroup memory, one vec4 of each a thread, and each multiplies its own rows by its own
+// columns. There are two copies of that memory, so that a step is loaded while the one before is multiplied, with one barrier.
+// Nothing past the end is read or written: what lies behind the contraction counts as 0, other rows and columns as the last one.
+
+override ACCUMULATE: u32 = 0u; // 1: weight_gradient adds to dw instead of writing it
+// Groups of four rows and of four columns that a thread owns: 1 for tiles of 64 × 64, 2 for tiles of 128 × 128.
+override GROUPS: u32 = 1u;
+
+const TILE: u32 = 64u * GROUPS;
+const WIDTH: u32 = 16u * GROUPS; // vec4 in one row or column of a tile
+const DEPTH: u32 = 16u / GROUPS;
+const COPY: u32 = DEPTH * WIDTH; // vec4 in one copy of a tile, one a thread
+const OWN: u32 = 4u * GROUPS; // rows that a thread owns
+
+// The part of the output matrix that one workgroup covers.
+const FORWARD_ROWS: u32 = TILE;
+const FORWARD_COLUMNS: u32 = TILE;
+const INPUT_GRADIENT_ROWS: u32 = TILE;
+const INPUT_GRADIENT_COLUMNS: u32 = TILE;
+const WEIGHT_GRADIENT_ROWS: u32 = TILE;
+const WEIGHT_GRADIENT_COLUMNS: u32 = TILE;
+
+struct Params {
+    rows: u32,
+    inputs: u32,
+    outputs: u32,
+    stride: u32, // from one row of y, pre or dy to the next, in elements
+    chunk: u32, // weight_gradient: rows a chunk
+    has_bias: u32,
+    has_addend: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+// forward
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // (rows, inputs / 4)
+@group(0) @binding(3) var<storage, read> bias: array<f32>; // (outputs)
+@group(0) @binding(5) var<storage, read_write> y: array<f32>; // (rows, stride)
+
+// input_gradient
+@group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>; // (rows, stride / 4), zeros behind `outputs`
+@group(0) @binding(3) var<storage, read> addend: array<vec4<f32>>; // (rows, inputs / 4)
+@group(0) @binding(4) var<storage, read_write> dx: array<vec4<f32>>; // (rows, inputs / 4)
+
+// weight_gradient, whose dy is at 1 too
+@group(0) @binding(2) var<storage, read> layer_input: array<vec4<f32>>; // (rows, inputs / 4)
+@group(0) @binding(3) var<storage, read_write> dw: array<vec4<f32>>; // (chunks, outputs, inputs / 4)
+
+var<workgroup> left: array<vec4<f32>, 2u * COPY>; // (2, DEPTH, WIDTH): element [k][row]
+var<workgroup> right: array<vec4<f32>, 2u * COPY>; // (2, DEPTH, WIDTH): element [k][column]
+
+// The place of group g of row k of a tile. Every other four rows have their groups swapped by fours, so that the 16 rows × 2
+// groups of k that 32 neighbours write in `put_across` fall on 32 different banks.
+fn place(copy: u32, k: u32, g: u32) -> u32 {
+    return copy * COPY + k * WIDTH + (g ^ (k & 4u));
+}
+
+// Which four elements of a tile a thread brings when the contraction runs along memory: (row of the tile, group of four k) …
+fn across(thread: u32) -> vec2<u32> {
+    return vec2(thread / 2u % TILE, thread % 2u + thread / (2u * TILE) * 2u);
+}
+
+// … and when the rows of the tile do: (k, group of four rows).
+fn along(thread: u32) -> vec2<u32> {
+    return vec2(thread / WIDTH, thread % WIDTH);
+}
+
+fn put_left_across(copy: u32, at: vec2<u32>, v: vec4<f32>) {
+    @unroll for (var j = 0u; j < 4u; j++) { left[place(copy, at.y * 4u + j, at.x / 4u)][at.x % 4u] = v[j]; }
+}
+
+fn put_right_across(copy: u32, at: vec2<u32>, v: vec4<f32>) {
+    @unroll for (var j = 0u; j < 4u; j++) { right[place(copy, at.y * 4u + j, at.x / 4u)][at.x % 4u] = v[j]; }
+}
+
+// acc += left · right for the rows of thread.y and the columns of thread.x: groups thread, thread + 16, …
+fn multiply(copy: u32, thread: vec2<u32>, acc: ptr<function, array<array<vec4<f32>, GROUPS>, OWN>>) {
+    @unroll for (var k = 0u; k < DEPTH; k++) {
+        var b: array<vec4<f32>, GROUPS>;
+        @unroll for (var c = 0u; c < GROUPS; c++) { b[c] = right[place(copy, k, thread.x + c * 16u)]; }
+        @unroll for (var g = 0u; g < GROUPS; g++) {
+            let a = left[place(copy, k, thread.y + g * 16u)];
+            @unroll for (var r = 0u; r < 4u; r++) {
+                @unroll for (var c = 0u; c < GROUPS; c++) { (*acc)[g * 4u + r][c] += a[r] * b[c]; }
+            }
+        }
+    }
+}
+
+// y = epilogue(x·Wᵀ + bias)
+@compute @workgroup_size(16, 16)
+fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+    let rows = params.rows;
+    let outputs = params.outputs;
+    let inputs = params.inputs / 4u;
+    let at = across(index);
+    let x_row = min(tile.y * TILE + at.x, rows - 1u) * inputs;
+    let w_row = min(tile.x * TILE + at.x, outputs - 1u) * inputs;
+
+    var acc: array<array<vec4<f32>, GROUPS>, OWN>;
+    var a = vec4(0.0);
+    var b = vec4(0.0);
+    let steps = (params.inputs + DEPTH - 1u) / DEPTH;
+    for (var step = 0u; step <= steps; step++) {
+        // Loads for this step are under way while the step before is multiplied.
+        let k = step * (DEPTH / 4u) + at.y;
+        if (k < inputs) {
+            a = x[x_row + k];
+            b = weight4(w_row + k);
+        } else {
+            a = vec4(0.0);
+            b = vec4(0.0);
+        }
+        if (step > 0u) { multiply((step - 1u) % 2u, thread.xy, &acc); }
+        put_left_across(step % 2u, at, a);
+        put_right_across(step % 2u, at, b);
+        workgroupBarrier();
+    }
+
+    @unroll for (var c = 0u; c < GROUPS; c++) {
+        @unroll for (var j = 0u; j < 4u; j++) {
+            let column = tile.x * TILE + (thread.x + c * 16u) * 4u + j;
+            if (column < outputs) {
+                var sum_bias = 0.0;
+                if (params.has_bias != 0u) { sum_bias = bias[column]; }
+                @unroll for (var r = 0u; r < OWN; r++) {
+                    let row = tile.y * TILE + thread.y * 4u + r / 4u * 64u + r % 4u;
+                    if (row < rows) {
+                        let i = row * params.stride + column;
+                        y[i] = epilogue(i, acc[r][c][j] + sum_bias);
+                    }
+                }
+            }
+        }
+    }
+}
+
+// dx = dy·W + addend
+@compute @workgroup_size(16, 16)
+fn input_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+    let rows = params.rows;
+    let outputs = params.outputs;
+    let inputs = params.inputs / 4u;
+    let a_at = across(index);
+    let b_at = along(index);
+    let dy_row = min(tile.y * TILE + a_at.x, rows - 1u) * (params.stride / 4u);
+    let w_column = min(tile.x * WIDTH + b_at.y, inputs - 1u);
+
+    var acc: array<array<vec4<f32>, GROUPS>, OWN>;
+    var a = vec4(0.0);
+    var b = vec4(0.0);
+    let steps = (outputs + DEPTH - 1u) / DEPTH;
+    for (var step = 0u; step <= steps; step++) {
+        let a_k = step * (DEPTH / 4u) + a_at.y;
+        if (a_k * 4u < outputs) { a = dy[dy_row + a_k]; } else { a = vec4(0.0); }
+        let b_k = step * DEPTH + b_at.x;
+        if (b_k < outputs) { b = weight4(b_k * inputs + w_column); } else { b = vec4(0.0); }
+        if (step > 0u) { multiply((step - 1u) % 2u, thread.xy, &acc); }
+        put_left_across(step % 2u, a_at, a);
+        right[place(step % 2u, b_at.x, b_at.y)] = b;
+        workgroupBarrier();
+    }
+
+    @unroll for (var c = 0u; c < GROUPS; c++) {
+        let column = tile.x * WIDTH + thread.x + c * 16u;
+        if (column < inputs) {
+            @unroll for (var r = 0u; r < OWN; r++) {
+                let row = tile.y * TILE + thread.y * 4u + r / 4u * 64u + r % 4u;
+                if (row < rows) {
+                    let i = row * inputs + column;
+                    var v = acc[r][c];
+                    if (params.has_addend != 0u) { v += addend[i]; }
+                    dx[i] = v;
+                }
+            }
+        }
+    }
+}
+
+// dw[chunk] = dyᵀ·x over the rows of the chunk
+@compute @workgroup_size(16, 16)
+fn weight_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+    let outputs = params.outputs;
+    let inputs = params.inputs / 4u;
+    let stride = params.stride / 4u;
+    let at = along(index);
+    let dy_column = min(tile.y * WIDTH + at.y, (outputs - 1u) / 4u);
+    let x_column = min(tile.x * WIDTH + at.y, inputs - 1u);
+
+    var acc: array<array<vec4<f32>, GROUPS>, OWN>;
+    var a = vec4(0.0);
+    var b = vec4(0.0);
+    let begin = tile.z * params.chunk;
+    let end = min(begin + params.chunk, params.rows);
+    let steps = (end - begin + DEPTH - 1u) / DEPTH;
+    for (var step = 0u; step <= steps; step++) {
+        let k = begin + step * DEPTH + at.x;
+        if (k < end) {
+            a = dy[k * stride + dy_column];
+            b = layer_input[k * inputs + x_column];
+        } else {
+            a = vec4(0.0);
+            b = vec4(0.0);
+        }
+        if (step > 0u) { multiply((step - 1u) % 2u, thread.xy, &acc); }
+        left[place(step % 2u, at.x, at.y)] = a;
+        right[place(step % 2u, at.x, at.y)] = b;
+        workgroupBarrier();
+    }
+
+    @unroll for (var c = 0u; c < GROUPS; c++) {
+        let column = tile.x * WIDTH + thread.x + c * 16u;
+        if (column < inputs) {
+            @unroll for (var r = 0u; r < OWN; r++) {
+                let row = tile.y * TILE + thread.y * 4u + r / 4u * 64u + r % 4u;
+                if (row < outputs) {
+                    let i = (tile.z * outputs + row) * inputs + column;
+                    var v = acc[r][c];
+                    if (ACCUMULATE == 1u) { v += dw[i]; }
+                    dw[i] = v;
+                }
+            }
+        }
+    }
+}

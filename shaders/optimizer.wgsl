@@ -1,0 +1,114 @@
+//! use grid, step, metrics
+
+// The gradient's norm, and Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019) over one flat arena.
+
+const CHUNK: u32 = 4096u; // elements that one workgroup of sum_squares adds up
+
+struct Params {
+    len: u32,
+    chunks: u32,
+    max_norm: f32,         // 0: no clipping
+    beta1: f32,
+    beta2: f32,
+    one_minus_beta1: f32,  // computed in double precision: 1 - 0.999 in f32 is off by 5e-5 of itself
+    one_minus_beta2: f32,
+    log_beta1: f32,
+    log_beta2: f32,
+    epsilon: f32,
+    weight_decay: f32,     // Adam: added to the gradient; AdamW: taken from the weight
+    decoupled: u32,        // 1: AdamW
+    first_chunk: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> gradients: array<f32>;             // (len)
+@group(0) @binding(2) var<storage, read_write> partial_squares: array<f32>; // (chunks)
+@group(0) @binding(1) var<storage, read> squares: array<f32>;               // (chunks)
+@group(0) @binding(2) var<storage, read_write> metrics: Metrics;
+@group(0) @binding(2) var<storage, read> kept_metrics: Metrics;
+@group(0) @binding(3) var<storage, read_write> first_moment: array<f32>;    // (len)
+@group(0) @binding(4) var<storage, read_write> second_moment: array<f32>;   // (len)
+@group(0) @binding(5) var<storage, read_write> values: array<f32>;          // (len)
+
+var<workgroup> lane_sums: array<f32, 64>;
+
+// The sum of v over the workgroup, for lane 0.
+fn group_sum(v: f32, lane: u32) -> f32 {
+    lane_sums[lane] = v;
+    workgroupBarrier();
+    var total = 0.0;
+    if (lane == 0u) {
+        for (var i = 0u; i < 64u; i++) { total += lane_sums[i]; }
+    }
+    return total;
+}
+
+// partial_squares[chunk] = Σ gradients² over CHUNK elements
+@compute @workgroup_size(64)
+fn sum_squares(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let chunk = group.y * groups.x + group.x;
+    var sum = 0.0;
+    for (var i = chunk * CHUNK + lane; i < min((chunk + 1u) * CHUNK, params.len); i += 64u) { sum += gradients[i] * gradients[i]; }
+    let total = group_sum(sum, lane);
+    if (lane == 0u && chunk * CHUNK < params.len) { partial_squares[params.first_chunk + chunk] = total; }
+}
+
+// WGSL lets a compiler assume that there is no NaN or infinity, so the exponent's bits are looked at.
+fn is_finite(v: f32) -> bool {
+    return (bitcast<u32>(v) & 0x7f800000u) != 0x7f800000u;
+}
+
+// The norm, the factor that clips it, and whether this step counts. One workgroup.
+@compute @workgroup_size(64)
+fn finish_norm(@builtin(local_invocation_index) lane: u32) {
+    var sum = 0.0;
+    for (var i = lane; i < params.chunks; i += 64u) { sum += squares[i]; }
+    let total = group_sum(sum, lane);
+    if (lane != 0u) { return; }
+    let norm = sqrt(total);
+    metrics.gradient_norm = norm;
+    var scale = 1.0;
+    if (params.max_norm > 0.0) { scale = min(1.0, params.max_norm / (norm + 1.0e-6)); }
+    metrics.gradient_scale = scale;
+    if (is_finite(total) && is_finite(metrics.loss)) {
+        metrics.finite = 1u;
+        metrics.updates += 1u;
+        metrics.skipped_in_a_row = 0u;
+    } else {
+        metrics.finite = 0u;
+        metrics.skipped += 1u;
+        metrics.skipped_in_a_row += 1u;
+    }
+}
+
+// 1 - beta^t from the logarithm of beta: for small t the difference would lose most of its digits.
+fn one_minus_power(log_beta: f32, t: f32) -> f32 {
+    let x = log_beta * t;
+    if (x > -0.25) {
+        // -(e^x - 1) by its series; the first term left out is below 1e-9 of the sum
+        return -x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0 * (1.0 + x / 6.0 * (1.0 + x / 7.0))))));
+    }
+    return 1.0 - exp(x);
+}
+
+@compute @workgroup_size(FLAT)
+fn adam(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, groups, lane);
+    if (i >= params.len || kept_metrics.finite == 0u) { return; }
+    let t = f32(kept_metrics.updates);
+    let learning_rate = step_values.learning_rate;
+    var value = values[i];
+    var gradient = gradients[i] * kept_metrics.gradient_scale;
+    if (params.decoupled != 0u) {
+        value -= learning_rate * params.weight_decay * value;
+    } else {
+        gradient += params.weight_decay * value;
+    }
+    let m = params.beta1 * first_moment[i] + params.one_minus_beta1 * gradient;
+    let v = params.beta2 * second_moment[i] + params.one_minus_beta2 * gradient * gradient;
+    first_moment[i] = m;
+    second_moment[i] = v;
+    let m_hat = m / one_minus_power(params.log_beta1, t);
+    let v_hat = v / one_minus_power(params.log_beta2, t);
+    values[i] = value - learning_rate * m_hat / (sqrt(v_hat) + params.epsilon);
+}

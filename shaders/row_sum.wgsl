@@ -1,0 +1,39 @@
+// A row of a matrix is shared by LANES invocations of a workgroup: one on a CPU device, where a lane runs along its row alone, many on a
+// GPU, where they add up their parts through workgroup memory in a fixed order.
+override LANES: u32 = 1u;
+const GROUP: u32 = 64u;
+const ROWS: u32 = GROUP / LANES;
+
+//! if LANES - 1u
+var<workgroup> lane_values: array<f32, GROUP>;
+//! end
+
+// The sum of v over the lanes of a row, for each of them.
+fn row_sum(v: f32, local: u32) -> f32 {
+//! if LANES - 1u
+    workgroupBarrier();
+    lane_values[local] = v;
+    workgroupBarrier();
+    let first = local / LANES * LANES;
+    var total = 0.0;
+    for (var i = 0u; i < LANES; i++) { total += lane_values[first + i]; }
+    return total;
+//! else
+    return v;
+//! end
+}
+
+// The largest v over the lanes of a row, for each of them.
+fn row_max(v: f32, local: u32) -> f32 {
+//! if LANES - 1u
+    workgroupBarrier();
+    lane_values[local] = v;
+    workgroupBarrier();
+    let first = local / LANES * LANES;
+    var largest = lane_values[first];
+    for (var i = 1u; i < LANES; i++) { largest = max(largest, lane_values[first + i]); }
+    return largest;
+//! else
+    return v;
+//! end
+}

@@ -1,0 +1,8 @@
+// The numbers that change from step to step; `gpu::Step` is their twin in Rust.
+struct Step {
+    seed: u32,          // of all dropout masks
+    counter: u32,       // differs from batch to batch
+    loss_scale: f32,    // one over the number of targets in the step
+    learning_rate: f32,
+}
+@group(1) @binding(0) var<uniform> step_values: Step;

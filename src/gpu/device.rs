@@ -1,0 +1,273 @@
+//! Finding a device, opening it with all that it offers, and turning what it reports into this crate's errors.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::pipeline::Pipeline;
+use crate::error::{Error, Result};
+use crate::graph::{Kernel, Traits};
+
+/// What a device says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceInfo {
+    /// The device's own name.
+    pub name: String,
+    /// `vulkan`, `metal`, `dx12` or `gl`.
+    pub backend: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// A software device that computes on the CPU.
+    pub cpu: bool,
+    /// The largest buffer in bytes.
+    pub max_buffer: u64,
+    /// The largest range of a buffer that a kernel can see, in bytes.
+    pub max_binding: u64,
+}
+
+impl std::fmt::Display for DeviceInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({}, {})", self.name, self.backend, self.driver)
+    }
+}
+
+impl DeviceInfo {
+    fn of(adapter: &wgpu::Adapter) -> Self {
+        let (info, limits) = (adapter.get_info(), adapter.limits());
+        DeviceInfo {
+            name: info.name,
+            backend: info.backend.to_string(),
+            driver: [info.driver, info.driver_info].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" "),
+            cpu: info.device_type == wgpu::DeviceType::Cpu,
+            max_buffer: limits.max_buffer_size,
+            max_binding: limits.max_storage_buffer_binding_size,
+        }
+    }
+}
+
+/// Every usable device, the best first: discrete GPUs, then integrated and virtual ones, then software. OpenGL is looked at only
+/// where Vulkan, Metal and DX12 find nothing. The environment variable `WGPU_BACKEND` (`vulkan`, `gl`, …) narrows the search.
+pub fn devices() -> Vec<DeviceInfo> {
+    adapters().iter().map(DeviceInfo::of).collect()
+}
+
+fn adapters() -> Vec<wgpu::Adapter> {
+    let search = |backends: wgpu::Backends| {
+        let descriptor =
+            wgpu::InstanceDescriptor { backends, flags: wgpu::InstanceFlags::empty(), ..wgpu::InstanceDescriptor::new_without_display_handle() };
+        let found = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends));
+        let compute = |a: &wgpu::Adapter| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS);
+        found.into_iter().filter(compute).collect::<Vec<_>>()
+    };
+    let mut found = match wgpu::Backends::from_env() {
+        Some(backends) => search(backends),
+        None => search(wgpu::Backends::PRIMARY),
+    };
+    if found.is_empty() && wgpu::Backends::from_env().is_none() {
+        found = search(wgpu::Backends::GL);
+    }
+    found.sort_by_key(|a| match a.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    });
+    found
+}
+
+/// The first thing that went wrong on a device, kept by its callbacks until someone asks.
+#[derive(Default)]
+struct Fault(Mutex<Option<Trouble>>);
+
+enum Trouble {
+    Lost(String),
+    Memory,
+    Other(String),
+}
+
+impl Fault {
+    fn set(&self, trouble: Trouble) {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(trouble);
+    }
+}
+
+/// An open device with its queue and its compiled kernels.
+pub struct Device {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    info: DeviceInfo,
+    traits: Traits,
+    limits: wgpu::Limits,
+    fault: Arc<Fault>,
+    pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
+    checked: bool,
+}
+
+impl Device {
+    /// Opens a device. `wanted` is a number from [`devices`] or a part of a device's name; without it the best one is opened.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] if there is none, none of that name, or it does not open.
+    pub fn open(wanted: Option<&str>) -> Result<Device> {
+        Device::open_with(wanted, false)
+    }
+
+    /// Opens a device whose kernels check every index and bound every loop, for tests.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn open_checked(wanted: Option<&str>) -> Result<Device> {
+        Device::open_with(wanted, true)
+    }
+
+    fn open_with(wanted: Option<&str>, checked: bool) -> Result<Device> {
+        let found = adapters();
+        if found.is_empty() {
+            let message = "no GPU device was found; install a Vulkan driver (on Debian or Ubuntu: apt install mesa-vulkan-drivers, \
+                           which also brings a software device)";
+            return Err(Error::NoDevice(message.into()));
+        }
+        let matches = |(i, a): &(usize, &wgpu::Adapter)| match wanted {
+            None => true,
+            Some(w) => w.parse() == Ok(*i) || a.get_info().name.to_lowercase().contains(&w.to_lowercase()),
+        };
+        let Some((_, adapter)) = found.iter().enumerate().find(matches) else {
+            let names: Vec<_> = found.iter().enumerate().map(|(i, a)| format!("{i}: {}", DeviceInfo::of(a))).collect();
+            return Err(Error::NoDevice(format!("no device matches '{}'; there are {}", wanted.unwrap_or(""), names.join(", "))));
+        };
+        Device::from_adapter(adapter, checked)
+    }
+
+    fn from_adapter(adapter: &wgpu::Adapter, checked: bool) -> Result<Device> {
+        let (info, limits) = (DeviceInfo::of(adapter), adapter.limits());
+        let features = adapter.features() & wgpu::Features::SUBGROUP;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("graftling"),
+            required_features: features,
+            required_limits: limits.clone(),
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| Error::NoDevice(format!("{info} does not open: {e}; update its driver or choose another device")))?;
+
+        let fault = Arc::new(Fault::default());
+        let on_error = fault.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| match error {
+            wgpu::Error::OutOfMemory { .. } => on_error.set(Trouble::Memory),
+            other => on_error.set(Trouble::Other(other.to_string())),
+        }));
+        let on_lost = fault.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed || !message.is_empty() {
+                on_lost.set(Trouble::Lost(if message.is_empty() { format!("{reason:?}") } else { message }));
+            }
+        });
+
+        let sizes = adapter.get_info();
+        let one_size = sizes.subgroup_min_size == sizes.subgroup_max_size && features.contains(wgpu::Features::SUBGROUP);
+        let traits = Traits {
+            cpu: info.cpu,
+            subgroup: one_size.then_some(sizes.subgroup_min_size),
+            workgroup_memory: limits.max_compute_workgroup_storage_size,
+            max_binding: limits.max_storage_buffer_binding_size,
+            max_workgroups: limits.max_compute_workgroups_per_dimension,
+        };
+        Ok(Device { device, queue, info, traits, limits, fault, pipelines: Mutex::default(), checked })
+    }
+
+    /// What the device says of itself.
+    pub fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    /// The traits that recordings for this device depend on.
+    pub fn traits(&self) -> &Traits {
+        &self.traits
+    }
+
+    /// A buffer of `bytes` rounded up to 16.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] or [`Error::OutOfMemory`], both naming `label`.
+    pub(super) fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let size = bytes.max(16).next_multiple_of(16);
+        if size > self.limits.max_buffer_size {
+            return Err(Error::Limit {
+                what: label.into(),
+                needed: size,
+                unit: "bytes in one buffer",
+                limit: self.limits.max_buffer_size,
+                device: self.info.to_string(),
+                advice: "use a smaller batch size or a shorter maximum length",
+            });
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false });
+        match pollster::block_on(scope.pop()) {
+            None => Ok(buffer),
+            Some(_) => Err(Error::OutOfMemory { device: self.info.to_string(), what: format!("{label} ({size} bytes)") }),
+        }
+    }
+
+    /// The compiled form of a kernel; compiled once.
+    pub(super) fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>> {
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(pipeline) = pipelines.get(kernel) {
+            return Ok(pipeline.clone());
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let pipeline = Arc::new(Pipeline::new(&self.device, kernel, self.checked));
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(Error::Device { device: self.info.to_string(), reason: format!("kernel {kernel} does not compile: {error}") });
+        }
+        pipelines.insert(kernel.clone(), pipeline.clone());
+        Ok(pipeline)
+    }
+
+    /// The error that the device's callbacks were told of, if any.
+    pub(super) fn check(&self) -> Result<()> {
+        let device = self.info.to_string();
+        match &*self.fault.0.lock().unwrap_or_else(|e| e.into_inner()) {
+            None => Ok(()),
+            Some(Trouble::Memory) => Err(Error::OutOfMemory { device, what: "the buffers of a program".into() }),
+            Some(Trouble::Lost(reason)) => Err(Error::DeviceLost { device, reason: reason.clone() }),
+            Some(Trouble::Other(reason)) => Err(Error::Device { device, reason: reason.clone() }),
+        }
+    }
+
+    /// Waits until a submission, or all of them, are done.
+    pub(super) fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        loop {
+            let poll = wgpu::PollType::Wait { submission_index: submission.clone(), timeout: Some(Duration::from_secs(10)) };
+            let polled = self.device.poll(poll);
+            self.check()?;
+            match polled {
+                Ok(_) => return Ok(()),
+                Err(wgpu::PollError::Timeout) => continue,
+                Err(error) => return Err(Error::Device { device: self.info.to_string(), reason: error.to_string() }),
+            }
+        }
+    }
+
+    /// Copies a range of a buffer to the host, after all that was submitted.
+    pub(super) fn read(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>> {
+        let size = bytes.next_multiple_of(4);
+        let staging = self.buffer("readback", size, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, size);
+        let submission = self.queue.submit([encoder.finish()]);
+        staging.map_async(wgpu::MapMode::Read, .., |_| ());
+        self.wait(Some(submission))?;
+        let mapped = staging.get_mapped_range(..size);
+        let view = mapped.map_err(|e| Error::Device { device: self.info.to_string(), reason: e.to_string() })?;
+        Ok(view[..bytes as usize].to_vec())
+    }
+
+    /// Lets go of the device at once, as a driver reset would; for tests of what happens then.
+    #[doc(hidden)]
+    pub fn lose(&self) {
+        self.fault.set(Trouble::Lost("the test asked for it".into()));
+        self.device.destroy();
+    }
+}

@@ -1,0 +1,138 @@
+//! What of a model stays on the device between programs: frozen weights, the arenas, the metrics, and the numbers of the current step.
+
+use super::device::Device;
+use super::pipeline::step_layout;
+use crate::error::Result;
+use crate::graph::{Arenas, Graph, Info, Parameters, Role, Tensor, Traits};
+
+/// The numbers that change from step to step; `shaders/step.wgsl` is their twin.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Step {
+    /// The seed of all dropout masks.
+    pub seed: u32,
+    /// A number that differs from batch to batch, so that masks do.
+    pub counter: u32,
+    /// What each target's loss counts: one over the number of targets in the step.
+    pub loss_scale: f32,
+    /// The optimizer's learning rate.
+    pub learning_rate: f32,
+}
+
+/// The device memory of one model.
+pub struct Memory {
+    parameters: Parameters,
+    infos: Vec<Info>,
+    arenas: Arenas,
+    buffers: Vec<Option<wgpu::Buffer>>,
+    step: wgpu::Buffer,
+    pub(super) step_group: wgpu::BindGroup,
+    bytes: u64,
+}
+
+const STORAGE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_DST).union(wgpu::BufferUsages::COPY_SRC);
+
+impl Memory {
+    /// Allocates zeroed memory for a model's weights and, where it is to be trained, for gradients and moments.
+    ///
+    /// # Errors
+    /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`].
+    pub fn new(device: &Device, parameters: &Parameters, training: bool) -> Result<Memory> {
+        let graph = Graph::new(&Traits::minimal(), parameters, false);
+        let (infos, arenas) = (graph.tensors().to_vec(), graph.arenas());
+        let mut bytes = 0;
+        let mut buffers = Vec::with_capacity(infos.len());
+        for (i, info) in infos.iter().enumerate() {
+            let tensor = Tensor(i as u32);
+            let idle = !training && [arenas.gradients, arenas.first_moment, arenas.second_moment].contains(&tensor);
+            buffers.push(match info.role {
+                Role::Frozen | Role::Shared if !idle => {
+                    bytes += info.bytes();
+                    Some(device.buffer(&info.label, info.bytes(), STORAGE)?)
+                }
+                _ => None,
+            });
+        }
+        let size = std::mem::size_of::<Step>() as u64;
+        let step = device.buffer("step", size, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)?;
+        let step_group = device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("step"),
+            layout: &step_layout(&device.device),
+            entries: &[wgpu::BindGroupEntry { binding: 0, resource: step.as_entire_binding() }],
+        });
+        Ok(Memory { parameters: parameters.clone(), infos, arenas, buffers, step, step_group, bytes })
+    }
+
+    /// The list of weights that this is the memory of.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The tensors behind the weights.
+    pub fn arenas(&self) -> Arenas {
+        self.arenas
+    }
+
+    /// How many bytes of device memory this takes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The buffer of a weight or arena and the byte at which it begins there.
+    fn place(&self, tensor: Tensor) -> (&wgpu::Buffer, u64) {
+        let info = &self.infos[tensor.index()];
+        let (root, offset) = match info.role {
+            Role::View { of, offset } => (of, info.dtype.bytes(offset)),
+            _ => (tensor, 0),
+        };
+        (self.buffer(root).unwrap_or_else(|| panic!("'{}' has no memory, because the model is not being trained", info.label)), offset)
+    }
+
+    pub(super) fn buffer(&self, root: Tensor) -> Option<&wgpu::Buffer> {
+        self.buffers.get(root.index())?.as_ref()
+    }
+
+    /// Writes the bytes of a weight or arena.
+    ///
+    /// # Panics
+    /// If there are not as many bytes as the tensor has.
+    pub fn write(&self, device: &Device, tensor: Tensor, bytes: &[u8]) {
+        let info = &self.infos[tensor.index()];
+        assert_eq!(bytes.len() as u64, info.bytes(), "'{}' {} takes other bytes", info.label, info.shape);
+        let (buffer, offset) = self.place(tensor);
+        let whole = bytes.len() / 4 * 4;
+        device.queue.write_buffer(buffer, offset, &bytes[..whole]);
+        if whole < bytes.len() {
+            let mut last = [0; 4];
+            last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
+            device.queue.write_buffer(buffer, offset + whole as u64, &last);
+        }
+    }
+
+    /// Reads the bytes of a weight or arena, after all that was submitted.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn read(&self, device: &Device, tensor: Tensor) -> Result<Vec<u8>> {
+        let (buffer, offset) = self.place(tensor);
+        device.read(buffer, offset, self.infos[tensor.index()].bytes())
+    }
+
+    /// Sets the numbers of the step that is submitted next.
+    pub fn set_step(&self, device: &Device, step: Step) {
+        device.queue.write_buffer(&self.step, 0, bytemuck::bytes_of(&step));
+    }
+
+    /// Zeroes the loss and, where there is one, the gradient arena: the beginning of a step.
+    pub fn clear(&self, device: &Device) {
+        let mut encoder = device.device.create_command_encoder(&Default::default());
+        if let Some(gradients) = self.buffer(self.arenas.gradients) {
+            encoder.clear_buffer(gradients, 0, None);
+        }
+        if let Some(metrics) = self.buffer(self.arenas.metrics) {
+            encoder.clear_buffer(metrics, 0, Some(4));
+        }
+        device.queue.submit([encoder.finish()]);
+    }
+}

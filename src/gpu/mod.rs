@@ -1,0 +1,10 @@
+//! The only room that knows wgpu: devices, pipelines, the memory of a model, and programs that replay a recording.
+
+mod device;
+mod memory;
+mod pipeline;
+mod program;
+
+pub use device::{Device, DeviceInfo, devices};
+pub use memory::{Memory, Step};
+pub use program::{Program, Readback};

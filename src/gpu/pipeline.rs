@@ -1,0 +1,81 @@
+//! From a kernel's WGSL and its reflection to a compute pipeline.
+
+use crate::graph::Kernel;
+
+/// A compiled kernel.
+pub(super) struct Pipeline {
+    pub(super) pipeline: wgpu::ComputePipeline,
+    /// Group 0: `params` and the storage buffers.
+    pub(super) layout: wgpu::BindGroupLayout,
+    /// The numbers of the storage buffers in group 0.
+    pub(super) bindings: Vec<u32>,
+    pub(super) has_params: bool,
+    pub(super) uses_step: bool,
+}
+
+impl Pipeline {
+    pub(super) fn new(device: &wgpu::Device, kernel: &Kernel, checked: bool) -> Pipeline {
+        let reflection = kernel.reflect();
+        let label = kernel.to_string();
+        let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            count: None,
+        };
+        let mut entries = Vec::new();
+        if !reflection.params.is_empty() {
+            entries.push(entry(0, wgpu::BufferBindingType::Uniform));
+        }
+        entries
+            .extend(reflection.storage.iter().map(|b| entry(b.binding, wgpu::BufferBindingType::Storage { read_only: !b.writable })));
+        let group = |label: &str, entries: &[_]| {
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(label), entries })
+        };
+        let layout = group(&label, &entries);
+        let step = reflection.uses_step.then(|| step_layout(device));
+        let groups = [Some(&layout), step.as_ref()];
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&label),
+            bind_group_layouts: &groups[..1 + step.is_some() as usize],
+            immediate_size: 0,
+        });
+
+        let source = wgpu::ShaderSource::Wgsl(kernel.wgsl().into());
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source };
+        let mut checks = wgpu::ShaderRuntimeChecks::checked();
+        checks.bounds_checks = checked;
+        checks.force_loop_bounding = checked;
+        // SAFETY: every index is derived from the sizes of the bound tensors, which recording compares with the kernel's parameters,
+        // and every loop counts up to such a size; the tests run all kernels with the checks on and with canaries behind each output.
+        let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some(kernel.entry),
+            compilation_options: wgpu::PipelineCompilationOptions { constants: &[], zero_initialize_workgroup_memory: false },
+            cache: None,
+        });
+        Pipeline {
+            pipeline,
+            layout,
+            bindings: reflection.storage.iter().map(|b| b.binding).collect(),
+            has_params: !reflection.params.is_empty(),
+            uses_step: reflection.uses_step,
+        }
+    }
+}
+
+/// Group 1: the numbers that change with every step.
+pub(super) fn step_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
+    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: Some("step"),
+        entries: &[wgpu::BindGroupLayoutEntry {
+            binding: 0,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty: wgpu::BufferBindingType::Uniform, has_dynamic_offset: false, min_binding_size: None },
+            count: None,
+        }],
+    })
+}

@@ -1,0 +1,325 @@
+//! A recording made runnable: buffers, bind groups and pipelines, made once and replayed.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::device::Device;
+use super::memory::Memory;
+use super::pipeline::Pipeline;
+use crate::error::{Error, Result};
+use crate::graph::{DType, Graph, Info, Role, Tensor};
+
+/// How long one submission may keep a device busy. Watchdogs end work after 2 s at the soonest.
+const SUBMISSION: Duration = Duration::from_millis(100);
+/// The dispatches of a submission whose time is not known yet.
+const UNMEASURED: usize = 8;
+/// Uniform parameters begin at multiples of this many bytes, the strictest alignment that a device may ask for.
+const SLOT: u64 = 256;
+
+struct Launch {
+    label: String,
+    pipeline: Arc<Pipeline>,
+    group: wgpu::BindGroup,
+    workgroups: [u32; 3],
+}
+
+/// A compiled recording for one batch size and length.
+pub struct Program {
+    launches: Vec<Launch>,
+    infos: Vec<Info>,
+    roots: Vec<(Tensor, u64)>,
+    buffers: Vec<Option<wgpu::Buffer>>,
+    step_group: wgpu::BindGroup,
+    bytes: u64,
+    /// The ends of the submissions that a run is cut into.
+    cuts: Vec<usize>,
+    runs: u32,
+    padding: u64,
+}
+
+/// What lies behind every output in a program made for tests.
+const CANARY: u32 = 0xC0FF_EE11;
+
+impl Program {
+    /// Compiles a recording. `memory` holds the model that it was recorded for.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] and [`Error::OutOfMemory`], naming the tensor; [`Error::Device`] if a kernel does not compile.
+    pub fn new(device: &Device, memory: &Memory, graph: &Graph) -> Result<Program> {
+        Program::build(device, memory, graph, false)
+    }
+
+    /// Compiles a recording for tests: every activation has its own buffer, full of NaN, with a canary behind its end.
+    ///
+    /// # Errors
+    /// As [`Program::new`].
+    pub fn with_canaries(device: &Device, memory: &Memory, graph: &Graph) -> Result<Program> {
+        Program::build(device, memory, graph, true)
+    }
+
+    fn build(device: &Device, memory: &Memory, graph: &Graph, canaries: bool) -> Result<Program> {
+        let infos = graph.tensors().to_vec();
+        let roots: Vec<_> = (0..infos.len()).map(|i| graph.root(Tensor(i as u32))).collect();
+        let (buffers, bytes) = allocate(device, graph, canaries)?;
+        let params = params_buffer(device, graph)?;
+
+        let mut launches = Vec::with_capacity(graph.line().len());
+        let scope = device.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        for (i, dispatch) in graph.line().iter().enumerate() {
+            let pipeline = device.pipeline(&dispatch.kernel)?;
+            let mut entries = Vec::with_capacity(dispatch.arguments.len() + 1);
+            if pipeline.has_params {
+                let size = wgpu::BufferSize::new((dispatch.params.len() as u64).next_multiple_of(16));
+                let binding = wgpu::BufferBinding { buffer: &params, offset: i as u64 * SLOT, size };
+                entries.push(wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(binding) });
+            }
+            for (&binding, argument) in pipeline.bindings.iter().zip(&dispatch.arguments) {
+                let (root, offset) = roots[argument.tensor.index()];
+                let info = &infos[argument.tensor.index()];
+                let buffer = memory.buffer(root).or(buffers[root.index()].as_ref());
+                let buffer = buffer.unwrap_or_else(|| panic!("{}: '{}' has no memory", dispatch.label, info.label));
+                let size = if canaries && matches!(info.role, Role::Activation | Role::Output) { 4 } else { 16 };
+                let size = info.bytes().next_multiple_of(size);
+                if size > graph.traits().max_binding {
+                    return Err(Error::Limit {
+                        what: info.label.clone(),
+                        needed: size,
+                        unit: "bytes in one binding",
+                        limit: graph.traits().max_binding,
+                        device: device.info().to_string(),
+                        advice: "use a smaller batch size or a shorter maximum length",
+                    });
+                }
+                let resource = wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(size) };
+                entries.push(wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(resource) });
+            }
+            let group = device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&dispatch.label),
+                layout: &pipeline.layout,
+                entries: &entries,
+            });
+            launches.push(Launch { label: dispatch.label.clone(), pipeline, group, workgroups: dispatch.workgroups });
+        }
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(Error::Device { device: device.info().to_string(), reason: error.to_string() });
+        }
+        device.check()?;
+        let cuts = (1..=launches.len()).filter(|i| i.is_multiple_of(UNMEASURED) || *i == launches.len()).collect();
+        let padding = if canaries { SLOT } else { 0 };
+        Ok(Program { launches, infos, roots, buffers, step_group: memory.step_group.clone(), bytes, cuts, runs: 0, padding })
+    }
+
+    /// How many bytes of device memory the program's own buffers take.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Writes an input for the next run.
+    ///
+    /// # Panics
+    /// If `values` is not as long as the tensor.
+    pub fn write<T: bytemuck::Pod>(&self, device: &Device, input: Tensor, values: &[T]) {
+        let info = &self.infos[input.index()];
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        assert_eq!(bytes.len() as u64, info.bytes(), "'{}' {} takes other bytes", info.label, info.shape);
+        if let Some(buffer) = &self.buffers[input.index()] {
+            device.queue.write_buffer(buffer, 0, bytes);
+        }
+    }
+
+    /// Replays the line in submissions of bounded length. The first run compiles what the driver has put off, the second is timed
+    /// piece by piece, and from then on the pieces are as long as [`SUBMISSION`] allows.
+    ///
+    /// # Errors
+    /// If the device fails or is lost.
+    pub fn run(&mut self, device: &Device) -> Result<()> {
+        let mut times = Vec::with_capacity(self.cuts.len());
+        let mut begin = 0;
+        for &end in &self.cuts {
+            let mut encoder = device.device.create_command_encoder(&Default::default());
+            {
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                for launch in &self.launches[begin..end] {
+                    pass.set_pipeline(&launch.pipeline.pipeline);
+                    pass.set_bind_group(0, &launch.group, &[]);
+                    if launch.pipeline.uses_step {
+                        pass.set_bind_group(1, &self.step_group, &[]);
+                    }
+                    let [x, y, z] = launch.workgroups;
+                    pass.dispatch_workgroups(x, y, z);
+                }
+            }
+            let started = Instant::now();
+            let submission = device.queue.submit([encoder.finish()]);
+            if self.runs < 2 {
+                device.wait(Some(submission))?;
+                times.push((end, started.elapsed()));
+            }
+            begin = end;
+        }
+        device.check()?;
+        if self.runs == 1 {
+            self.cuts = join(&times);
+        }
+        self.runs = self.runs.saturating_add(1);
+        Ok(())
+    }
+
+    /// Reads a tensor of f32 after a run: an output, an input, or a range of an arena.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If the tensor was not kept by [`Graph::keep`] or is not f32.
+    pub fn read(&self, device: &Device, memory: &Memory, tensor: Tensor) -> Result<Vec<f32>> {
+        let info = &self.infos[tensor.index()];
+        assert_eq!(info.dtype, DType::F32, "'{}' is not f32", info.label);
+        let (root, offset) = self.roots[tensor.index()];
+        assert_ne!(self.infos[root.index()].role, Role::Activation, "'{}' was not kept", info.label);
+        let buffer = memory.buffer(root).or(self.buffers[root.index()].as_ref());
+        let buffer = buffer.unwrap_or_else(|| panic!("'{}' has no memory", info.label));
+        Ok(bytemuck::pod_collect_to_vec(&device.read(buffer, offset, info.bytes())?))
+    }
+
+    /// The labels of the launches, in order.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.launches.iter().map(|l| l.label.as_str())
+    }
+
+    /// The label of an activation behind whose end something was written, in a program made by [`Program::with_canaries`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn damaged_canary(&self, device: &Device) -> Result<Option<String>> {
+        for (info, buffer) in self.infos.iter().zip(&self.buffers) {
+            let Some(buffer) = buffer else { continue };
+            if !matches!(info.role, Role::Activation | Role::Output) {
+                continue;
+            }
+            let words: Vec<u32> = bytemuck::pod_collect_to_vec(&device.read(buffer, info.bytes(), self.padding)?);
+            if words.iter().any(|&w| w != CANARY) {
+                return Ok(Some(info.label.clone()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Joins measured pieces into submissions that stay below [`SUBMISSION`].
+fn join(times: &[(usize, Duration)]) -> Vec<usize> {
+    let mut cuts: Vec<usize> = Vec::new();
+    let mut sum = Duration::ZERO;
+    for &(end, time) in times {
+        match cuts.last_mut() {
+            Some(last) if sum + time <= SUBMISSION => {
+                *last = end;
+                sum += time;
+            }
+            _ => {
+                cuts.push(end);
+                sum = time;
+            }
+        }
+    }
+    cuts
+}
+
+/// Buffers for inputs, outputs and planned activations, and the sum of their sizes.
+fn allocate(device: &Device, graph: &Graph, canaries: bool) -> Result<(Vec<Option<wgpu::Buffer>>, u64)> {
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+    let plan = graph.plan();
+    let mut bytes = 0;
+    let mut allocate = |label: &str, size: u64| {
+        bytes += size;
+        device.buffer(label, size, usage)
+    };
+    let planned = if canaries {
+        Vec::new()
+    } else {
+        plan.sizes.iter().enumerate().map(|(i, &size)| allocate(&format!("activations {i}"), size)).collect::<Result<Vec<_>>>()?
+    };
+    let mut buffers = Vec::with_capacity(graph.tensors().len());
+    for (info, planned_at) in graph.tensors().iter().zip(&plan.buffer) {
+        buffers.push(match info.role {
+            Role::Activation | Role::Output if canaries => {
+                let buffer = allocate(&info.label, info.bytes() + SLOT)?;
+                let mut words = vec![f32::NAN.to_bits(); info.bytes() as usize / 4];
+                words.resize(buffer.size() as usize / 4, CANARY);
+                device.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&words));
+                Some(buffer)
+            }
+            Role::Activation => planned_at.map(|at| planned[at].clone()),
+            Role::Input | Role::Output => Some(allocate(&info.label, info.bytes())?),
+            _ => None,
+        });
+    }
+    Ok((buffers, bytes))
+}
+
+/// All parameters of the line in one uniform buffer.
+fn params_buffer(device: &Device, graph: &Graph) -> Result<wgpu::Buffer> {
+    let mut bytes = vec![0; graph.line().len().max(1) * SLOT as usize];
+    for (slot, dispatch) in bytes.chunks_mut(SLOT as usize).zip(graph.line()) {
+        slot[..dispatch.params.len()].copy_from_slice(&dispatch.params);
+    }
+    let buffer = device.buffer("params", bytes.len() as u64, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)?;
+    device.queue.write_buffer(&buffer, 0, &bytes);
+    Ok(buffer)
+}
+
+/// Copies of the metrics on their way to the host, so that reading them never holds up the device.
+pub struct Readback {
+    pending: std::collections::VecDeque<(wgpu::Buffer, mpsc::Receiver<()>, wgpu::SubmissionIndex)>,
+}
+
+impl Default for Readback {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Readback {
+    /// An empty queue.
+    pub fn new() -> Self {
+        Readback { pending: Default::default() }
+    }
+
+    /// Asks for the metrics as they are after all that was submitted.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn request(&mut self, device: &Device, memory: &Memory) -> Result<()> {
+        let bytes = u64::from(crate::graph::METRICS_WORDS) * 4;
+        let staging = device.buffer("metrics readback", bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
+        let metrics = memory.buffer(memory.arenas().metrics).expect("every model has metrics");
+        let mut encoder = device.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(metrics, 0, &staging, 0, bytes);
+        let submission = device.queue.submit([encoder.finish()]);
+        let (sender, receiver) = mpsc::channel();
+        staging.map_async(wgpu::MapMode::Read, .., move |_| sender.send(()).unwrap_or_default());
+        self.pending.push_back((staging, receiver, submission));
+        Ok(())
+    }
+
+    /// The words of the oldest request, if more than `in_flight` are under way or it has already arrived.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn next(&mut self, device: &Device, in_flight: usize) -> Result<Option<Vec<u32>>> {
+        let Some((_, receiver, submission)) = self.pending.front() else { return Ok(None) };
+        if self.pending.len() > in_flight {
+            device.wait(Some(submission.clone()))?;
+        } else {
+            device.check()?;
+            if receiver.try_recv().is_err() {
+                return Ok(None);
+            }
+        }
+        let (staging, ..) = self.pending.pop_front().expect("looked at just now");
+        let view = staging.get_mapped_range(..);
+        let view = view.map_err(|e| Error::Device { device: device.info().to_string(), reason: e.to_string() })?;
+        Ok(Some(bytemuck::pod_collect_to_vec(&view)))
+    }
+}

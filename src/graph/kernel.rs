@@ -1,0 +1,155 @@
+//! A kernel by name, and what naga reads from its WGSL: bindings, workgroup size, parameter layout. Nothing of that is typed again in Rust.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex};
+
+use super::wgsl::{self, Constant};
+
+/// One entry point of one shader file, specialised on constants.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// The stem of the file in `shaders/`.
+    pub file: &'static str,
+    /// The entry point.
+    pub entry: &'static str,
+    /// The values of the file's `override`s and words, where they differ from the defaults.
+    pub constants: Vec<(&'static str, Constant)>,
+}
+
+impl Kernel {
+    /// The entry point `entry` of `shaders/<file>.wgsl` with every constant at its default.
+    pub fn new(file: &'static str, entry: &'static str) -> Self {
+        Kernel { file, entry, constants: Vec::new() }
+    }
+
+    /// The same kernel with one constant set.
+    pub fn with(mut self, name: &'static str, value: impl Into<Constant>) -> Self {
+        self.constants.push((name, value.into()));
+        self
+    }
+
+    /// The WGSL of the whole file for these constants.
+    pub fn wgsl(&self) -> String {
+        wgsl::expand(self.file, &self.constants)
+    }
+
+    /// What the WGSL declares for this entry point.
+    ///
+    /// # Panics
+    /// If the WGSL does not parse or validate, or has no such entry point: a mistake in the project's own shaders.
+    pub fn reflect(&self) -> Arc<Reflection> {
+        type Key = (&'static str, Vec<(&'static str, Constant)>);
+        static CACHE: LazyLock<Mutex<HashMap<Key, Arc<Module>>>> = LazyLock::new(Default::default);
+        let key = (self.file, self.constants.clone());
+        let cached = CACHE.lock().expect("no panic while reflecting").get(&key).cloned();
+        let module = cached.unwrap_or_else(|| {
+            let module = Arc::new(Module::read(self));
+            CACHE.lock().expect("no panic while reflecting").insert(key, module.clone());
+            module
+        });
+        let found = module.entries.iter().find(|(name, _)| name == self.entry);
+        found.unwrap_or_else(|| panic!("shader '{}' has no entry point '{}'", self.file, self.entry)).1.clone()
+    }
+
+    /// The value of a `const` of the shader, such as the rows that one workgroup covers.
+    ///
+    /// # Panics
+    /// If the shader has no such whole-number constant.
+    pub fn constant(&self, name: &str) -> u32 {
+        *self.reflect().constants.get(name).unwrap_or_else(|| panic!("shader '{}' has no constant '{name}'", self.file))
+    }
+}
+
+impl std::fmt::Display for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.file, self.entry)
+    }
+}
+
+/// What one entry point declares.
+#[derive(Debug)]
+pub struct Reflection {
+    /// Invocations of a workgroup along x, y, z.
+    pub workgroup_size: [u32; 3],
+    /// The storage buffers of group 0 that the entry point uses, by binding number.
+    pub storage: Vec<StorageBinding>,
+    /// The fields of the uniform `params` (group 0, binding 0) with their WGSL types, if the entry point uses it.
+    pub params: Vec<(String, String)>,
+    /// Whether it reads the uniform `step` (group 1, binding 0).
+    pub uses_step: bool,
+    /// The module's whole-number constants.
+    pub constants: Arc<HashMap<String, u32>>,
+}
+
+/// A storage buffer as the shader declares it.
+#[derive(Debug)]
+pub struct StorageBinding {
+    /// Its number in group 0.
+    pub binding: u32,
+    /// Its name in the WGSL.
+    pub name: String,
+    /// Whether it is declared `read_write`.
+    pub writable: bool,
+}
+
+struct Module {
+    entries: Vec<(String, Arc<Reflection>)>,
+}
+
+impl Module {
+    fn read(kernel: &Kernel) -> Module {
+        let source = kernel.wgsl();
+        let module = naga::front::wgsl::parse_str(&source)
+            .unwrap_or_else(|e| panic!("shaders/{}.wgsl does not parse: {}", kernel.file, e.emit_to_string(&source)));
+        let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
+        let info = validator
+            .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+            .subgroup_operations(naga::valid::SubgroupOperationSet::all())
+            .validate(&module)
+            .unwrap_or_else(|e| panic!("shaders/{}.wgsl is not valid: {}", kernel.file, e.emit_to_string(&source)));
+        let constants = Arc::new(constants(&module));
+        let entries = module.entry_points.iter().enumerate().map(|(i, entry)| {
+            let used = info.get_entry_point(i);
+            let mut storage = Vec::new();
+            let (mut params, mut uses_step) = (Vec::new(), false);
+            for (handle, global) in module.global_variables.iter() {
+                if used[handle].is_empty() {
+                    continue;
+                }
+                let Some(place) = &global.binding else { continue };
+                match global.space {
+                    naga::AddressSpace::Storage { access } => storage.push(StorageBinding {
+                        binding: place.binding,
+                        name: global.name.clone().unwrap_or_default(),
+                        writable: access.contains(naga::StorageAccess::STORE),
+                    }),
+                    naga::AddressSpace::Uniform if place.group == 0 => params = fields(&module, global.ty),
+                    naga::AddressSpace::Uniform => uses_step = true,
+                    _ => {}
+                }
+            }
+            storage.sort_by_key(|b| b.binding);
+            let workgroup_size = entry.workgroup_size;
+            (entry.name.clone(), Arc::new(Reflection { workgroup_size, storage, params, uses_step, constants: constants.clone() }))
+        });
+        Module { entries: entries.collect() }
+    }
+}
+
+fn fields(module: &naga::Module, ty: naga::Handle<naga::Type>) -> Vec<(String, String)> {
+    let naga::TypeInner::Struct { members, .. } = &module.types[ty].inner else { return Vec::new() };
+    let word = |ty| match module.types[ty].inner {
+        naga::TypeInner::Scalar(naga::Scalar { kind: naga::ScalarKind::Uint, width: 4 }) => "u32",
+        naga::TypeInner::Scalar(naga::Scalar { kind: naga::ScalarKind::Float, width: 4 }) => "f32",
+        _ => "neither u32 nor f32",
+    };
+    members.iter().map(|m| (m.name.clone().unwrap_or_default(), word(m.ty).to_string())).collect()
+}
+
+fn constants(module: &naga::Module) -> HashMap<String, u32> {
+    let value = |c: &naga::Constant| match module.global_expressions[c.init] {
+        naga::Expression::Literal(naga::Literal::U32(n)) => Some((c.name.clone()?, n)),
+        _ => None,
+    };
+    module.constants.iter().filter_map(|(_, c)| value(c)).collect()
+}

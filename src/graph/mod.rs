@@ -1,0 +1,368 @@
+//! The recording: tensors, dispatches and the backward tape as plain data. Nothing here needs a device.
+//!
+//! A graph is in single-assignment form: an activation is written by one dispatch, and a gradient that gains a second
+//! contribution becomes a new tensor (`dx = contribution + addend`). So gradients can be passed on without a copy, and the plan can
+//! see from the line alone when a buffer is free. The exceptions are named where they occur: accumulators of the loss and the arenas.
+
+mod kernel;
+mod parameters;
+mod plan;
+mod tensor;
+mod traits;
+pub mod wgsl;
+
+use std::collections::HashMap;
+
+pub use kernel::{Kernel, Reflection, StorageBinding};
+pub use parameters::{Parameter, Parameters};
+pub use plan::Plan;
+pub use tensor::{DType, Info, Role, Shape, Tensor};
+pub use traits::Traits;
+
+/// What a uniform `params` of a shader looks like in Rust; made by [`params!`](crate::params).
+pub trait Params: bytemuck::Pod {
+    /// Names and WGSL types of the fields, in order.
+    const FIELDS: &'static [(&'static str, &'static str)];
+}
+
+/// Declares a dispatch's parameters: a `repr(C)` struct of `u32` and `f32` whose fields are those of the shader's `Params`.
+/// Recording a dispatch compares the two.
+#[macro_export]
+macro_rules! params {
+    ($name:ident { $($field:ident: $ty:tt),* $(,)? }) => {
+        #[repr(C)]
+        #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+        struct $name { $($field: $ty),* }
+        impl $crate::graph::Params for $name {
+            const FIELDS: &'static [(&'static str, &'static str)] = &[$((stringify!($field), stringify!($ty))),*];
+        }
+    };
+}
+
+/// How a dispatch uses a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Bound `read`.
+    Read,
+    /// Bound `read_write`; every element that anyone reads later is written.
+    Write,
+    /// Bound `read_write`; the old contents matter.
+    Update,
+}
+
+/// A tensor as an argument of a dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Argument {
+    /// The tensor.
+    pub tensor: Tensor,
+    /// What the kernel does with it.
+    pub access: Access,
+}
+
+/// An argument that the kernel only reads.
+pub fn read(tensor: Tensor) -> Argument {
+    Argument { tensor, access: Access::Read }
+}
+
+/// An argument that the kernel overwrites.
+pub fn write(tensor: Tensor) -> Argument {
+    Argument { tensor, access: Access::Write }
+}
+
+/// An argument that the kernel reads and writes.
+pub fn update(tensor: Tensor) -> Argument {
+    Argument { tensor, access: Access::Update }
+}
+
+/// One recorded kernel launch.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// Scope and kernel, such as `h3.attn_adapter.adapter.backward`.
+    pub label: String,
+    /// What runs.
+    pub kernel: Kernel,
+    /// The bytes of its uniform `params`.
+    pub params: Vec<u8>,
+    /// Its storage buffers in the order of their binding numbers.
+    pub arguments: Vec<Argument>,
+    /// Workgroups along x, y, z.
+    pub workgroups: [u32; 3],
+}
+
+type Backward = Box<dyn FnOnce(&mut Graph, Tensor)>;
+
+struct TapeEntry {
+    output: Tensor,
+    scope: String,
+    backward: Backward,
+}
+
+/// A recording in progress: for one batch size and length.
+pub struct Graph {
+    traits: Traits,
+    parameters: Parameters,
+    tensors: Vec<Info>,
+    line: Vec<Dispatch>,
+    tape: Vec<TapeEntry>,
+    gradients: HashMap<Tensor, Tensor>,
+    arenas: Arenas,
+    scope: String,
+    dropout_sites: u32,
+    training: bool,
+}
+
+/// The tensors of a model that outlive its programs: one flat arena each for what the trainable weights need, and the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arenas {
+    /// The trainable weights (arena).
+    pub values: Tensor,
+    /// Their gradients (arena).
+    pub gradients: Tensor,
+    /// Adam's running mean of the gradient (arena).
+    pub first_moment: Tensor,
+    /// Adam's running mean of its square (arena).
+    pub second_moment: Tensor,
+    /// The loss, the gradient norm and the counters; `shaders/metrics.wgsl` has the fields.
+    pub metrics: Tensor,
+}
+
+/// The 32-bit words of the metrics buffer.
+pub const METRICS_WORDS: u32 = 8;
+
+impl Graph {
+    /// An empty recording for a model with these weights on a device with these traits. `training` lets dropout act.
+    pub fn new(traits: &Traits, parameters: &Parameters, training: bool) -> Self {
+        let mut tensors: Vec<Info> = Vec::with_capacity(parameters.len() + 256);
+        let arena_tensor = Tensor(parameters.len() as u32);
+        for (_, p) in parameters.iter() {
+            let role = p.arena_offset.map_or(Role::Frozen, |offset| Role::View { of: arena_tensor, offset });
+            let needs_gradient = p.arena_offset.is_some();
+            tensors.push(Info { label: p.name.clone(), shape: p.shape.clone(), dtype: p.dtype, role, needs_gradient });
+        }
+        let len = parameters.arena_len().max(1);
+        let mut shared = |label: &str, len: u64| {
+            tensors.push(Info {
+                label: label.into(),
+                shape: Shape::from([len as usize].as_slice()),
+                dtype: DType::F32,
+                role: Role::Shared,
+                needs_gradient: false,
+            });
+            Tensor(tensors.len() as u32 - 1)
+        };
+        let arenas = Arenas {
+            values: shared("arena.values", len),
+            gradients: shared("arena.gradients", len),
+            first_moment: shared("arena.first_moment", len),
+            second_moment: shared("arena.second_moment", len),
+            metrics: shared("metrics", METRICS_WORDS as u64),
+        };
+        Graph {
+            traits: traits.clone(),
+            parameters: parameters.clone(),
+            tensors,
+            line: Vec::new(),
+            tape: Vec::new(),
+            gradients: HashMap::new(),
+            arenas,
+            scope: String::new(),
+            dropout_sites: 0,
+            training,
+        }
+    }
+
+    /// The traits of the device that this is recorded for.
+    pub fn traits(&self) -> &Traits {
+        &self.traits
+    }
+
+    /// Whether dropout acts in this recording.
+    pub fn training(&self) -> bool {
+        self.training
+    }
+
+    /// The tensors that outlive programs.
+    pub fn arenas(&self) -> Arenas {
+        self.arenas
+    }
+
+    /// The weights that the recording was made for.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// All tensors by index.
+    pub fn tensors(&self) -> &[Info] {
+        &self.tensors
+    }
+
+    /// The recorded line.
+    pub fn line(&self) -> &[Dispatch] {
+        &self.line
+    }
+
+    /// What is known of a tensor.
+    pub fn info(&self, tensor: Tensor) -> &Info {
+        &self.tensors[tensor.index()]
+    }
+
+    /// A tensor's extents.
+    pub fn shape(&self, tensor: Tensor) -> &Shape {
+        &self.info(tensor).shape
+    }
+
+    /// The tensor whose memory `tensor` lies in, and the byte where it begins.
+    pub fn root(&self, tensor: Tensor) -> (Tensor, u64) {
+        match self.info(tensor).role {
+            Role::View { of, offset } => {
+                let (root, start) = self.root(of);
+                (root, start + self.info(of).dtype.bytes(offset))
+            }
+            _ => (tensor, 0),
+        }
+    }
+
+    /// Whether a gradient must reach `tensor`.
+    pub fn needs_gradient(&self, tensor: Tensor) -> bool {
+        self.info(tensor).needs_gradient
+    }
+
+    /// Records `f` with `name` put before every label.
+    pub fn scoped<T>(&mut self, name: &str, f: impl FnOnce(&mut Graph) -> T) -> T {
+        let outer = self.scope.len();
+        self.scope += name;
+        self.scope.push('.');
+        let result = f(self);
+        self.scope.truncate(outer);
+        result
+    }
+
+    /// A tensor that the host writes before a run.
+    pub fn input(&mut self, label: &str, shape: impl Into<Shape>, dtype: DType) -> Tensor {
+        self.push(label, shape.into(), dtype, Role::Input)
+    }
+
+    /// A tensor written by a dispatch of this recording.
+    pub fn activation(&mut self, label: &str, shape: impl Into<Shape>) -> Tensor {
+        self.push(label, shape.into(), DType::F32, Role::Activation)
+    }
+
+    /// An activation of the same shape as `like`.
+    pub fn like(&mut self, label: &str, like: Tensor) -> Tensor {
+        let shape = self.shape(like).clone();
+        self.activation(label, shape)
+    }
+
+    /// A range of `of` as a tensor of its own; `offset` is in elements and must fall on 256 bytes.
+    pub fn view(&mut self, of: Tensor, label: &str, offset: u64, shape: impl Into<Shape>) -> Tensor {
+        let (shape, dtype) = (shape.into(), self.info(of).dtype);
+        let fits = offset + shape.len() <= self.shape(of).len();
+        assert!(fits, "the view '{label}' {shape} at {offset} does not fit in '{}' {}", self.info(of).label, self.shape(of));
+        assert!(dtype.bytes(offset).is_multiple_of(256), "the view '{label}' begins at element {offset}, off the 256-byte grid");
+        self.push(label, shape, dtype, Role::View { of, offset })
+    }
+
+    fn push(&mut self, label: &str, shape: Shape, dtype: DType, role: Role) -> Tensor {
+        let label = format!("{}{label}", self.scope);
+        self.tensors.push(Info { label, shape, dtype, role, needs_gradient: false });
+        Tensor(self.tensors.len() as u32 - 1)
+    }
+
+    /// Keeps the contents of an activation for the host to read after a run.
+    pub fn keep(&mut self, tensor: Tensor) {
+        let info = &mut self.tensors[tensor.index()];
+        if info.role == Role::Activation {
+            info.role = Role::Output;
+        }
+    }
+
+    /// Lets a gradient reach an input, so that the host can read it.
+    pub fn track(&mut self, input: Tensor) {
+        self.tensors[input.index()].needs_gradient = true;
+    }
+
+    /// A number for the next dropout of the recording: masks of different places must differ.
+    pub fn dropout_site(&mut self) -> u32 {
+        self.dropout_sites += 1;
+        self.dropout_sites
+    }
+
+    /// Records one launch of `kernel`, after comparing parameters and arguments with what the WGSL declares.
+    ///
+    /// # Panics
+    /// If they differ, or if a dimension of `workgroups` is past the device's limit: mistakes of the op that records.
+    pub fn dispatch<P: Params>(&mut self, kernel: Kernel, params: P, arguments: impl Into<Vec<Argument>>, workgroups: [u32; 3]) {
+        let arguments = arguments.into();
+        let reflection = kernel.reflect();
+        let label = format!("{}{kernel}", self.scope);
+        let declared: Vec<_> = reflection.params.iter().map(|(n, t)| (n.as_str(), t.as_str())).collect();
+        assert_eq!(declared, P::FIELDS, "{label}: Params in the WGSL (left) and in Rust (right)");
+        let shown = |a: &Argument| format!("{} {}", self.info(a.tensor).label, self.shape(a.tensor));
+        let all = || arguments.iter().map(shown).collect::<Vec<_>>().join(", ");
+        assert_eq!(reflection.storage.len(), arguments.len(), "{label}: storage buffers in the WGSL (left), arguments (right): {}", all());
+        for (binding, argument) in reflection.storage.iter().zip(&arguments) {
+            let writes = argument.access != Access::Read;
+            assert_eq!(binding.writable, writes, "{label}: '{}' is bound to {}", binding.name, shown(argument));
+            let frozen = self.info(self.root(argument.tensor).0).role == Role::Frozen;
+            assert!(!(writes && frozen), "{label}: writes the frozen weight {}", shown(argument));
+        }
+        let largest = workgroups.iter().copied().max().unwrap_or(0);
+        assert!(largest <= self.traits.max_workgroups, "{label}: {workgroups:?} workgroups are past the device's limit for {}", all());
+        self.line.push(Dispatch { label, kernel, params: bytemuck::bytes_of(&params).to_vec(), arguments, workgroups });
+    }
+
+    /// Pushes the backward of `output`, if a gradient must reach any of `inputs`. The closure gets the gradient of `output`.
+    pub fn on_backward(&mut self, output: Tensor, inputs: &[Tensor], backward: impl FnOnce(&mut Graph, Tensor) + 'static) {
+        if inputs.iter().any(|&t| self.needs_gradient(t)) {
+            self.tensors[output.index()].needs_gradient = true;
+            self.tape.push(TapeEntry { output, scope: self.scope.clone(), backward: Box::new(backward) });
+        }
+    }
+
+    /// Adds a contribution to the gradient of an activation, if it needs one. `f` gets what came before, to be added, and returns the sum.
+    pub fn contribute(&mut self, tensor: Tensor, f: impl FnOnce(&mut Graph, Option<Tensor>) -> Tensor) {
+        if self.needs_gradient(tensor) {
+            let before = self.gradients.get(&tensor).copied();
+            let sum = f(self, before);
+            self.gradients.insert(tensor, sum);
+        }
+    }
+
+    /// The gradient of a trainable weight: a range of the gradient arena, to be updated by adding. The trainer clears the arena
+    /// before each step, so that several batches can add up. `None` for a frozen weight.
+    pub fn weight_gradient(&mut self, weight: Tensor) -> Option<Tensor> {
+        let parameter = self.parameters.iter().nth(weight.index()).map(|(_, p)| p.clone())?;
+        let offset = parameter.arena_offset?;
+        let label = format!("{}.gradient", parameter.name);
+        self.tensors.push(Info {
+            label,
+            shape: parameter.shape,
+            dtype: DType::F32,
+            role: Role::View { of: self.arenas.gradients, offset },
+            needs_gradient: false,
+        });
+        Some(Tensor(self.tensors.len() as u32 - 1))
+    }
+
+    /// The gradient that reached `tensor`, after [`Graph::backward`].
+    pub fn gradient(&self, tensor: Tensor) -> Option<Tensor> {
+        self.gradients.get(&tensor).copied()
+    }
+
+    /// Records the backward line: every op's closure in reverse, beginning with `dy` as the gradient of `y`.
+    pub fn backward(&mut self, y: Tensor, dy: Tensor) {
+        self.gradients.insert(y, dy);
+        while let Some(entry) = self.tape.pop() {
+            if let Some(&dy) = self.gradients.get(&entry.output) {
+                let outer = std::mem::replace(&mut self.scope, entry.scope);
+                (entry.backward)(self, dy);
+                self.scope = outer;
+            }
+        }
+    }
+
+    /// When each activation's buffer is free again.
+    pub fn plan(&self) -> Plan {
+        Plan::of(self)
+    }
+}

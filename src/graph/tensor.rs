@@ -1,0 +1,154 @@
+//! What a tensor is before any device: a handle, a shape, a format, and whose memory it lies in.
+
+use std::fmt;
+
+/// A handle into one graph; the handles of parameters are the same in every graph of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tensor(pub(crate) u32);
+
+impl Tensor {
+    /// The tensor's place in its graph's list.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The format of a tensor's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of a single.
+    Bf16,
+    /// Unsigned integers: tokens, lengths, orders.
+    U32,
+}
+
+impl DType {
+    /// The bytes of `len` elements.
+    pub fn bytes(self, len: u64) -> u64 {
+        match self {
+            DType::F32 | DType::U32 => len * 4,
+            DType::F16 | DType::Bf16 => len * 2,
+        }
+    }
+
+    /// The word that shader files of weight formats carry in their names.
+    pub fn word(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::Bf16 => "bf16",
+            DType::U32 => "u32",
+        }
+    }
+}
+
+/// The extent of each axis, the contiguous one last.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Shape(Vec<u64>);
+
+impl Shape {
+    /// The number of elements.
+    pub fn len(&self) -> u64 {
+        self.0.iter().product()
+    }
+
+    /// True where an axis has no extent.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The extents.
+    pub fn axes(&self) -> &[u64] {
+        &self.0
+    }
+
+    /// The extent of the contiguous axis.
+    pub fn last(&self) -> u32 {
+        *self.0.last().expect("a shape has an axis") as u32
+    }
+
+    /// The product of all axes but the last.
+    pub fn rows(&self) -> u32 {
+        (self.len() / self.last().max(1) as u64) as u32
+    }
+
+    /// The same shape with another contiguous axis.
+    pub fn with_last(&self, last: u32) -> Shape {
+        let mut axes = self.0.clone();
+        *axes.last_mut().expect("a shape has an axis") = last as u64;
+        Shape(axes)
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let axes: Vec<_> = self.0.iter().map(u64::to_string).collect();
+        write!(f, "({})", axes.join(", "))
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl<const N: usize> From<[u32; N]> for Shape {
+    fn from(axes: [u32; N]) -> Self {
+        Shape(axes.map(u64::from).to_vec())
+    }
+}
+
+impl From<&[usize]> for Shape {
+    fn from(axes: &[usize]) -> Self {
+        Shape(axes.iter().map(|&a| a as u64).collect())
+    }
+}
+
+/// Who owns a tensor's memory and how long it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A weight that never changes: bound `read` only.
+    Frozen,
+    /// Something of the model that outlives a program: an arena, the metrics.
+    Shared,
+    /// Written by the host before a run.
+    Input,
+    /// Written and read within a run; its buffer serves others before and after.
+    Activation,
+    /// Like an activation, but readable by the host after a run, so its buffer is its own.
+    Output,
+    /// A range of another tensor that begins at this element.
+    View {
+        /// The tensor whose memory it is.
+        of: Tensor,
+        /// The first element.
+        offset: u64,
+    },
+}
+
+/// All that a graph knows of a tensor.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// The name that errors and profiles show, such as `h3.ffn.up`.
+    pub label: String,
+    /// Its extents.
+    pub shape: Shape,
+    /// Its format.
+    pub dtype: DType,
+    /// Its owner.
+    pub role: Role,
+    /// Whether a gradient must reach it.
+    pub needs_gradient: bool,
+}
+
+impl Info {
+    /// Its size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.dtype.bytes(self.shape.len())
+    }
+}

@@ -1,0 +1,203 @@
+//! From a shader file to the WGSL of one kernel: four small steps on text, so that the files in `shaders/` stay plain WGSL.
+//!
+//! 1. `//! use a, b` puts `a.wgsl` and `b.wgsl` in front. `{NAME}` in such a line stands for a constant's value as a word
+//!    (`//! use weight_{FORMAT}`).
+//! 2. `override NAME: u32 = 4u;` becomes a `const` with the kernel's value, so it can size arrays and be folded everywhere.
+//! 3. Lines between `//! if NAME` and `//! else` or `//! end` stay only where that constant (or a sum) is not zero.
+//! 4. `@unroll for (var i = 0u; i < ROWS; i++) { … }` is written out once for each `i`, as `{ const i = 0u; … }`. No driver is
+//!    told by naga to unroll a loop, and register tiles need it.
+
+use std::collections::BTreeMap;
+
+macro_rules! shaders {
+    ($($stem:literal)*) => { &[$(($stem, include_str!(concat!("../../shaders/", $stem, ".wgsl")))),*] };
+}
+
+/// Every file of `shaders/`, by its stem.
+pub const FILES: &[(&str, &str)] = shaders! {
+    "activation" "adapter" "attention" "elementwise" "embedding" "epilogue_act" "epilogue_plain" "grid" "loss" "matmul_any" "matmul_cpu"
+    "matmul_gpu" "metrics" "norm" "optimizer" "random" "reduce" "row_sum" "step" "weight_bf16" "weight_f16" "weight_f32"
+};
+
+/// The value of a constant that a kernel is specialised on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Constant {
+    /// Replaces the default of an `override`.
+    Number(u32),
+    /// Names a file to use.
+    Word(&'static str),
+}
+
+impl From<u32> for Constant {
+    fn from(value: u32) -> Self {
+        Constant::Number(value)
+    }
+}
+
+impl From<bool> for Constant {
+    fn from(value: bool) -> Self {
+        Constant::Number(value as u32)
+    }
+}
+
+impl From<&'static str> for Constant {
+    fn from(value: &'static str) -> Self {
+        Constant::Word(value)
+    }
+}
+
+/// The WGSL of `file` (a stem in `shaders/`) with its constants set.
+///
+/// # Panics
+/// On a file, a constant or an unroll bound that does not exist: a mistake in the project's own shaders.
+pub fn expand(file: &str, constants: &[(&'static str, Constant)]) -> String {
+    let mut parts = Vec::new();
+    collect(file, constants, &mut parts);
+    let text = parts.iter().map(|name| source(name)).collect::<Vec<_>>().join("\n");
+
+    let mut values = BTreeMap::new();
+    let mut numbers: BTreeMap<_, _> =
+        constants.iter().filter_map(|(name, c)| if let Constant::Number(n) = c { Some((*name, *n)) } else { None }).collect();
+    let mut out = String::new();
+    let mut kept: Vec<bool> = Vec::new();
+    for line in text.lines() {
+        if let Some(directive) = line.trim().strip_prefix("//! ") {
+            match directive {
+                "else" => kept.last_mut().map(|k| *k = !*k).expect("an `else` behind an `if`"),
+                "end" => drop(kept.pop().expect("an `end` behind an `if`")),
+                other => kept.extend(other.strip_prefix("if ").map(|condition| evaluate(condition, &values) != 0)),
+            }
+            continue;
+        }
+        if kept.contains(&false) {
+            continue;
+        }
+        if let Some((name, default)) = declaration(line, "override ") {
+            let value = numbers.remove(name).unwrap_or_else(|| evaluate(default, &values));
+            values.insert(name.to_string(), value);
+            out += &format!("const {name}: u32 = {value}u;");
+        } else {
+            if let Some((name, expression)) = declaration(line, "const ")
+                && let Some(value) = try_evaluate(expression, &values)
+            {
+                values.insert(name.to_string(), value);
+            }
+            out += line;
+        }
+        out.push('\n');
+    }
+    assert!(numbers.is_empty(), "shader '{file}' has no override named {:?}", numbers.keys());
+    unroll(&out, &values)
+}
+
+/// The text of one file of `shaders/`.
+fn source(name: &str) -> &'static str {
+    FILES.iter().find(|(stem, _)| *stem == name).unwrap_or_else(|| panic!("there is no shader file '{name}.wgsl'")).1
+}
+
+/// Lists `file` behind all that it uses, each once.
+fn collect(file: &str, constants: &[(&'static str, Constant)], parts: &mut Vec<String>) {
+    if parts.iter().any(|p| p == file) {
+        return;
+    }
+    for line in source(file).lines() {
+        let Some(uses) = line.strip_prefix("//! use ") else { continue };
+        for name in uses.split(',') {
+            let mut name = name.trim().to_string();
+            for (constant, value) in constants {
+                if let Constant::Word(word) = value {
+                    name = name.replace(&format!("{{{constant}}}"), word);
+                }
+            }
+            collect(&name, constants, parts);
+        }
+    }
+    parts.push(file.to_string());
+}
+
+/// `NAME` and the expression of a line `keyword NAME: u32 = expression;`.
+fn declaration<'a>(line: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
+    let (name, expression) = line.strip_prefix(keyword)?.split_once('=')?;
+    Some((name.split(':').next()?.trim(), expression.split(';').next()?.trim()))
+}
+
+fn evaluate(expression: &str, values: &BTreeMap<String, u32>) -> u32 {
+    try_evaluate(expression, values).unwrap_or_else(|| panic!("'{expression}' is not a constant of this shader"))
+}
+
+/// Numbers, known names, and `* / + -` in the usual order without parentheses.
+fn try_evaluate(expression: &str, values: &BTreeMap<String, u32>) -> Option<u32> {
+    for operators in [['+', '-'], ['*', '/']] {
+        let Some(at) = expression.rfind(operators) else { continue };
+        let (left, right) = (try_evaluate(&expression[..at], values)?, try_evaluate(&expression[at + 1..], values)?);
+        return match &expression[at..=at] {
+            "+" => left.checked_add(right),
+            "-" => left.checked_sub(right),
+            "*" => left.checked_mul(right),
+            _ => left.checked_div(right),
+        };
+    }
+    let word = expression.trim();
+    values.get(word).copied().or_else(|| word.strip_suffix('u').unwrap_or(word).parse().ok())
+}
+
+fn unroll(text: &str, values: &BTreeMap<String, u32>) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("@unroll for (") {
+        out += &rest[..at];
+        let header_end = at + rest[at..].find('{').expect("an unrolled loop has a body");
+        let header = &rest[at + "@unroll for (".len()..header_end];
+        let body_end = header_end + closing_brace(&rest[header_end..]);
+        let body = &rest[header_end + 1..body_end];
+
+        let mut clauses = header.trim().trim_end_matches(')').split(';');
+        let (name, start) = clauses.next().and_then(|c| c.trim().strip_prefix("var ")?.split_once('=')).expect("`var i = 0u`");
+        let bound = clauses.next().and_then(|c| c.split_once('<')).expect("`i < N`").1;
+        let name = name.trim();
+        for i in evaluate(start.trim(), values)..evaluate(bound.trim(), values) {
+            let mut inner = values.clone();
+            inner.insert(name.to_string(), i);
+            out += &format!("{{ const {name} = {i}u;{}}}\n", unroll(body, &inner));
+        }
+        rest = &rest[body_end + 1..];
+    }
+    out + rest
+}
+
+/// The place of the brace that closes the one `text` begins with.
+fn closing_brace(text: &str) -> usize {
+    let mut depth = 0;
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    panic!("an unrolled loop is not closed");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_follow_the_usual_order() {
+        let values = BTreeMap::from([("ROWS".to_string(), 12)]);
+        assert_eq!(evaluate("ROWS * 2u + 3u * 2u / 4u - 1u", &values), 24);
+        assert_eq!(try_evaluate("ROWS / 0u", &values), None);
+        assert_eq!(try_evaluate("COLUMNS", &values), None);
+    }
+
+    #[test]
+    fn loops_are_written_out_and_nest() {
+        let values = BTreeMap::from([("N".to_string(), 2)]);
+        let text = unroll("a @unroll for (var i = 0u; i < N; i++) { @unroll for (var j = i; j < N; j++) { f(i, j); } } b", &values);
+        assert_eq!(text.matches("f(i, j)").count(), 3);
+        assert!(text.starts_with("a { const i = 0u;") && text.ends_with(" b"));
+    }
+}

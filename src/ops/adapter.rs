@@ -1,0 +1,152 @@
+//! The fused bottleneck adapter (Houlsby 2019).
+
+use super::activation::activation_forward;
+use super::matmul::{self, column_sum};
+use super::{Activation, Dropout};
+use crate::graph::{Argument, Graph, Kernel, Tensor, read, write};
+
+crate::params!(Params {
+    rows: u32,
+    hidden: u32,
+    bottleneck: u32,
+    scaling: f32,
+    threshold: u32,
+    keep_scale: f32,
+    site: u32,
+    has_biases: u32,
+    has_addend: u32,
+});
+
+/// The weights and the form of y = x + scaling · dropout(Up · σ(Down · x + b_down) + b_up).
+#[derive(Clone, Copy, Debug)]
+pub struct Adapter {
+    /// Down (bottleneck, hidden).
+    pub down: Tensor,
+    /// Up (hidden, bottleneck).
+    pub up: Tensor,
+    /// b_down (bottleneck) and b_up (hidden).
+    pub biases: Option<(Tensor, Tensor)>,
+    /// σ.
+    pub activation: Activation,
+    /// The factor of the branch.
+    pub scaling: f32,
+    /// The share of the branch that dropout sets to zero.
+    pub dropout: f32,
+}
+
+/// The adapter of x (…, hidden): one kernel forward, one backward to x, and the products for the weights.
+pub fn adapter(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
+    let layer = *layer;
+    let Adapter { down, up, biases, activation, scaling, .. } = layer;
+    let (rows, hidden, bottleneck) = (g.shape(x).rows(), g.shape(x).last(), g.shape(down).rows());
+    let fits = g.shape(down).last() == hidden && g.shape(up).rows() == hidden && g.shape(up).last() == bottleneck;
+    assert!(fits, "adapter: x is {}, down {}, up {}", g.shape(x), g.shape(down), g.shape(up));
+
+    let dropout = Dropout::new(g, layer.dropout);
+    let form = Form::new(g, hidden, bottleneck);
+    let groups = [rows.div_ceil(form.tokens()), 1, 1];
+    let kernel = move |entry| form.kernel(entry).with("ACTIVATION", activation.number()).with("DROPOUT", dropout.is_some());
+    let p = Params {
+        rows,
+        hidden,
+        bottleneck,
+        scaling,
+        threshold: dropout.map_or(0, |d| d.threshold),
+        keep_scale: dropout.map_or(1.0, |d| d.scale),
+        site: dropout.map_or(0, |d| d.site),
+        has_biases: biases.is_some() as u32,
+        has_addend: 0,
+    };
+    let narrow = g.shape(x).with_last(bottleneck);
+    let (z, y) = (g.activation("z", narrow.clone()), g.like("adapter", x));
+    let (down_bias, up_bias) = biases.unwrap_or((down, up));
+    g.dispatch(kernel("forward"), p, [read(x), read(down_bias), read(down), read(up), read(up_bias), write(z), write(y)], groups);
+
+    let mut inputs = vec![x, down, up];
+    inputs.extend(biases.iter().flat_map(|&(a, b)| [a, b]));
+    g.on_backward(y, &inputs, move |g, dy| {
+        let dz = g.activation("dz", narrow);
+        let weights_train = g.needs_gradient(up);
+        let scaled = dropout.is_some() || scaling != 1.0;
+        let outer = if scaled && weights_train { Some(g.like("outer", x)) } else { None };
+        let record = |g: &mut Graph, before: Option<Tensor>, dx: Option<Tensor>| {
+            let kernel =
+                kernel("backward").with("WITH_INPUT_GRADIENT", dx.is_some()).with("WITH_OUTER_GRADIENT", outer.is_some());
+            let mut arguments: Vec<Argument> = vec![read(dy), read(z)];
+            if let Some(dx) = dx {
+                arguments.extend([read(down), read(up), read(before.unwrap_or(dy)), write(dz), write(dx)]);
+            } else {
+                arguments.extend([read(up), write(dz)]);
+            }
+            arguments.extend(outer.map(write));
+            g.dispatch(kernel, Params { has_addend: before.is_some() as u32, ..p }, arguments, groups);
+        };
+        if g.needs_gradient(x) {
+            g.contribute(x, |g, before| {
+                let dx = g.like("dx", x);
+                record(g, before, Some(dx));
+                dx
+            });
+        } else {
+            record(g, None, None);
+        }
+        if weights_train {
+            let outer = outer.unwrap_or(dy);
+            let narrow = activation_forward(g, z, activation);
+            for (dy, x, weight, bias) in [(dz, x, down, biases.map(|b| b.0)), (outer, narrow, up, biases.map(|b| b.1))] {
+                if let Some(dw) = g.weight_gradient(weight) {
+                    matmul::weight_gradient(g, dy, x, dw);
+                }
+                if let Some(db) = bias.and_then(|b| g.weight_gradient(b)) {
+                    column_sum(g, dy, db);
+                }
+            }
+        }
+    });
+    y
+}
+
+/// How the kernel's work is laid out for one width and device.
+#[derive(Clone, Copy)]
+struct Form {
+    bottleneck: u32,
+    aligned: bool,
+    share: u32,
+    lanes: u32,
+    per: u32,
+    groups: u32,
+}
+
+impl Form {
+    fn new(g: &Graph, hidden: u32, bottleneck: u32) -> Form {
+        let aligned = hidden.is_multiple_of(4) && bottleneck.is_multiple_of(4);
+        let rounded = bottleneck.next_multiple_of(4);
+        // The tokens whose narrow products fit in the 16 KiB of workgroup memory that every device has.
+        let fitting = 4096 / rounded;
+        assert!(fitting >= 8, "adapter: a bottleneck of {bottleneck} is past 512");
+        let share = g.traits().lanes();
+        if share > 0 {
+            let per = if fitting >= 16 { 16 } else { 8 };
+            // Fewer tokens than lanes cannot be dealt out; then the lanes do without each other.
+            if per >= share {
+                return Form { bottleneck: rounded, aligned, share, lanes: share, per, groups: 1 };
+            }
+        }
+        let groups = if fitting >= 32 { 8 } else { fitting / 4 };
+        Form { bottleneck: rounded, aligned, share: 0, lanes: 16, per: 4, groups }
+    }
+
+    fn tokens(&self) -> u32 {
+        self.per * self.groups
+    }
+
+    fn kernel(&self, entry: &'static str) -> Kernel {
+        Kernel::new("adapter", entry)
+            .with("BOTTLENECK", self.bottleneck)
+            .with("ALIGNED", self.aligned)
+            .with("SHARE", self.share)
+            .with("LANES", self.lanes)
+            .with("PER", self.per)
+            .with("GROUPS", self.groups)
+    }
+}

@@ -1,0 +1,72 @@
+//! Attention over packed queries, keys and values.
+
+use super::{Dropout, sum};
+use crate::graph::{Graph, Kernel, Tensor, read, write};
+
+crate::params!(Params { length: u32, heads: u32, key_value_heads: u32, scale: f32, threshold: u32, keep_scale: f32, site: u32 });
+
+/// The form of an attention layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    /// Query heads.
+    pub heads: u32,
+    /// Key and value heads; a divisor of `heads`.
+    pub key_value_heads: u32,
+    /// Numbers in a head: a multiple of 4, at most 128.
+    pub head_size: u32,
+    /// Whether a token sees only itself and those before it.
+    pub causal: bool,
+    /// The share of probabilities that dropout sets to zero.
+    pub dropout: f32,
+}
+
+/// softmax(q·kᵀ / √head_size)·v for qkv (batch, length, (heads + 2·key_value_heads)·head_size), queries first, then keys, then values:
+/// (batch, length, heads·head_size). Keys from `lengths` (batch) on are padding and seen by no query.
+pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -> Tensor {
+    let Attention { heads, key_value_heads, head_size, causal, dropout } = form;
+    let &[batch, length, width] = g.shape(qkv).axes() else { panic!("attention takes (batch, length, width), not {}", g.shape(qkv)) };
+    let (batch, length) = (batch as u32, length as u32);
+    assert!(head_size.is_multiple_of(4) && head_size <= 128, "attention: a head of {head_size} is not a multiple of 4 up to 128");
+    assert!(heads.is_multiple_of(key_value_heads), "attention: {heads} heads do not share {key_value_heads} evenly");
+    assert_eq!(width, u64::from((heads + 2 * key_value_heads) * head_size), "attention: qkv is {} for {form:?}", g.shape(qkv));
+
+    let dropout = Dropout::new(g, dropout);
+    let share = g.traits().lanes();
+    // Both shared tiles must fit in the 16 KiB of workgroup memory that every device has.
+    let tile = if share > 0 { share } else { (2048 / head_size).min(16) };
+    let lanes = if share > 0 { share } else { 64 };
+    let kernel = move |entry| {
+        Kernel::new("attention", entry)
+            .with("HEAD", head_size)
+            .with("SHARE", share)
+            .with("LANES", lanes)
+            .with("TILE", tile)
+            .with("CAUSAL", causal)
+            .with("DROPOUT", dropout.is_some())
+    };
+    let p = Params {
+        length,
+        heads,
+        key_value_heads,
+        scale: (1.0 / f64::from(head_size).sqrt()) as f32,
+        threshold: dropout.map_or(0, |d| d.threshold),
+        keep_scale: dropout.map_or(1.0, |d| d.scale),
+        site: dropout.map_or(0, |d| d.site),
+    };
+    let blocks = length.div_ceil(lanes);
+    let y = g.activation("attention", [batch, length, heads * head_size]);
+    let log_sum_exp = g.activation("log_sum_exp", [batch, heads, length]);
+    let arguments = [read(qkv), read(lengths), write(y), write(log_sum_exp)];
+    g.dispatch(kernel("forward"), p, arguments, [blocks, heads, batch]);
+
+    g.on_backward(y, &[qkv], move |g, dy| {
+        let dqkv = g.like("dqkv", qkv);
+        let delta = g.activation("delta", [batch, heads, length]);
+        let arguments = [read(qkv), read(lengths), read(y), read(log_sum_exp), read(dy), write(delta), write(dqkv)];
+        g.dispatch(kernel("backward_queries"), p, arguments, [blocks, heads, batch]);
+        let arguments = [read(qkv), read(lengths), read(delta), read(log_sum_exp), read(dy), write(dqkv)];
+        g.dispatch(kernel("backward_keys"), p, arguments, [blocks, key_value_heads, batch]);
+        g.contribute(qkv, |g, before| sum(g, before, dqkv));
+    });
+    y
+}

@@ -1,0 +1,45 @@
+//! Dropout whose mask is a function of (seed, batch, place, element), so that nothing is stored for the backward pass.
+
+use super::flat;
+use crate::graph::{Graph, Kernel, Tensor, read, write};
+
+crate::params!(Params { len: u32, columns: u32, threshold: u32, scale: f32, site: u32, has_addend: u32 });
+
+/// The share of elements that dropout sets to zero in training; what is left is scaled by one over what is left.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// The share in units of 2^-32.
+    pub(super) threshold: u32,
+    /// One over the share that is kept.
+    pub(super) scale: f32,
+    /// The number of this place in the model; masks of different places differ.
+    pub(super) site: u32,
+}
+
+impl Dropout {
+    /// Dropout of the share `p` at a new place of the recording; `None` where it has no effect: p is 0 or the recording is not for training.
+    ///
+    /// # Panics
+    /// Unless `0 ≤ p < 1`.
+    pub fn new(g: &mut Graph, p: f32) -> Option<Dropout> {
+        assert!((0.0..1.0).contains(&p), "dropout of {p} is not a share below 1");
+        let site = g.dropout_site();
+        (g.training() && p > 0.0).then(|| Dropout { threshold: (f64::from(p) * 4294967296.0) as u32, scale: 1.0 / (1.0 - p), site })
+    }
+}
+
+/// `x · mask / (1 - p)` in training, else `x` itself; rows of the last axis.
+pub fn dropout(g: &mut Graph, x: Tensor, p: f32) -> Tensor {
+    let Some(d) = Dropout::new(g, p) else { return x };
+    let y = apply(g, x, None, d);
+    g.on_backward(y, &[x], move |g, dy| g.contribute(x, |g, before| apply(g, dy, before, d)));
+    y
+}
+
+fn apply(g: &mut Graph, x: Tensor, addend: Option<Tensor>, d: Dropout) -> Tensor {
+    let y = g.like("dropout", x);
+    let (len, columns) = (g.shape(x).len(), g.shape(x).last());
+    let p = Params { len: len as u32, columns, threshold: d.threshold, scale: d.scale, site: d.site, has_addend: addend.is_some() as u32 };
+    g.dispatch(Kernel::new("elementwise", "dropout"), p, [read(x), read(addend.unwrap_or(x)), write(y)], flat(len));
+    y
+}

@@ -1,0 +1,100 @@
+//! The linear head and the cross-entropy over its words in one op, so that the logits of the whole vocabulary are never in memory.
+
+use super::linear::inputs;
+use super::{Linear, matmul, row_lanes};
+use crate::graph::{Graph, Kernel, Tensor, read, update, write};
+
+crate::params!(Params { rows: u32, width: u32, stride: u32, start: u32 });
+
+/// The target of a token that no loss is asked for.
+pub const IGNORED: u32 = u32::MAX;
+
+/// The most words in one slice.
+const SLICE_WORDS: u32 = 8192;
+/// The most bytes that the logits of one slice take, as far as a slice of 64 words allows.
+const SLICE_BYTES: u64 = 64 << 20;
+
+/// One slice of the vocabulary.
+#[derive(Clone, Copy)]
+struct Slice {
+    start: u32,
+    width: u32,
+    layer: Linear,
+}
+
+/// Adds loss_scale · Σ cross-entropy(x·Wᵀ + b, target) to the loss of the step, over the tokens whose target is not [`IGNORED`].
+/// x (…, hidden), targets (…), W (vocabulary, hidden). The result stands for the loss: pass it to [`Graph::backward`] as both arguments.
+pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -> Tensor {
+    let head = *head;
+    let (rows, vocabulary) = (g.shape(x).rows(), g.shape(head.weight).rows());
+    assert_eq!(g.shape(targets).len(), u64::from(rows), "cross_entropy: x is {}, the targets {}", g.shape(x), g.shape(targets));
+    let metrics = g.arenas().metrics;
+    let lanes = row_lanes(g);
+    let slices = slices(g, rows, &head);
+    let kernel = move |entry| Kernel::new("loss", entry).with("LANES", lanes);
+    let groups = [rows.div_ceil(kernel("slice").constant("ROWS")), 1, 1];
+
+    let states = g.activation("states", [rows, 3]);
+    let mut last = None;
+    for &Slice { start, width, layer } in &slices {
+        let stride = width.next_multiple_of(4);
+        let (logits, _) = matmul::forward(g, x, layer.weight, layer.bias, stride, None);
+        let p = Params { rows, width, stride, start };
+        let states = if start == 0 { write(states) } else { update(states) };
+        g.dispatch(kernel("slice"), p, [read(targets), read(logits), states], groups);
+        last = Some(logits);
+    }
+    let log_sum_exp = g.activation("log_sum_exp", [rows]);
+    let p = Params { rows, width: vocabulary, stride: vocabulary, start: 0 };
+    g.dispatch(kernel("finish"), p, [read(targets), read(states), write(log_sum_exp), update(metrics)], [1, 1, 1]);
+
+    g.on_backward(log_sum_exp, &inputs(x, &head), move |g, _| {
+        // The last slice's logits are still there; its backward comes first and the others are computed again.
+        for &Slice { start, width, layer } in slices.iter().rev() {
+            let stride = width.next_multiple_of(4);
+            let logits = last.take().unwrap_or_else(|| matmul::forward(g, x, layer.weight, layer.bias, stride, None).0);
+            let p = Params { rows, width, stride, start };
+            g.dispatch(kernel("backward"), p, [read(targets), read(log_sum_exp), update(logits)], groups);
+            let gradient = |g: &mut Graph, whole: Tensor| {
+                let range = g.weight_gradient(whole)?;
+                let columns = if g.shape(range).axes().len() > 1 { g.shape(range).last() } else { 1 };
+                let offset = u64::from(start) * u64::from(columns);
+                Some(if columns > 1 {
+                    g.view(range, "slice.gradient", offset, [width, columns])
+                } else {
+                    g.view(range, "slice.gradient", offset, [width])
+                })
+            };
+            if let Some(dw) = gradient(g, head.weight) {
+                matmul::weight_gradient(g, logits, x, dw);
+            }
+            if let Some(db) = head.bias.and_then(|b| gradient(g, b)) {
+                matmul::column_sum(g, logits, db);
+            }
+            g.contribute(x, |g, before| matmul::input_gradient(g, logits, layer.weight, before));
+        }
+    });
+    log_sum_exp
+}
+
+/// Cuts the head into slices whose logits and weights fit.
+fn slices(g: &mut Graph, rows: u32, head: &Linear) -> Vec<Slice> {
+    let (vocabulary, hidden) = (g.shape(head.weight).rows(), g.shape(head.weight).last());
+    let row_bytes = g.info(head.weight).dtype.bytes(u64::from(hidden));
+    let fitting = (SLICE_BYTES.min(g.traits().max_binding) / (4 * u64::from(rows))).min(g.traits().max_binding / row_bytes);
+    let width = ((fitting / 64 * 64).max(64) as u32).min(SLICE_WORDS);
+    let mut slices = Vec::new();
+    let mut start = 0;
+    while start < vocabulary {
+        let width = width.min(vocabulary - start);
+        let layer = if width == vocabulary {
+            *head
+        } else {
+            let weight = g.view(head.weight, "slice.weight", u64::from(start) * u64::from(hidden), [width, hidden]);
+            Linear { weight, bias: head.bias.map(|b| g.view(b, "slice.bias", u64::from(start), [width])) }
+        };
+        slices.push(Slice { start, width, layer });
+        start += width;
+    }
+    slices
+}

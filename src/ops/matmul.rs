@@ -1,0 +1,116 @@
+//! The three products of a linear layer, and which kernel computes them: y = x·Wᵀ, dx = dy·W, dW = dyᵀ·x.
+
+use super::{Activation, flat};
+use crate::graph::{Argument, DType, Graph, Kernel, Tensor, Traits, read, update, write};
+
+crate::params!(Params { rows: u32, inputs: u32, outputs: u32, stride: u32, chunk: u32, has_bias: u32, has_addend: u32 });
+mod reduce {
+    crate::params!(Sums { rows: u32, columns: u32, stride: u32, chunk: u32 });
+    pub(super) fn sums(rows: u32, columns: u32, stride: u32, chunk: u32) -> impl crate::graph::Params {
+        Sums { rows, columns, stride, chunk }
+    }
+}
+
+/// The variant for a device and a layer: the one table. The fast kernels load vectors of four along both matrices' rows.
+fn variant(traits: &Traits, inputs: u32, stride: u32, entry: &'static str) -> Kernel {
+    let aligned = inputs.is_multiple_of(4) && stride.is_multiple_of(4);
+    match (aligned, traits.cpu, traits.lanes()) {
+        (true, true, lanes) if lanes > 0 => Kernel::new("matmul_cpu", entry).with("SUBGROUP", lanes),
+        (true, false, _) => Kernel::new("matmul_gpu", entry),
+        _ => Kernel::new("matmul_any", entry),
+    }
+}
+
+fn tiles(kernel: &Kernel, name: [&str; 2], rows: u32, columns: u32) -> [u32; 2] {
+    [columns.div_ceil(kernel.constant(name[1])), rows.div_ceil(kernel.constant(name[0]))]
+}
+
+/// y = x·Wᵀ + bias for x (rows, inputs) and W (outputs, inputs); y (rows, stride) with stride ≥ outputs.
+/// With `activation` the result is activated, and the second tensor is the value before.
+pub fn forward(
+    g: &mut Graph,
+    x: Tensor,
+    weight: Tensor,
+    bias: Option<Tensor>,
+    stride: u32,
+    activation: Option<Activation>,
+) -> (Tensor, Option<Tensor>) {
+    let (inputs, outputs, rows) = (g.shape(x).last(), g.shape(weight).rows(), g.shape(x).rows());
+    assert_eq!(inputs, g.shape(weight).last(), "linear: x is {} but the weight is {}", g.shape(x), g.shape(weight));
+    let format = g.info(weight).dtype.word();
+    let kernel = variant(g.traits(), inputs, stride, "forward").with("FORMAT", format);
+    let shape = g.shape(x).with_last(stride);
+    let y = g.activation("y", shape.clone());
+    let pre = activation.map(|_| g.activation("pre", shape));
+    let kernel = match activation {
+        None => kernel.with("EPILOGUE", "plain"),
+        Some(kind) => kernel.with("EPILOGUE", "act").with("ACTIVATION", kind.number()),
+    };
+    let p = Params { rows, inputs, outputs, stride, chunk: rows, has_bias: bias.is_some() as u32, has_addend: 0 };
+    let mut arguments: Vec<Argument> = vec![read(x), read(weight), read(bias.unwrap_or(x))];
+    arguments.extend(pre.map(write));
+    arguments.push(write(y));
+    let [across, down] = tiles(&kernel, ["FORWARD_ROWS", "FORWARD_COLUMNS"], rows, outputs);
+    g.dispatch(kernel, p, arguments, [across, down, 1]);
+    (y, pre)
+}
+
+/// dx = dy·W + addend for dy (rows, stride), of which the columns past W's outputs are zero; dx (rows, inputs).
+pub fn input_gradient(g: &mut Graph, dy: Tensor, weight: Tensor, addend: Option<Tensor>) -> Tensor {
+    let (inputs, outputs) = (g.shape(weight).last(), g.shape(weight).rows());
+    let (rows, stride) = (g.shape(dy).rows(), g.shape(dy).last());
+    let format = g.info(weight).dtype.word();
+    let kernel = variant(g.traits(), inputs, stride, "input_gradient").with("FORMAT", format).with("EPILOGUE", "plain");
+    let shape = g.shape(dy).with_last(inputs);
+    let dx = g.activation("dx", shape);
+    let p = Params { rows, inputs, outputs, stride, chunk: rows, has_bias: 0, has_addend: addend.is_some() as u32 };
+    let [across, down] = tiles(&kernel, ["INPUT_GRADIENT_ROWS", "INPUT_GRADIENT_COLUMNS"], rows, inputs);
+    g.dispatch(kernel, p, [read(dy), read(weight), read(addend.unwrap_or(dy)), write(dx)], [across, down, 1]);
+    dx
+}
+
+/// dW += dyᵀ·x for dy (rows, stride) and x (rows, inputs), into a range of the gradient arena (outputs, inputs). Where the matrix has too few
+/// tiles to keep the device busy, the rows are split into chunks whose products are added in a second pass.
+pub fn weight_gradient(g: &mut Graph, dy: Tensor, x: Tensor, dw: Tensor) {
+    let (inputs, outputs) = (g.shape(dw).last(), g.shape(dw).rows());
+    let (rows, stride) = (g.shape(dy).rows(), g.shape(dy).last());
+    let kernel = variant(g.traits(), inputs, stride, "weight_gradient").with("FORMAT", DType::F32.word()).with("EPILOGUE", "plain");
+    let [across, down] = tiles(&kernel, ["WEIGHT_GRADIENT_ROWS", "WEIGHT_GRADIENT_COLUMNS"], outputs, inputs);
+    let busy: u32 = if g.traits().cpu { 8 } else { 256 };
+    let fitting = (g.traits().max_binding / (4 * g.shape(dw).len())).clamp(1, 65_535) as u32;
+    let chunks = busy.div_ceil(across * down).min(rows.div_ceil(64)).min(fitting).max(1);
+    let chunk = rows.div_ceil(chunks);
+    let chunks = rows.div_ceil(chunk);
+    let p = Params { rows, inputs, outputs, stride, chunk, has_bias: 0, has_addend: 0 };
+    if chunks == 1 {
+        g.dispatch(kernel.with("ACCUMULATE", true), p, [read(dy), read(x), update(dw)], [across, down, 1]);
+    } else {
+        let partials = g.activation("partials", [chunks, outputs, inputs]);
+        g.dispatch(kernel, p, [read(dy), read(x), write(partials)], [across, down, chunks]);
+        add_partials(g, partials, dw);
+    }
+}
+
+/// gradient += Σ partials over their first axis.
+pub(super) fn add_partials(g: &mut Graph, partials: Tensor, gradient: Tensor) {
+    let len = g.shape(gradient).len();
+    let chunks = (g.shape(partials).len() / len) as u32;
+    let p = reduce::sums(chunks, len as u32, len as u32, 0);
+    g.dispatch(Kernel::new("reduce", "add_partials"), p, [read(partials), update(gradient)], flat(len));
+}
+
+/// gradient += Σ dy over the rows of dy (rows, stride); gradient (columns), columns ≤ stride.
+pub(super) fn column_sum(g: &mut Graph, dy: Tensor, gradient: Tensor) {
+    let (rows, stride, columns) = (g.shape(dy).rows(), g.shape(dy).last(), g.shape(gradient).last());
+    let chunk = rows_per_chunk(rows);
+    let chunks = rows.div_ceil(chunk);
+    let partials = g.activation("partials", [chunks, columns]);
+    let p = reduce::sums(rows, columns, stride, chunk);
+    g.dispatch(Kernel::new("reduce", "column_sum"), p, [read(dy), write(partials)], [columns.div_ceil(64), chunks, 1]);
+    add_partials(g, partials, gradient);
+}
+
+/// How many rows one invocation adds up on its own: about the square root, so that both passes are short.
+pub(super) fn rows_per_chunk(rows: u32) -> u32 {
+    (f64::from(rows).sqrt().ceil() as u32).max(16)
+}

@@ -1,0 +1,65 @@
+//! The operations that models are written in. Each file records one family's forward dispatches and pushes its backward; the kernels are
+//! in the `.wgsl` of the same name.
+//!
+//! To add an op: write `shaders/<op>.wgsl` and name it in `graph/wgsl.rs`; write `ops/<op>.rs` beside this; write `tests/gpu/<op>.rs`,
+//! which gives a forward in f64 and gets the comparison of values and gradients from the harness.
+
+mod activation;
+mod adapter;
+mod attention;
+mod dropout;
+mod embedding;
+mod linear;
+mod loss;
+pub mod matmul;
+mod norm;
+pub mod optimizer;
+
+pub use activation::{Activation, activation};
+pub use adapter::{Adapter, adapter};
+pub use attention::{Attention, attention};
+pub use dropout::{Dropout, dropout};
+pub use embedding::{embedding, positions};
+pub use linear::{Linear, linear, linear_activated};
+pub use loss::{IGNORED, cross_entropy};
+pub use norm::{Norm, add_norm, norm};
+
+use crate::graph::{Graph, Tensor, read, write};
+
+/// Workgroups for an elementwise kernel over `len` elements (`shaders/grid.wgsl`), folded so that no dimension passes a limit.
+fn flat(len: u64) -> [u32; 3] {
+    let groups = len.div_ceil(64).max(1);
+    let x = groups.min(32_768);
+    [x as u32, groups.div_ceil(x) as u32, 1]
+}
+
+/// The lanes of a workgroup that share a row (`shaders/row_sum.wgsl`).
+fn row_lanes(g: &Graph) -> u32 {
+    if g.traits().cpu { 1 } else { 32 }
+}
+
+/// `before + more`, where there is anything before.
+fn sum(g: &mut Graph, before: Option<Tensor>, more: Tensor) -> Tensor {
+    match before {
+        None => more,
+        Some(before) => {
+            let total = g.like("sum", more);
+            let kernel = crate::graph::Kernel::new("elementwise", "add");
+            let len = g.shape(more).len();
+            g.dispatch(kernel, activation::params(len), [read(more), read(before), write(total)], flat(len));
+            total
+        }
+    }
+}
+
+/// `x + y`, elementwise, both (…, hidden).
+pub fn add(g: &mut Graph, x: Tensor, y: Tensor) -> Tensor {
+    assert_eq!(g.shape(x), g.shape(y), "add takes two tensors of one shape");
+    let total = sum(g, Some(y), x);
+    g.on_backward(total, &[x, y], move |g, dy| {
+        for input in [x, y] {
+            g.contribute(input, |g, before| sum(g, before, dy));
+        }
+    });
+    total
+}

@@ -1,0 +1,76 @@
+use graftling::ops::{self, Activation, Adapter};
+
+use crate::harness::{Array, Check, Random, all_traits, linear};
+
+struct Form {
+    rows: usize,
+    hidden: usize,
+    bottleneck: usize,
+    biases: bool,
+    scaling: f32,
+    dropout: f32,
+    activation: Activation,
+}
+
+fn check(form: &Form, trained_input: bool) {
+    let Form { rows, hidden, bottleneck, biases, scaling, dropout, activation } = *form;
+    for traits in all_traits() {
+        let mut random = Random(9);
+        let mut arrays = vec![
+            Array::input(&[rows, hidden], &mut random),
+            Array::weight(&[bottleneck, hidden], &mut random),
+            Array::weight(&[hidden, bottleneck], &mut random),
+            Array::weight(&[bottleneck], &mut random),
+            Array::weight(&[hidden], &mut random),
+        ];
+        if !biases {
+            arrays.truncate(3);
+        }
+        if !trained_input {
+            arrays[0].kind = crate::harness::Kind::Frozen(graftling::graph::DType::F32);
+        }
+        // Without this a wide layer has sums so large that σ is a step.
+        let shrink = |a: &mut Array, by: usize| a.values.iter_mut().for_each(|v| *v /= (by as f32).sqrt());
+        shrink(&mut arrays[1], hidden);
+        shrink(&mut arrays[2], bottleneck);
+        let name = format!("adapter {rows}×{hidden}, r = {bottleneck}, dropout {dropout}, cpu {}, subgroup {:?}", traits.cpu, traits.subgroup);
+        let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 5e-6, twice: dropout == 0.0 };
+        check.run(
+            |g, t| {
+                let biases = biases.then(|| (t[3], t[4]));
+                ops::adapter(g, t[0], &Adapter { down: t[1], up: t[2], biases, activation, scaling, dropout })
+            },
+            |v| {
+                let z = linear(&v[0], &v[1], v.get(3).map(Vec::as_slice), hidden);
+                let a: Vec<f64> = z.iter().map(|&z| crate::activation::reference(activation, z)).collect();
+                let branch = linear(&a, &v[2], v.get(4).map(Vec::as_slice), bottleneck);
+                let keep = |i: usize| match dropout {
+                    0.0 => 1.0,
+                    p => crate::dropout::factor((i / hidden) as u32, (i % hidden) as u32, 1, f64::from(p)),
+                };
+                v[0].iter().zip(&branch).enumerate().map(|(i, (x, b))| x + f64::from(scaling) * keep(i) * b).collect()
+            },
+        );
+    }
+}
+
+#[test]
+fn values_and_gradients() {
+    let gelu = Form { rows: 19, hidden: 32, bottleneck: 8, biases: true, scaling: 1.0, dropout: 0.0, activation: Activation::Gelu };
+    check(&gelu, true);
+    check(&Form { dropout: 0.1, ..gelu }, true);
+    check(&Form { rows: 33, hidden: 36, bottleneck: 16, biases: false, activation: Activation::Relu, ..gelu }, true);
+    check(&Form { rows: 5, hidden: 17, bottleneck: 3, scaling: 4.0, activation: Activation::Silu, ..gelu }, true);
+    check(&Form { rows: 1, hidden: 1, bottleneck: 1, ..gelu }, true);
+    check(&Form { rows: 3, hidden: 260, bottleneck: 68, dropout: 0.25, scaling: 0.5, ..gelu }, true);
+    check(&Form { rows: 9, hidden: 8, bottleneck: 512, activation: Activation::Tanh, ..gelu }, true);
+    check(&Form { rows: 2, hidden: 257, bottleneck: 257, ..gelu }, true);
+}
+
+/// Where nothing below needs a gradient, only the weights get theirs.
+#[test]
+fn above_frozen_layers() {
+    let gelu = Form { rows: 19, hidden: 32, bottleneck: 8, biases: true, scaling: 1.0, dropout: 0.0, activation: Activation::Gelu };
+    check(&gelu, false);
+    check(&Form { dropout: 0.1, ..gelu }, false);
+}

@@ -1,0 +1,52 @@
+use graftling::graph::Graph;
+use graftling::ops;
+
+use crate::harness::{Array, Check, Random, STEP, all_traits};
+
+/// The generator of `shaders/random.wgsl`, in Rust.
+pub fn factor(row: u32, column: u32, site: u32, p: f64) -> f64 {
+    let mut v = [column, row, site ^ STEP.counter.wrapping_mul(0x9E37_79B9), STEP.seed];
+    let mix = |v: &mut [u32; 4]| {
+        v[0] = v[0].wrapping_add(v[1].wrapping_mul(v[3]));
+        v[1] = v[1].wrapping_add(v[2].wrapping_mul(v[0]));
+        v[2] = v[2].wrapping_add(v[0].wrapping_mul(v[1]));
+        v[3] = v[3].wrapping_add(v[1].wrapping_mul(v[2]));
+    };
+    v.iter_mut().for_each(|x| *x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    mix(&mut v);
+    v.iter_mut().for_each(|x| *x ^= *x >> 16);
+    mix(&mut v);
+    let p32 = f64::from(p as f32);
+    if f64::from(v[0]) >= (p32 * 4294967296.0).floor() { f64::from(1.0 / (1.0 - p as f32)) } else { 0.0 }
+}
+
+#[test]
+fn values_and_gradients() {
+    let arrays = [Array::input(&[37, 11], &mut Random(8))];
+    let check = Check { name: "dropout", traits: &all_traits()[0], arrays: &arrays, tolerance: 1e-6, twice: false };
+    check.run(
+        |g, t| ops::dropout(g, t[0], 0.3),
+        |v| v[0].iter().enumerate().map(|(i, x)| x * factor(i as u32 / 11, i as u32 % 11, 1, 0.3)).collect(),
+    );
+}
+
+#[test]
+fn the_share_is_right_and_masks_differ() {
+    let shares: Vec<f64> = (1..4)
+        .map(|site| {
+            let dropped = (0..20_000).filter(|i| factor(i / 100, i % 100, site, 0.1) == 0.0).count();
+            dropped as f64 / 20_000.0
+        })
+        .collect();
+    assert!(shares.iter().all(|s| (s - 0.1).abs() < 0.01), "{shares:?}");
+    let both = (0..20_000).filter(|i| factor(i / 100, i % 100, 1, 0.1) == 0.0 && factor(i / 100, i % 100, 2, 0.1) == 0.0).count();
+    assert!((both as f64 / 20_000.0 - 0.01).abs() < 0.004, "masks of two places are not independent: {both} of 20000 dropped in both");
+}
+
+#[test]
+fn outside_training_nothing_is_recorded() {
+    let mut g = Graph::new(&all_traits()[0], &Default::default(), false);
+    let x = g.input("x", [2, 4], graftling::graph::DType::F32);
+    assert_eq!(ops::dropout(&mut g, x, 0.5), x);
+    assert!(g.line().is_empty());
+}

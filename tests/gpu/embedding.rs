@@ -1,0 +1,50 @@
+use graftling::graph::{DType, Graph, Tensor};
+use graftling::ops;
+
+use crate::harness::{Array, Check, Kind, Random, all_traits};
+
+fn whole(values: &[u32], shape: &[usize]) -> Array {
+    Array { shape: shape.to_vec(), kind: Kind::Frozen(DType::F32), values: values.iter().map(|&v| f32::from_bits(v)).collect() }
+}
+
+#[test]
+fn values_and_gradients() {
+    let (batch, length, hidden, vocabulary, context) = (3, 7, 5, 11, 9);
+    let mut random = Random(12);
+    let tokens: Vec<u32> = (0..batch * length).map(|_| random.below(vocabulary as u32)).collect();
+    let mut order: Vec<u32> = (0..tokens.len() as u32).collect();
+    order.sort_by_key(|&i| tokens[i as usize]);
+    let arrays = [
+        Array::weight(&[vocabulary, hidden], &mut random),
+        Array::weight(&[context, hidden], &mut random),
+        whole(&tokens, &[batch, length]),
+        whole(&order, &[batch * length]),
+    ];
+    let check = Check { name: "embedding", traits: &all_traits()[0], arrays: &arrays, tolerance: 1e-6, twice: true };
+    let record = |g: &mut Graph, t: &[Tensor]| {
+        let x = ops::embedding(g, t[2], t[0], Some(t[3]));
+        ops::positions(g, x, t[1])
+    };
+    check.run(record, |v| {
+        (0..batch * length * hidden)
+            .map(|i| {
+                let (row, c) = (i / hidden, i % hidden);
+                v[0][tokens[row] as usize * hidden + c] + v[1][row % length * hidden + c]
+            })
+            .collect()
+    });
+}
+
+#[test]
+fn formats_of_frozen_tables() {
+    for format in [DType::F32, DType::F16, DType::Bf16] {
+        let mut random = Random(13);
+        let tokens = [4u32, 0, 4, 2];
+        let arrays = [Array::new(Kind::Frozen(format), &[5, 7], &mut random), whole(&tokens, &[1, 4])];
+        let check = Check { name: "embedding", traits: &all_traits()[0], arrays: &arrays, tolerance: 1e-6, twice: false };
+        check.run(
+            |g, t| ops::embedding(g, t[1], t[0], None),
+            |v| tokens.iter().flat_map(|&t| v[0][t as usize * 7..][..7].to_vec()).collect(),
+        );
+    }
+}

@@ -1,0 +1,63 @@
+use graftling::graph::DType;
+use graftling::ops::{self, Activation, Linear};
+
+use crate::harness::{Array, Check, Kind, Random, all_traits, linear};
+
+/// Every variant (by shape and device), value and gradients: (rows, inputs, outputs).
+#[test]
+fn values_and_gradients() {
+    for traits in all_traits() {
+        for (rows, inputs, outputs) in [(1, 1, 1), (3, 5, 7), (33, 36, 20), (65, 132, 68), (257, 64, 4), (2, 8, 260), (31, 257, 3)] {
+            let mut random = Random(2);
+            let arrays = [
+                Array::input(&[rows, inputs], &mut random),
+                Array::weight(&[outputs, inputs], &mut random),
+                Array::weight(&[outputs], &mut random),
+            ];
+            let name = format!("linear {rows}×{inputs}→{outputs}, cpu {}, subgroup {:?}", traits.cpu, traits.subgroup);
+            let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 2e-6, twice: rows == 33 };
+            check.run(
+                |g, t| ops::linear(g, t[0], &Linear { weight: t[1], bias: Some(t[2]) }),
+                |v| linear(&v[0], &v[1], Some(&v[2]), inputs),
+            );
+        }
+    }
+}
+
+#[test]
+fn formats_of_frozen_weights() {
+    for traits in all_traits() {
+        for format in [DType::F16, DType::Bf16, DType::F32] {
+            for (rows, inputs, outputs) in [(9, 12, 20), (5, 7, 3)] {
+                let mut random = Random(3);
+                let arrays =
+                    [Array::input(&[rows, inputs], &mut random), Array::new(Kind::Frozen(format), &[outputs, inputs], &mut random)];
+                let name = format!("linear with {format:?} weights, {rows}×{inputs}→{outputs}, cpu {}", traits.cpu);
+                let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 2e-6, twice: true };
+                check.run(|g, t| ops::linear(g, t[0], &Linear { weight: t[1], bias: None }), |v| linear(&v[0], &v[1], None, inputs));
+            }
+        }
+    }
+}
+
+#[test]
+fn fused_activation() {
+    for traits in all_traits() {
+        for (rows, inputs, outputs) in [(11, 16, 24), (5, 7, 9)] {
+            let mut random = Random(4);
+            let arrays = [
+                Array::input(&[rows, inputs], &mut random),
+                Array::weight(&[outputs, inputs], &mut random),
+                Array::weight(&[outputs], &mut random),
+            ];
+            let check = Check { name: "linear with gelu", traits: &traits, arrays: &arrays, tolerance: 3e-6, twice: false };
+            check.run(
+                |g, t| ops::linear_activated(g, t[0], &Linear { weight: t[1], bias: Some(t[2]) }, Activation::Gelu),
+                |v| {
+                    let y = linear(&v[0], &v[1], Some(&v[2]), inputs);
+                    y.iter().map(|&y| crate::activation::reference(Activation::Gelu, y)).collect()
+                },
+            );
+        }
+    }
+}

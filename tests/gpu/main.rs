@@ -1,0 +1,13 @@
+//! Every test that records or runs kernels, in one binary with one device.
+
+mod activation;
+mod adapter;
+mod attention;
+mod dropout;
+mod embedding;
+mod harness;
+mod linear;
+mod loss;
+mod norm;
+mod optimizer;
+mod shaders;

@@ -1,0 +1,81 @@
+//! Every shader, without a device: it validates, and naga translates it for Vulkan, Metal, DX12 and OpenGL.
+
+use graftling::graph::Kernel;
+use graftling::graph::wgsl::FILES;
+use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
+
+/// Every file with entry points, in each form that differs in more than numbers.
+fn kernels() -> Vec<Kernel> {
+    let mut all = Vec::new();
+    for (file, text) in FILES {
+        if !text.contains("@compute") {
+            continue;
+        }
+        let base = Kernel::new(file, "");
+        match *file {
+            "matmul_any" | "matmul_cpu" | "matmul_gpu" => {
+                for format in ["f32", "f16", "bf16"] {
+                    all.push(base.clone().with("FORMAT", format).with("EPILOGUE", "plain"));
+                }
+                all.push(base.with("FORMAT", "f32").with("EPILOGUE", "act").with("ACTIVATION", 1));
+            }
+            "embedding" => {
+                for format in ["f32", "f16", "bf16"] {
+                    all.push(base.clone().with("FORMAT", format));
+                }
+                all.push(base.with("FORMAT", "f32").with("POSITIONS", 1));
+            }
+            "attention" => {
+                all.push(base.clone().with("DROPOUT", 1));
+                all.push(base.clone().with("HEAD", 16).with("SHARE", 8).with("LANES", 8).with("TILE", 8));
+            }
+            "adapter" => {
+                all.push(base.clone().with("DROPOUT", 1).with("WITH_OUTER_GRADIENT", 1));
+                all.push(base.clone().with("ALIGNED", 0).with("WITH_INPUT_GRADIENT", 0));
+                all.push(base.with("SHARE", 8).with("LANES", 8).with("PER", 16).with("GROUPS", 1));
+            }
+            "norm" | "loss" => all.extend([base.clone(), base.with("LANES", 32)]),
+            _ => all.push(base),
+        }
+    }
+    all
+}
+
+#[test]
+fn every_shader_translates_to_every_backend() {
+    for kernel in kernels() {
+        let source = kernel.wgsl();
+        let name = format!("{} {:?}", kernel.file, kernel.constants);
+        let module = naga::front::wgsl::parse_str(&source).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&source)));
+        let info = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP)
+            .subgroup_stages(ShaderStages::COMPUTE)
+            .subgroup_operations(SubgroupOperationSet::all())
+            .validate(&module)
+            .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&source)));
+
+        naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options { lang_version: (1, 3), ..Default::default() }, None)
+            .unwrap_or_else(|e| panic!("{name} to SPIR-V: {e}"));
+        let options = naga::back::msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
+        naga::back::msl::write_string(&module, &info, &options, &Default::default()).unwrap_or_else(|e| panic!("{name} to MSL: {e}"));
+        let options = naga::back::hlsl::Options { shader_model: naga::back::hlsl::ShaderModel::V6_0, fake_missing_bindings: true, ..Default::default() };
+        let pipeline = naga::back::hlsl::PipelineOptions::default();
+        naga::back::hlsl::Writer::new(&mut String::new(), &options, &pipeline)
+            .write(&module, &info, None)
+            .unwrap_or_else(|e| panic!("{name} to HLSL: {e}"));
+        // OpenGL has no subgroups here; there the variants without them are chosen.
+        if source.contains("subgroupBroadcast") {
+            continue;
+        }
+        for entry in &module.entry_points {
+            let options = naga::back::glsl::Options { version: naga::back::glsl::Version::Desktop(430), ..Default::default() };
+            let pipeline = naga::back::glsl::PipelineOptions {
+                shader_stage: naga::ShaderStage::Compute,
+                entry_point: entry.name.clone(),
+                multiview: None,
+            };
+            naga::back::glsl::Writer::new(&mut String::new(), &module, &info, &options, &pipeline, naga::proc::BoundsCheckPolicies::default())
+                .and_then(|mut writer| writer.write())
+                .unwrap_or_else(|e| panic!("{name} to GLSL: {e}"));
+        }
+    }
+}
