@@ -7,16 +7,16 @@
 override ACCUMULATE: u32 = 0u; // 1: weight_gradient adds to dw instead of writing it
 
 const LANES: u32 = 16u;
-const GROUPS: u32 = 4u;
+const LINES: u32 = 4u;
 const ROWS: u32 = 4u;
 const COLUMNS: u32 = 4u;
 
 // The part of the output matrix that one workgroup covers.
-const FORWARD_ROWS: u32 = GROUPS * ROWS;
+const FORWARD_ROWS: u32 = LINES * ROWS;
 const FORWARD_COLUMNS: u32 = LANES * COLUMNS;
-const INPUT_GRADIENT_ROWS: u32 = GROUPS * ROWS;
+const INPUT_GRADIENT_ROWS: u32 = LINES * ROWS;
 const INPUT_GRADIENT_COLUMNS: u32 = LANES * COLUMNS;
-const WEIGHT_GRADIENT_ROWS: u32 = GROUPS * ROWS;
+const WEIGHT_GRADIENT_ROWS: u32 = LINES * ROWS;
 const WEIGHT_GRADIENT_COLUMNS: u32 = LANES * COLUMNS;
 
 struct Params {
@@ -46,7 +46,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> dw: array<f32>; // (chunks, outputs, inputs)
 
 // y = epilogue(x·Wᵀ + bias)
-@compute @workgroup_size(LANES, GROUPS)
+@compute @workgroup_size(LANES, LINES)
 fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let row = tile.y * FORWARD_ROWS + thread.y * ROWS;
     let column = tile.x * FORWARD_COLUMNS + thread.x;
@@ -80,7 +80,7 @@ fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id)
 }
 
 // dx = dy·W + addend
-@compute @workgroup_size(LANES, GROUPS)
+@compute @workgroup_size(LANES, LINES)
 fn input_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let row = tile.y * INPUT_GRADIENT_ROWS + thread.y * ROWS;
     let column = tile.x * INPUT_GRADIENT_COLUMNS + thread.x;
@@ -114,7 +114,7 @@ fn input_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocat
 }
 
 // dw[chunk] = dyᵀ·x over the rows of the chunk
-@compute @workgroup_size(LANES, GROUPS)
+@compute @workgroup_size(LANES, LINES)
 fn weight_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let row = tile.y * WEIGHT_GRADIENT_ROWS + thread.y * ROWS;
     let column = tile.x * WEIGHT_GRADIENT_COLUMNS + thread.x;

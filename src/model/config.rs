@@ -1,0 +1,120 @@
+//! `config.json` of the small GPT.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::ops::Activation;
+
+/// The form of a post-norm GPT with learned positions and a linear head of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GptConfig {
+    /// Always `["GraftlingForCausalLM"]`.
+    #[serde(default = "architectures")]
+    pub architectures: Vec<String>,
+    /// Always `graftling`.
+    pub model_type: String,
+    /// Tokens in the vocabulary.
+    pub vocab_size: u32,
+    /// The longest sequence, which is how many positions are learned.
+    pub max_position_embeddings: u32,
+    /// Numbers that stand for a token between blocks.
+    pub hidden_size: u32,
+    /// Blocks.
+    pub num_hidden_layers: u32,
+    /// Attention heads of a block.
+    pub num_attention_heads: u32,
+    /// The width inside the feed-forward layer.
+    pub intermediate_size: u32,
+    /// The activation of the feed-forward layer.
+    pub hidden_act: String,
+    /// Added to the variance in LayerNorm.
+    pub layer_norm_eps: f32,
+    /// Dropout of attention probabilities and of the feed-forward layer's output, in training of the base.
+    pub dropout: f32,
+}
+
+fn architectures() -> Vec<String> {
+    vec!["GraftlingForCausalLM".into()]
+}
+
+/// The most that any extent in a config may be; the product of two still fits in 64 bits many times over.
+const LARGEST: u32 = 1 << 24;
+
+impl GptConfig {
+    /// A GPT of that many blocks with the usual proportions: heads of 32, a feed-forward layer four times as wide.
+    pub fn new(vocab_size: u32, context: u32, hidden_size: u32, layers: u32) -> GptConfig {
+        GptConfig {
+            architectures: architectures(),
+            model_type: "graftling".into(),
+            vocab_size,
+            max_position_embeddings: context,
+            hidden_size,
+            num_hidden_layers: layers,
+            num_attention_heads: (hidden_size / 32).max(1),
+            intermediate_size: hidden_size * 4,
+            hidden_act: "gelu".into(),
+            layer_norm_eps: 1e-5,
+            dropout: 0.1,
+        }
+    }
+
+    /// Reads and checks a `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is missing, malformed, or asks for something that is not supported.
+    pub fn read(path: &Path) -> Result<GptConfig> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read ({e}); check the path")))?;
+        let config: GptConfig =
+            serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is not the config of a supported model: {e}")))?;
+        config.check().map_err(|problem| Error::file(path, problem))?;
+        Ok(config)
+    }
+
+    /// The activation of the feed-forward layer.
+    ///
+    /// # Panics
+    /// If the config was not checked.
+    pub fn activation(&self) -> Activation {
+        Activation::from_name(&self.hidden_act).expect("a checked config has a known activation")
+    }
+
+    /// Says what no model can have.
+    ///
+    /// # Errors
+    /// One sentence that names the field.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        let extents = [
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("hidden_size", self.hidden_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+        ];
+        for (name, value) in extents {
+            if value == 0 || value > LARGEST {
+                return Err(format!("{name} is {value}; it must be from 1 to {LARGEST}"));
+            }
+        }
+        if self.model_type != "graftling" {
+            return Err(format!("model_type '{}' is not supported; 'graftling' is", self.model_type));
+        }
+        let head = self.hidden_size / self.num_attention_heads;
+        if self.hidden_size % self.num_attention_heads != 0 || !head.is_multiple_of(4) || head > 128 {
+            return Err(format!(
+                "hidden_size {} in {} heads is not supported; a head must be a multiple of 4 up to 128",
+                self.hidden_size, self.num_attention_heads
+            ));
+        }
+        if Activation::from_name(&self.hidden_act).is_none() {
+            return Err(format!("hidden_act '{}' is not known", self.hidden_act));
+        }
+        if !(0.0..1.0).contains(&self.dropout) || !(self.layer_norm_eps > 0.0 && self.layer_norm_eps < 1.0) {
+            return Err("dropout must be from 0 to below 1 and layer_norm_eps between 0 and 1".into());
+        }
+        Ok(())
+    }
+}

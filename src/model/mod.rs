@@ -1,0 +1,13 @@
+//! Models: their configuration, the page on which the forward pass is written, and the adapters that are put into it.
+
+mod adapter;
+mod adapter_file;
+mod config;
+mod decoder;
+mod parts;
+
+pub use adapter::AdapterConfig;
+pub use adapter_file::{read_adapter, write_adapter};
+pub use config::GptConfig;
+pub use decoder::{Inputs, Model, ToyLayer};
+pub use parts::{Base, Trains};

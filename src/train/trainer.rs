@@ -1,0 +1,236 @@
+//! The loop's body: batches in, a step on the device, reports out a little later.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::Schedule;
+use crate::error::{Error, Result};
+use crate::gpu::{Device, Memory, Program, Readback, Step};
+use crate::graph::{DType, Graph, METRICS_WORDS, Tensor};
+use crate::model::{Inputs, Model};
+use crate::ops::optimizer::{Adam, adam};
+use crate::text::{Batch, order_of};
+
+/// After so many steps in a row whose gradients were not finite, training has diverged.
+const PATIENCE: u32 = 10;
+/// Steps that may be under way on the device while the host goes on.
+const IN_FLIGHT: usize = 2;
+
+/// How to train.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainOptions {
+    /// The optimizer.
+    pub adam: Adam,
+    /// The learning rate.
+    pub schedule: Schedule,
+    /// The seed of the dropout masks.
+    pub seed: u32,
+}
+
+/// What became of one step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Report {
+    /// The step, from 0.
+    pub step: u64,
+    /// The mean loss over the step's targets, before the update.
+    pub loss: f32,
+    /// The norm of the gradient, before clipping.
+    pub gradient_norm: f32,
+    /// The learning rate.
+    pub learning_rate: f32,
+    /// Tokens with a target.
+    pub targets: u64,
+    /// Whether the step was left out because its gradient was not finite.
+    pub skipped: bool,
+    /// Steps that were left out so far.
+    pub skipped_so_far: u32,
+}
+
+/// A recording of a batch's shape, compiled.
+struct Compiled {
+    program: Program,
+    inputs: Inputs,
+    targets: Tensor,
+}
+
+impl Compiled {
+    fn new(device: &Device, model: &Model, memory: &Memory, batch: &Batch, training: bool) -> Result<Compiled> {
+        let mut g = Graph::new(device.traits(), &model.parameters, training);
+        let inputs = model.inputs(&mut g, batch.rows, batch.length);
+        let targets = g.input("targets", [batch.rows, batch.length], DType::U32);
+        let loss = model.loss(&mut g, &inputs, targets);
+        if training {
+            g.backward(loss, loss);
+        }
+        Ok(Compiled { program: Program::new(device, memory, &g)?, inputs, targets })
+    }
+
+    fn run(&mut self, device: &Device, batch: &Batch) -> Result<()> {
+        self.program.write(device, self.inputs.tokens, &batch.tokens);
+        self.program.write(device, self.inputs.lengths, &batch.lengths);
+        if let Some(order) = self.inputs.order {
+            self.program.write(device, order, &order_of(&batch.tokens));
+        }
+        self.program.write(device, self.targets, &batch.targets);
+        self.program.run(device)
+    }
+}
+
+/// The programs of a model, one for each shape of batch that has occurred.
+struct Programs {
+    training: bool,
+    compiled: HashMap<(u32, u32), Compiled>,
+}
+
+impl Programs {
+    fn run(&mut self, device: &Device, model: &Model, memory: &Memory, batch: &Batch) -> Result<()> {
+        let vocabulary = model.config.vocab_size;
+        if let Some(token) = batch.tokens.iter().find(|&&t| t >= vocabulary) {
+            return Err(Error::Usage(format!("the data has token {token}, but the model knows {vocabulary}; use the model's own tokenizer")));
+        }
+        let shape = (batch.rows, batch.length);
+        if !self.compiled.contains_key(&shape) {
+            self.compiled.insert(shape, Compiled::new(device, model, memory, batch, self.training)?);
+        }
+        self.compiled.get_mut(&shape).expect("it was put there").run(device, batch)
+    }
+}
+
+/// Trains what of a model is trainable.
+pub struct Trainer<'a> {
+    device: &'a Device,
+    model: &'a Model,
+    memory: &'a Memory,
+    options: TrainOptions,
+    programs: Programs,
+    update: Program,
+    readback: Readback,
+    started: VecDeque<Report>,
+    step: u64,
+    batches: u32,
+}
+
+impl<'a> Trainer<'a> {
+    /// A trainer at step 0.
+    ///
+    /// # Errors
+    /// If the device is out of memory or fails; [`Error::Usage`] if nothing trains.
+    pub fn new(device: &'a Device, model: &'a Model, memory: &'a Memory, options: TrainOptions) -> Result<Trainer<'a>> {
+        if model.parameters.trainable() == 0 {
+            return Err(Error::Usage("nothing trains: add an adapter, or name parts of the base to train".into()));
+        }
+        let mut g = Graph::new(device.traits(), &model.parameters, true);
+        g.scoped("update", |g| adam(g, &options.adam));
+        let update = Program::new(device, memory, &g)?;
+        let programs = Programs { training: true, compiled: HashMap::new() };
+        Ok(Trainer {
+            device,
+            model,
+            memory,
+            options,
+            programs,
+            update,
+            readback: Readback::new(),
+            started: VecDeque::new(),
+            step: 0,
+            batches: 0,
+        })
+    }
+
+    /// Starts a step over one or more batches, whose gradients add up as if they were one. The report of an earlier step comes back as soon as the device
+    /// has it; the host never waits for the step that it has just started.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] after ten steps in a row without finite gradients; [`Error::Usage`] if no token has a target; or what the device says.
+    pub fn step(&mut self, batches: &[Batch]) -> Result<Option<Report>> {
+        let targets: u64 = batches.iter().map(Batch::targets).sum();
+        if targets == 0 {
+            return Err(Error::Usage("a batch has no token to predict; check that the data is not empty and not all prompt".into()));
+        }
+        let learning_rate = self.options.schedule.at(self.step) as f32;
+        self.memory.clear(self.device);
+        for batch in batches {
+            self.batches = self.batches.wrapping_add(1);
+            let loss_scale = (1.0 / targets as f64) as f32;
+            self.memory.set_step(self.device, Step { seed: self.options.seed, counter: self.batches, loss_scale, learning_rate });
+            self.programs.run(self.device, self.model, self.memory, batch)?;
+        }
+        self.update.run(self.device)?;
+        self.readback.request(self.device, self.memory)?;
+        self.started.push_back(Report {
+            step: self.step,
+            loss: 0.0,
+            gradient_norm: 0.0,
+            learning_rate,
+            targets,
+            skipped: false,
+            skipped_so_far: 0,
+        });
+        self.step += 1;
+        self.next(IN_FLIGHT)
+    }
+
+    /// Waits for the steps that are under way and returns the report of the next one, until there is none.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn finish(&mut self) -> Result<Option<Report>> {
+        self.next(0)
+    }
+
+    fn next(&mut self, in_flight: usize) -> Result<Option<Report>> {
+        let Some(words) = self.readback.next(self.device, in_flight)? else { return Ok(None) };
+        let report = self.started.pop_front().expect("a report for each request");
+        // The order of `shaders/metrics.wgsl`.
+        let [loss, gradient_norm, _, finite, _, skipped_so_far, in_a_row, _]: [u32; METRICS_WORDS as usize] =
+            words.try_into().expect("the metrics have that many words");
+        let report = Report {
+            loss: f32::from_bits(loss),
+            gradient_norm: f32::from_bits(gradient_norm),
+            skipped: finite == 0,
+            skipped_so_far,
+            ..report
+        };
+        if in_a_row >= PATIENCE {
+            return Err(Error::Diverged { count: in_a_row, step: report.step, learning_rate: report.learning_rate });
+        }
+        Ok(Some(report))
+    }
+
+    /// The bytes of device memory that the trainer's programs take beside the model's.
+    pub fn bytes(&self) -> u64 {
+        self.update.bytes() + self.programs.compiled.values().map(|c| c.program.bytes()).sum::<u64>()
+    }
+}
+
+/// Measures the loss of a model without changing it.
+pub struct Evaluator<'a> {
+    device: &'a Device,
+    model: &'a Model,
+    memory: &'a Memory,
+    programs: Programs,
+}
+
+impl<'a> Evaluator<'a> {
+    /// An evaluator of the model as it is in `memory` at each call.
+    pub fn new(device: &'a Device, model: &'a Model, memory: &'a Memory) -> Evaluator<'a> {
+        Evaluator { device, model, memory, programs: Programs { training: false, compiled: HashMap::new() } }
+    }
+
+    /// The mean loss over all targets of the batches.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is no target; or what the device says.
+    pub fn loss(&mut self, batches: &[Batch]) -> Result<f64> {
+        let targets: u64 = batches.iter().map(Batch::targets).sum();
+        if targets == 0 {
+            return Err(Error::Usage("there is no token to predict; check that the data is not empty".into()));
+        }
+        self.memory.clear(self.device);
+        self.memory.set_step(self.device, Step { loss_scale: (1.0 / targets as f64) as f32, ..Step::default() });
+        for batch in batches {
+            self.programs.run(self.device, self.model, self.memory, batch)?;
+        }
+        let metrics = self.memory.read(self.device, self.memory.arenas().metrics)?;
+        Ok(f64::from(bytemuck::pod_read_unaligned::<f32>(&metrics[..4])))
+    }
+}
