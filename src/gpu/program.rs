@@ -134,6 +134,16 @@ impl Program {
     /// # Errors
     /// If the device fails or is lost.
     pub fn run(&mut self, device: &Device) -> Result<()> {
+        let times = self.replay(device)?;
+        if self.runs == 1 {
+            self.cuts = join(&times);
+        }
+        self.runs = self.runs.saturating_add(1);
+        Ok(())
+    }
+
+    /// Submits the pieces. Where they are to be timed, waits for each and returns where it ends and how long it took.
+    fn replay(&self, device: &Device) -> Result<Vec<(usize, Duration)>> {
         let mut times = Vec::with_capacity(self.cuts.len());
         let mut begin = 0;
         for &end in &self.cuts {
@@ -159,11 +169,19 @@ impl Program {
             begin = end;
         }
         device.check()?;
-        if self.runs == 1 {
-            self.cuts = join(&times);
-        }
-        self.runs = self.runs.saturating_add(1);
-        Ok(())
+        Ok(times)
+    }
+
+    /// Replays the line launch by launch and waits for each: its label and how long it took, the waiting included.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub fn profile(&mut self, device: &Device) -> Result<Vec<(String, Duration)>> {
+        let cuts = std::mem::replace(&mut self.cuts, (1..=self.launches.len()).collect());
+        let runs = std::mem::replace(&mut self.runs, 0);
+        let times = self.replay(device);
+        (self.cuts, self.runs) = (cuts, runs);
+        Ok(self.launches.iter().zip(times?).map(|(launch, (_, time))| (launch.label.clone(), time)).collect())
     }
 
     /// Reads a tensor of f32 after a run: an output, an input, or a range of an arena.

@@ -11,12 +11,21 @@ mod reduce {
     }
 }
 
-/// The variant for a device and a layer: the one table. The fast kernels load vectors of four along both matrices' rows.
-fn variant(traits: &Traits, inputs: u32, stride: u32, entry: &'static str) -> Kernel {
+/// The variant for a device and a product with `rows` rows and `columns` columns: the one table. The fast kernels load vectors of four
+/// along both matrices' rows, which `inputs` and `stride` must allow.
+fn variant(traits: &Traits, entry: &'static str, inputs: u32, stride: u32, [rows, columns]: [u32; 2]) -> Kernel {
     let aligned = inputs.is_multiple_of(4) && stride.is_multiple_of(4);
     match (aligned, traits.cpu, traits.lanes()) {
-        (true, true, lanes) if lanes > 0 => Kernel::new("matmul_cpu", entry).with("SUBGROUP", lanes),
-        (true, false, _) => Kernel::new("matmul_gpu", entry),
+        (true, true, lanes) if lanes > 0 => {
+            // Rows past the end of the product are computed in vain, so a low product gets low tiles.
+            let tile = [8, 16].into_iter().find(|&t| rows <= t && t % lanes == 0).unwrap_or(32);
+            Kernel::new("matmul_cpu", entry).with("SUBGROUP", lanes).with("ROWS", tile)
+        }
+        (true, false, _) => {
+            // Tiles of 128² do more with each load, but only as long as there are enough of them for all of the device.
+            let large = u64::from(rows) * u64::from(columns) >= 128 * 128 * 256;
+            Kernel::new("matmul_gpu", entry).with("GROUPS", 1 + large as u32)
+        }
         _ => Kernel::new("matmul_any", entry),
     }
 }
@@ -38,7 +47,7 @@ pub fn forward(
     let (inputs, outputs, rows) = (g.shape(x).last(), g.shape(weight).rows(), g.shape(x).rows());
     assert_eq!(inputs, g.shape(weight).last(), "linear: x is {} but the weight is {}", g.shape(x), g.shape(weight));
     let format = g.info(weight).dtype.word();
-    let kernel = variant(g.traits(), inputs, stride, "forward").with("FORMAT", format);
+    let kernel = variant(g.traits(), "forward", inputs, stride, [rows, outputs]).with("FORMAT", format);
     let shape = g.shape(x).with_last(stride);
     let y = g.activation("y", shape.clone());
     let pre = activation.map(|_| g.activation("pre", shape));
@@ -60,7 +69,7 @@ pub fn input_gradient(g: &mut Graph, dy: Tensor, weight: Tensor, addend: Option<
     let (inputs, outputs) = (g.shape(weight).last(), g.shape(weight).rows());
     let (rows, stride) = (g.shape(dy).rows(), g.shape(dy).last());
     let format = g.info(weight).dtype.word();
-    let kernel = variant(g.traits(), inputs, stride, "input_gradient").with("FORMAT", format).with("EPILOGUE", "plain");
+    let kernel = variant(g.traits(), "input_gradient", inputs, stride, [rows, inputs]).with("FORMAT", format).with("EPILOGUE", "plain");
     let shape = g.shape(dy).with_last(inputs);
     let dx = g.activation("dx", shape);
     let p = Params { rows, inputs, outputs, stride, chunk: rows, has_bias: 0, has_addend: addend.is_some() as u32 };
@@ -74,7 +83,7 @@ pub fn input_gradient(g: &mut Graph, dy: Tensor, weight: Tensor, addend: Option<
 pub fn weight_gradient(g: &mut Graph, dy: Tensor, x: Tensor, dw: Tensor) {
     let (inputs, outputs) = (g.shape(dw).last(), g.shape(dw).rows());
     let (rows, stride) = (g.shape(dy).rows(), g.shape(dy).last());
-    let kernel = variant(g.traits(), inputs, stride, "weight_gradient").with("FORMAT", DType::F32.word()).with("EPILOGUE", "plain");
+    let kernel = variant(g.traits(), "weight_gradient", inputs, stride, [outputs, inputs]).with("FORMAT", DType::F32.word()).with("EPILOGUE", "plain");
     let [across, down] = tiles(&kernel, ["WEIGHT_GRADIENT_ROWS", "WEIGHT_GRADIENT_COLUMNS"], outputs, inputs);
     let busy: u32 = if g.traits().cpu { 8 } else { 256 };
     let fitting = (g.traits().max_binding / (4 * g.shape(dw).len())).clamp(1, 65_535) as u32;

@@ -8,6 +8,7 @@ mod embedding;
 mod harness;
 mod linear;
 mod loss;
+mod models;
 mod norm;
 mod optimizer;
 mod shaders;
