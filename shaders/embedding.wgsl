@@ -1,6 +1,7 @@
 //! use grid, weight_{FORMAT}
 
-// Rows of a table by number: tokens, or the places of a sequence where POSITIONS is set.
+// Rows of a table by number: tokens, or the places of a sequence where POSITIONS is set. A table that does not fit one binding passes in
+// slices of rows; each adds what it has to what the slices before it had.
 
 override POSITIONS: u32 = 0u;
 
@@ -9,6 +10,8 @@ struct Params {
     columns: u32,
     length: u32,
     has_addend: u32,
+    start: u32,  // the first row of the slice of the table
+    count: u32,  // its rows
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -31,7 +34,10 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
 //! else
     let entry = tokens[row];
 //! end
-    var v = weight1(entry * params.columns + i % params.columns);
+    var v = 0.0;
+    if (entry >= params.start && entry - params.start < params.count) {
+        v = weight1((entry - params.start) * params.columns + i % params.columns);
+    }
     if (params.has_addend != 0u) { v += addend[i]; }
     y[i] = v;
 }
@@ -44,16 +50,18 @@ fn token_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgrou
     let column = i % params.columns;
     var at = i / params.columns;
     let token = tokens[order[at]];
+    if (token < params.start || token - params.start >= params.count) { return; }
     if (at > 0u) {
         if (tokens[order[at - 1u]] == token) { return; }
     }
-    var sum = dtable[token * params.columns + column];
+    let place = (token - params.start) * params.columns + column;
+    var sum = dtable[place];
     for (; at < params.rows; at++) {
         let row = order[at];
         if (tokens[row] != token) { break; }
         sum += dy[row * params.columns + column];
     }
-    dtable[token * params.columns + column] = sum;
+    dtable[place] = sum;
 }
 
 // dtable[place] += Σ dy over the batch

@@ -53,8 +53,11 @@ pub fn devices() -> Vec<DeviceInfo> {
 
 fn adapters() -> Vec<wgpu::Adapter> {
     let search = |backends: wgpu::Backends| {
-        let descriptor =
-            wgpu::InstanceDescriptor { backends, flags: wgpu::InstanceFlags::empty(), ..wgpu::InstanceDescriptor::new_without_display_handle() };
+        let descriptor = wgpu::InstanceDescriptor {
+            backends,
+            flags: wgpu::InstanceFlags::empty(),
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        };
         let found = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends));
         let compute = |a: &wgpu::Adapter| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS);
         found.into_iter().filter(compute).collect::<Vec<_>>()

@@ -27,11 +27,9 @@ impl Pipeline {
         if !reflection.params.is_empty() {
             entries.push(entry(0, wgpu::BufferBindingType::Uniform));
         }
-        entries
-            .extend(reflection.storage.iter().map(|b| entry(b.binding, wgpu::BufferBindingType::Storage { read_only: !b.writable })));
-        let group = |label: &str, entries: &[_]| {
-            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(label), entries })
-        };
+        entries.extend(reflection.storage.iter().map(|b| entry(b.binding, wgpu::BufferBindingType::Storage { read_only: !b.writable })));
+        let group =
+            |label: &str, entries: &[_]| device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(label), entries });
         let layout = group(&label, &entries);
         let step = reflection.uses_step.then(|| step_layout(device));
         let groups = [Some(&layout), step.as_ref()];

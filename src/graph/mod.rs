@@ -306,6 +306,7 @@ impl Graph {
             let frozen = self.info(self.root(argument.tensor).0).role == Role::Frozen;
             assert!(!(writes && frozen), "{label}: writes the frozen weight {}", shown(argument));
         }
+        assert!(arguments.len() <= 8, "{label}: {} storage buffers are more than every device has: {}", arguments.len(), all());
         let largest = workgroups.iter().copied().max().unwrap_or(0);
         assert!(largest <= self.traits.max_workgroups, "{label}: {workgroups:?} workgroups are past the device's limit for {}", all());
         self.line.push(Dispatch { label, kernel, params: bytemuck::bytes_of(&params).to_vec(), arguments, workgroups });

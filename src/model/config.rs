@@ -103,7 +103,7 @@ impl GptConfig {
             return Err(format!("model_type '{}' is not supported; 'graftling' is", self.model_type));
         }
         let head = self.hidden_size / self.num_attention_heads;
-        if self.hidden_size % self.num_attention_heads != 0 || !head.is_multiple_of(4) || head > 128 {
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) || !head.is_multiple_of(4) || head > 128 {
             return Err(format!(
                 "hidden_size {} in {} heads is not supported; a head must be a multiple of 4 up to 128",
                 self.hidden_size, self.num_attention_heads
@@ -112,7 +112,8 @@ impl GptConfig {
         if Activation::from_name(&self.hidden_act).is_none() {
             return Err(format!("hidden_act '{}' is not known", self.hidden_act));
         }
-        if !(0.0..1.0).contains(&self.dropout) || !(self.layer_norm_eps > 0.0 && self.layer_norm_eps < 1.0) {
+        let in_range = (0.0..1.0).contains(&self.dropout) && self.layer_norm_eps > 0.0 && self.layer_norm_eps < 1.0;
+        if !in_range {
             return Err("dropout must be from 0 to below 1 and layer_norm_eps between 0 and 1".into());
         }
         Ok(())

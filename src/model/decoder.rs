@@ -162,7 +162,10 @@ impl Model {
             let weight = match given {
                 Some(base) => base.get(&parameter.name, &parameter.shape)?,
                 None => {
-                    fresh = Weight::from_f32(parameter.shape.clone(), &start(&parameter.name, parameter.shape.last(), parameter.shape.len(), seed, i as u64));
+                    fresh = Weight::from_f32(
+                        parameter.shape.clone(),
+                        &start(&parameter.name, parameter.shape.last(), parameter.shape.len(), seed, i as u64),
+                    );
                     &fresh
                 }
             };

@@ -70,8 +70,7 @@ pub fn adapter(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
         let scaled = dropout.is_some() || scaling != 1.0;
         let outer = if scaled && weights_train { Some(g.like("outer", x)) } else { None };
         let record = |g: &mut Graph, before: Option<Tensor>, dx: Option<Tensor>| {
-            let kernel =
-                kernel("backward").with("WITH_INPUT_GRADIENT", dx.is_some()).with("WITH_OUTER_GRADIENT", outer.is_some());
+            let kernel = kernel("backward").with("WITH_INPUT_GRADIENT", dx.is_some()).with("WITH_OUTER_GRADIENT", outer.is_some());
             let mut arguments: Vec<Argument> = vec![read(dy), read(z)];
             if let Some(dx) = dx {
                 arguments.extend([read(down), read(up), read(before.unwrap_or(dy)), write(dz), write(dx)]);

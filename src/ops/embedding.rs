@@ -1,25 +1,41 @@
 //! Rows of a table: token and position embeddings.
 
-use super::flat;
+use super::{fitting_rows, flat, slice_of_rows};
 use crate::graph::{DType, Graph, Kernel, Tensor, read, update, write};
 
-crate::params!(Params { rows: u32, columns: u32, length: u32, has_addend: u32 });
+crate::params!(Params { rows: u32, columns: u32, length: u32, has_addend: u32, start: u32, count: u32 });
 
 /// The rows of `table` (vocabulary, hidden) for `tokens` (batch, length): (batch, length, hidden). `order`, needed where the table trains, lists
 /// the places of the flattened `tokens` sorted by token, equal ones in their order, so that its gradient can be summed in a fixed order.
 pub fn embedding(g: &mut Graph, tokens: Tensor, table: Tensor, order: Option<Tensor>) -> Tensor {
-    let p = Params { rows: g.shape(tokens).len() as u32, columns: g.shape(table).last(), length: g.shape(tokens).last(), has_addend: 0 };
-    let len = u64::from(p.rows) * u64::from(p.columns);
+    let (rows, columns, entries) = (g.shape(tokens).len() as u32, g.shape(table).last(), g.shape(table).rows());
+    let len = u64::from(rows) * u64::from(columns);
     let mut axes: Vec<usize> = g.shape(tokens).axes().iter().map(|&a| a as usize).collect();
-    axes.push(p.columns as usize);
-    let y = g.activation("embedding", axes.as_slice());
-    let kernel = Kernel::new("embedding", "forward").with("FORMAT", g.info(table).dtype.word());
-    g.dispatch(kernel, p, [read(tokens), read(table), read(table), write(y)], flat(len));
+    axes.push(columns as usize);
+    let most = fitting_rows(g, table);
+    let slice = move |start: u32, has_addend: bool| {
+        let count = most.min(entries - start);
+        Params { rows, columns, length: 0, has_addend: has_addend as u32, start, count }
+    };
+
+    let mut before: Option<Tensor> = None;
+    for start in (0..entries).step_by(most as usize) {
+        let p = slice(start, before.is_some());
+        let part = slice_of_rows(g, table, start, p.count);
+        let y = g.activation("embedding", axes.as_slice());
+        let kernel = Kernel::new("embedding", "forward").with("FORMAT", g.info(table).dtype.word());
+        g.dispatch(kernel, p, [read(tokens), read(part), read(before.unwrap_or(part)), write(y)], flat(len));
+        before = Some(y);
+    }
+    let y = before.expect("a table has a row");
     g.on_backward(y, &[table], move |g, dy| {
         let (Some(dtable), Some(order)) = (g.weight_gradient(table), order) else { panic!("a table that trains needs `order`") };
-        let kernel = Kernel::new("embedding", "token_gradient").with("FORMAT", DType::F32.word());
-        let arguments = [read(tokens), read(order), read(dy), update(dtable)];
-        g.dispatch(kernel, p, arguments, flat(len));
+        for start in (0..entries).step_by(most as usize) {
+            let p = slice(start, false);
+            let part = slice_of_rows(g, dtable, start, p.count);
+            let kernel = Kernel::new("embedding", "token_gradient").with("FORMAT", DType::F32.word());
+            g.dispatch(kernel, p, [read(tokens), read(order), read(dy), update(part)], flat(len));
+        }
     });
     y
 }
@@ -29,7 +45,7 @@ pub fn positions(g: &mut Graph, x: Tensor, table: Tensor) -> Tensor {
     let (rows, columns) = (g.shape(x).rows(), g.shape(x).last());
     let length = g.shape(x).axes()[1] as u32;
     assert!(length <= g.shape(table).rows(), "positions: x is {}, the table {}", g.shape(x), g.shape(table));
-    let p = Params { rows, columns, length, has_addend: 1 };
+    let p = Params { rows, columns, length, has_addend: 1, start: 0, count: g.shape(table).rows() };
     let y = g.like("positions", x);
     let kernel = Kernel::new("embedding", "forward").with("FORMAT", g.info(table).dtype.word()).with("POSITIONS", true);
     g.dispatch(kernel, p, [read(table), read(x), write(y)], flat(g.shape(x).len()));

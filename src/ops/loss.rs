@@ -1,7 +1,7 @@
 //! The linear head and the cross-entropy over its words in one op, so that the logits of the whole vocabulary are never in memory.
 
 use super::linear::inputs;
-use super::{Linear, matmul, row_lanes};
+use super::{Linear, fitting_rows, matmul, row_lanes, slice_of_rows};
 use crate::graph::{Graph, Kernel, Tensor, read, update, write};
 
 crate::params!(Params { rows: u32, width: u32, stride: u32, start: u32 });
@@ -57,13 +57,7 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
             g.dispatch(kernel("backward"), p, [read(targets), read(log_sum_exp), update(logits)], groups);
             let gradient = |g: &mut Graph, whole: Tensor| {
                 let range = g.weight_gradient(whole)?;
-                let columns = if g.shape(range).axes().len() > 1 { g.shape(range).last() } else { 1 };
-                let offset = u64::from(start) * u64::from(columns);
-                Some(if columns > 1 {
-                    g.view(range, "slice.gradient", offset, [width, columns])
-                } else {
-                    g.view(range, "slice.gradient", offset, [width])
-                })
+                Some(slice_of_rows(g, range, start, width))
             };
             if let Some(dw) = gradient(g, head.weight) {
                 matmul::weight_gradient(g, logits, x, dw);
@@ -79,22 +73,16 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
 
 /// Cuts the head into slices whose logits and weights fit.
 fn slices(g: &mut Graph, rows: u32, head: &Linear) -> Vec<Slice> {
-    let (vocabulary, hidden) = (g.shape(head.weight).rows(), g.shape(head.weight).last());
-    let row_bytes = g.info(head.weight).dtype.bytes(u64::from(hidden));
-    let fitting = (SLICE_BYTES.min(g.traits().max_binding) / (4 * u64::from(rows))).min(g.traits().max_binding / row_bytes);
-    let width = ((fitting / 64 * 64).max(64) as u32).min(SLICE_WORDS);
-    let mut slices = Vec::new();
-    let mut start = 0;
-    while start < vocabulary {
-        let width = width.min(vocabulary - start);
-        let layer = if width == vocabulary {
-            *head
-        } else {
-            let weight = g.view(head.weight, "slice.weight", u64::from(start) * u64::from(hidden), [width, hidden]);
-            Linear { weight, bias: head.bias.map(|b| g.view(b, "slice.bias", u64::from(start), [width])) }
-        };
-        slices.push(Slice { start, width, layer });
-        start += width;
-    }
-    slices
+    let vocabulary = g.shape(head.weight).rows();
+    let logits = SLICE_BYTES.min(g.traits().max_binding) / (4 * u64::from(rows));
+    let most = ((logits / 64 * 64).max(64) as u32).min(SLICE_WORDS).min(fitting_rows(g, head.weight));
+    let starts = (0..vocabulary).step_by(most as usize);
+    starts
+        .map(|start| {
+            let width = most.min(vocabulary - start);
+            let weight = slice_of_rows(g, head.weight, start, width);
+            let bias = head.bias.map(|b| slice_of_rows(g, b, start, width));
+            Slice { start, width, layer: Linear { weight, bias } }
+        })
+        .collect()
 }

@@ -83,7 +83,9 @@ pub fn input_gradient(g: &mut Graph, dy: Tensor, weight: Tensor, addend: Option<
 pub fn weight_gradient(g: &mut Graph, dy: Tensor, x: Tensor, dw: Tensor) {
     let (inputs, outputs) = (g.shape(dw).last(), g.shape(dw).rows());
     let (rows, stride) = (g.shape(dy).rows(), g.shape(dy).last());
-    let kernel = variant(g.traits(), "weight_gradient", inputs, stride, [outputs, inputs]).with("FORMAT", DType::F32.word()).with("EPILOGUE", "plain");
+    let kernel = variant(g.traits(), "weight_gradient", inputs, stride, [outputs, inputs])
+        .with("FORMAT", DType::F32.word())
+        .with("EPILOGUE", "plain");
     let [across, down] = tiles(&kernel, ["WEIGHT_GRADIENT_ROWS", "WEIGHT_GRADIENT_COLUMNS"], outputs, inputs);
     let busy: u32 = if g.traits().cpu { 8 } else { 256 };
     let fitting = (g.traits().max_binding / (4 * g.shape(dw).len())).clamp(1, 65_535) as u32;

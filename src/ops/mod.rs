@@ -38,6 +38,27 @@ fn row_lanes(g: &Graph) -> u32 {
     if g.traits().cpu { 1 } else { 32 }
 }
 
+/// How many rows of a matrix one binding holds: all, or a multiple of 64, at which a range may begin.
+fn fitting_rows(g: &Graph, matrix: Tensor) -> u32 {
+    let rows = g.shape(matrix).rows();
+    let row_bytes = g.info(matrix).dtype.bytes(u64::from(g.shape(matrix).last()));
+    let fitting = g.traits().max_binding / row_bytes;
+    if u64::from(rows) <= fitting { rows } else { (fitting / 64 * 64).max(64) as u32 }
+}
+
+/// `count` rows of a matrix from row `start` on, or of a vector as many elements; `start` is a multiple of 64.
+fn slice_of_rows(g: &mut Graph, matrix: Tensor, start: u32, count: u32) -> Tensor {
+    match *g.shape(matrix).axes() {
+        [len] if len == u64::from(count) => matrix,
+        [_] => g.view(matrix, "slice", u64::from(start), [count]),
+        _ if g.shape(matrix).rows() == count => matrix,
+        _ => {
+            let columns = g.shape(matrix).last();
+            g.view(matrix, "slice", u64::from(start) * u64::from(columns), [count, columns])
+        }
+    }
+}
+
 /// `before + more`, where there is anything before.
 fn sum(g: &mut Graph, before: Option<Tensor>, more: Tensor) -> Tensor {
     match before {

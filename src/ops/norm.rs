@@ -36,8 +36,7 @@ fn record(g: &mut Graph, x: Tensor, residual: Option<Tensor>, layer: &Norm) -> T
     let p = Params { rows, columns, epsilon: layer.epsilon, has_residual: residual.is_some() as u32, has_addend: 0, chunk: 0 };
     let (s, stats, y) = (g.like("s", x), g.activation("stats", [rows, 2]), g.like("norm", x));
     let kernel = Kernel::new("norm", "forward").with("LANES", lanes);
-    let arguments =
-        [read(x), read(residual.unwrap_or(x)), read(layer.weight), read(layer.bias), write(s), write(stats), write(y)];
+    let arguments = [read(x), read(residual.unwrap_or(x)), read(layer.weight), read(layer.bias), write(s), write(stats), write(y)];
     let groups = rows.div_ceil(kernel.constant("ROWS"));
     g.dispatch(kernel, p, arguments, [groups, 1, 1]);
 
@@ -64,8 +63,7 @@ fn record(g: &mut Graph, x: Tensor, residual: Option<Tensor>, layer: &Norm) -> T
                     let out = g.like("ds", x);
                     let kernel = Kernel::new("norm", "backward").with("LANES", lanes);
                     let has_addend = before.is_some() as u32;
-                    let arguments =
-                        [read(dy), read(s), read(layer.weight), read(stats), read(before.unwrap_or(dy)), write(out)];
+                    let arguments = [read(dy), read(s), read(layer.weight), read(stats), read(before.unwrap_or(dy)), write(out)];
                     g.dispatch(kernel, Params { has_addend, ..p }, arguments, [groups, 1, 1]);
                     if before.is_none() {
                         ds = Some(out);

@@ -59,8 +59,6 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Usage`] if the tokenizer cannot take it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        // Piece by piece, because the library's time per call grows faster than the text; a line break never lies inside a token of
-        // a byte-level vocabulary without merges, and pieces are long for the others.
         let encoding = self.inner.encode_fast(text, false).map_err(|e| Error::Usage(format!("the tokenizer cannot take the text: {e}")))?;
         Ok(encoding.get_ids().to_vec())
     }

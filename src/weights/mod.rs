@@ -91,7 +91,10 @@ impl Weights {
         if weight.shape != *shape {
             return Err(Error::file(
                 &self.path,
-                format!("tensor '{name}' has the shape {} where the config asks for {shape}; file and config do not belong together", weight.shape),
+                format!(
+                    "tensor '{name}' has the shape {} where the config asks for {shape}; file and config do not belong together",
+                    weight.shape
+                ),
             ));
         }
         Ok(weight)

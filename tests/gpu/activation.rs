@@ -31,7 +31,13 @@ pub fn reference(kind: Activation, x: f64) -> f64 {
         }
         Activation::QuickGelu => x * sigmoid(1.702 * x),
         Activation::Silu => x * sigmoid(x),
-        Activation::LeakyRelu => if x > 0.0 { x } else { 0.01 * x },
+        Activation::LeakyRelu => {
+            if x > 0.0 {
+                x
+            } else {
+                0.01 * x
+            }
+        }
         Activation::Mish => x * x.exp().ln_1p().tanh(),
         Activation::Sigmoid => sigmoid(x),
         Activation::Tanh => x.tanh(),
@@ -67,6 +73,9 @@ fn extremes_stay_finite() {
     for (kind, name) in Activation::ALL {
         let x = Array { shape: vec![4], kind: crate::harness::Kind::Input, values: vec![-200.0, -30.0, 30.0, 200.0] };
         let check = Check { name, traits: &all_traits()[0], arrays: &[x], tolerance: 2e-6, twice: false };
-        check.run(|g, t| ops::activation(g, t[0], kind), |v| v[0].iter().map(|&x| if kind == Activation::Mish && x > 100.0 { x } else { reference(kind, x) }).collect());
+        check.run(
+            |g, t| ops::activation(g, t[0], kind),
+            |v| v[0].iter().map(|&x| if kind == Activation::Mish && x > 100.0 { x } else { reference(kind, x) }).collect(),
+        );
     }
 }

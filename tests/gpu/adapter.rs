@@ -33,7 +33,8 @@ fn check(form: &Form, trained_input: bool) {
         let shrink = |a: &mut Array, by: usize| a.values.iter_mut().for_each(|v| *v /= (by as f32).sqrt());
         shrink(&mut arrays[1], hidden);
         shrink(&mut arrays[2], bottleneck);
-        let name = format!("adapter {rows}×{hidden}, r = {bottleneck}, dropout {dropout}, cpu {}, subgroup {:?}", traits.cpu, traits.subgroup);
+        let name =
+            format!("adapter {rows}×{hidden}, r = {bottleneck}, dropout {dropout}, cpu {}, subgroup {:?}", traits.cpu, traits.subgroup);
         let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 5e-6, twice: dropout == 0.0 };
         check.run(
             |g, t| {

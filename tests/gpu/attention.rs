@@ -14,9 +14,8 @@ fn reference(qkv: &[f64], lengths: &[usize], length: usize, form: &Attention, si
             let at = |t: usize, part: usize, d: usize| qkv[(b * length + t) * width + part * size + d];
             for i in 0..length {
                 let end = if form.causal { keys.min(i + 1) } else { keys };
-                let scores: Vec<f64> = (0..end)
-                    .map(|j| (0..size).map(|d| at(i, h, d) * at(j, heads + s, d)).sum::<f64>() / (size as f64).sqrt())
-                    .collect();
+                let scores: Vec<f64> =
+                    (0..end).map(|j| (0..size).map(|d| at(i, h, d) * at(j, heads + s, d)).sum::<f64>() / (size as f64).sqrt()).collect();
                 let largest = scores.iter().fold(f64::MIN, |m, &v| m.max(v));
                 let total: f64 = scores.iter().map(|v| (v - largest).exp()).sum();
                 for (j, score) in scores.iter().enumerate() {

@@ -50,7 +50,11 @@ fn check(traits: &Traits, rows: usize, hidden: usize, vocabulary: usize, max_bin
         program.run(device).expect("a run");
         let loss = memory.read(device, memory.arenas().metrics).expect("metrics");
         let arena = memory.read(device, memory.arenas().gradients).expect("gradients");
-        (bytemuck::pod_read_unaligned::<f32>(&loss[..4]), program.read(device, &memory, dx).expect("dx"), bytemuck::pod_collect_to_vec::<u8, f32>(&arena))
+        (
+            bytemuck::pod_read_unaligned::<f32>(&loss[..4]),
+            program.read(device, &memory, dx).expect("dx"),
+            bytemuck::pod_collect_to_vec::<u8, f32>(&arena),
+        )
     };
     let (loss, dx, arena) = run();
     assert_eq!((loss, dx.clone(), arena.clone()), run(), "{name}: a second run differs");

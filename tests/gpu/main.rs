@@ -5,6 +5,7 @@ mod adapter;
 mod attention;
 mod dropout;
 mod embedding;
+mod files;
 mod harness;
 mod linear;
 mod loss;

@@ -57,7 +57,11 @@ fn every_shader_translates_to_every_backend() {
             .unwrap_or_else(|e| panic!("{name} to SPIR-V: {e}"));
         let options = naga::back::msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
         naga::back::msl::write_string(&module, &info, &options, &Default::default()).unwrap_or_else(|e| panic!("{name} to MSL: {e}"));
-        let options = naga::back::hlsl::Options { shader_model: naga::back::hlsl::ShaderModel::V6_0, fake_missing_bindings: true, ..Default::default() };
+        let options = naga::back::hlsl::Options {
+            shader_model: naga::back::hlsl::ShaderModel::V6_0,
+            fake_missing_bindings: true,
+            ..Default::default()
+        };
         let pipeline = naga::back::hlsl::PipelineOptions::default();
         naga::back::hlsl::Writer::new(&mut String::new(), &options, &pipeline)
             .write(&module, &info, None)
@@ -73,9 +77,16 @@ fn every_shader_translates_to_every_backend() {
                 entry_point: entry.name.clone(),
                 multiview: None,
             };
-            naga::back::glsl::Writer::new(&mut String::new(), &module, &info, &options, &pipeline, naga::proc::BoundsCheckPolicies::default())
-                .and_then(|mut writer| writer.write())
-                .unwrap_or_else(|e| panic!("{name} to GLSL: {e}"));
+            naga::back::glsl::Writer::new(
+                &mut String::new(),
+                &module,
+                &info,
+                &options,
+                &pipeline,
+                naga::proc::BoundsCheckPolicies::default(),
+            )
+            .and_then(|mut writer| writer.write())
+            .unwrap_or_else(|e| panic!("{name} to GLSL: {e}"));
         }
     }
 }

@@ -1,0 +1,255 @@
+//! The whole story on one page: a small pretrained GPT is frozen, adapters are put into it, and only they are trained on a new kind of text.
+//!
+//! `cargo run --release --example adapt_gpu` adapts a base that has only ever read the King James Bible to this project's own source code.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, ValueEnum};
+use graftling::generate::{Generator, Sampling};
+use graftling::gpu::{Device, Memory};
+use graftling::model::{AdapterConfig, Base, GptConfig, Model, Trains, write_adapter};
+use graftling::ops::optimizer::Adam;
+use graftling::text::{Batch, Tokenizer, cut, shuffled};
+use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
+use graftling::weights::Weights;
+use graftling::{Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Trains adapters in a small frozen GPT on the GPU.
+#[derive(Parser)]
+struct Options {
+    /// A text to adapt to; without it, the source code of Graftling.
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// The base: a directory with config.json, model.safetensors and tokenizer.json.
+    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base"))]
+    model: PathBuf,
+    /// Where the adapter is saved.
+    #[arg(long, value_name = "DIR", default_value = "adapt_gpu-out")]
+    out: PathBuf,
+    /// Steps with a frozen base; the default fits a software device into a minute.
+    #[arg(long, default_value_t = 120)]
+    steps: u64,
+    /// First trains everything for so many steps, then freezes the changed base and goes on with the adapters.
+    #[arg(long, value_name = "STEPS", default_value_t = 0)]
+    full_steps: u64,
+    /// Parts of the base that train beside the adapters.
+    #[arg(long, value_delimiter = ',')]
+    train: Vec<Part>,
+    /// Rows of text in a step.
+    #[arg(long, default_value_t = 8)]
+    batch_size: usize,
+    #[arg(long, default_value_t = 3e-3)]
+    learning_rate: f64,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// A device by its number or a part of its name; without it, the best one.
+    #[arg(long, value_name = "N|NAME")]
+    device: Option<String>,
+    /// The last line of standard output is the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Part {
+    Head,
+    Embeddings,
+    Norms,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let started = Instant::now();
+    let base = Base::read(&options.model)?;
+    let length = base.config.max_position_embeddings as usize;
+    let tokens = base.tokenizer.encode(&text(options)?)?;
+    let data = Data::new(&tokens, length, options)?;
+    let device = Device::open(options.device.as_deref())?;
+    println!("device     {}", device.info());
+
+    let trains = Trains {
+        head: options.train.contains(&Part::Head),
+        embeddings: options.train.contains(&Part::Embeddings),
+        norms: options.train.contains(&Part::Norms),
+        base: false,
+    };
+    // The base is trained without dropout and is adapted without; the adapters have their own.
+    let config = GptConfig { dropout: 0.0, ..base.config.clone() };
+    let adapters = AdapterConfig::default();
+    let mut weights = base.weights;
+    let before = measure(&device, &config, &weights, &data)?;
+
+    if options.full_steps > 0 {
+        let model = Model::new(&config, Some(&weights), Some(&adapters), Trains::everything());
+        let memory = model.upload(&device, Some(&weights), options.seed, true)?;
+        println!("first      {} steps that train all {} parameters", options.full_steps, model.parameters.total());
+        train(&device, &model, &memory, &data, options.full_steps, options)?;
+        weights = model.download(&device, &memory, |_| true)?;
+    }
+
+    let model = Model::new(&config, Some(&weights), Some(&adapters), trains);
+    let memory = model.upload(&device, Some(&weights), options.seed, true)?;
+    let (total, trainable) = (model.parameters.total(), model.parameters.trainable());
+    println!("parameters {total} in all, {trainable} trainable ({:.1} %)", 100.0 * trainable as f64 / total as f64);
+    let prompt = &data.held_out[0][..length / 4];
+    println!("\nbefore     held-out loss {before:.3}; the frozen base continues the text:\n");
+    show(&device, &model, &memory, &base.tokenizer, prompt, options)?;
+
+    let frozen = model.frozen_hash(&device, &memory)?;
+    let speed = train(&device, &model, &memory, &data, options.steps, options)?;
+    let after = Evaluator::new(&device, &model, &memory).loss(&data.held_out_batches)?;
+    println!("\nafter      held-out loss {after:.3} ({:+.0} %); the adapted model continues the text:\n", 100.0 * (after / before - 1.0));
+    show(&device, &model, &memory, &base.tokenizer, prompt, options)?;
+
+    let unchanged = model.frozen_hash(&device, &memory)? == frozen;
+    println!("frozen     {}", if unchanged { "not one byte of the frozen weights has changed" } else { "THE FROZEN WEIGHTS HAVE CHANGED" });
+    save(&device, &model, &memory, trains, options)?;
+    let seconds = started.elapsed().as_secs_f64();
+    println!("time       {seconds:.0} s in all, {speed:.0} tokens/s in training");
+    if options.json {
+        let result = serde_json::json!({
+            "device": device.info().name, "backend": device.info().backend, "total_params": total, "trainable_params": trainable,
+            "loss_before": before, "loss_after": after, "frozen_unchanged": unchanged, "seconds": seconds, "tokens_per_second": speed,
+        });
+        println!("{result}");
+    }
+    Ok(())
+}
+
+/// The text to adapt to: a file, or all Rust and WGSL of this project.
+fn text(options: &Options) -> Result<String> {
+    let read =
+        |path: &Path| std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read as text ({e}); check the path")));
+    if let Some(path) = &options.text {
+        return read(path);
+    }
+    let mut files = Vec::new();
+    for directory in ["src", "shaders"] {
+        collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(directory), &mut files)?;
+    }
+    files.sort();
+    files.iter().map(|path| read(path)).collect()
+}
+
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let failed = |e| Error::file(directory, format!("cannot be listed ({e}); run this from a checkout of the project"));
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Sequences to train on and others, never trained on, to measure with: every tenth.
+struct Data<'a> {
+    train: Vec<&'a [u32]>,
+    held_out: Vec<&'a [u32]>,
+    held_out_batches: Vec<Batch>,
+}
+
+impl<'a> Data<'a> {
+    fn new(tokens: &'a [u32], length: usize, options: &Options) -> Result<Data<'a>> {
+        let sequences = cut(tokens, length);
+        let path = options.text.clone().unwrap_or_else(|| "src".into());
+        if tokens.is_empty() {
+            return Err(Error::file(path, "is empty; give a text to adapt to"));
+        }
+        if sequences.len() < 10 {
+            return Err(Error::file(path, format!("has only {} tokens; give a text of at least {}", tokens.len(), 10 * length)));
+        }
+        let (held_out, train): (Vec<_>, Vec<_>) = sequences.into_iter().enumerate().partition(|(i, _)| i % 10 == 9);
+        let [held_out, train] = [held_out, train].map(|v| v.into_iter().map(|(_, s)| s).collect::<Vec<_>>());
+        let held_out_batches = held_out.chunks(options.batch_size.max(1)).map(Batch::new).collect();
+        Ok(Data { train, held_out, held_out_batches })
+    }
+}
+
+/// The held-out loss of the plain base.
+fn measure(device: &Device, config: &GptConfig, weights: &Weights, data: &Data) -> Result<f64> {
+    let model = Model::new(config, Some(weights), None, Trains::adapters());
+    let memory = model.upload(device, Some(weights), 0, false)?;
+    Evaluator::new(device, &model, &memory).loss(&data.held_out_batches)
+}
+
+/// Trains for `steps` steps and returns the tokens a second.
+fn train(device: &Device, model: &Model, memory: &Memory, data: &Data, steps: u64, options: &Options) -> Result<f64> {
+    let schedule = Schedule { peak: options.learning_rate, shape: Shape::Cosine, warmup_steps: (steps / 20).min(20), steps };
+    let adam = Adam { clip_norm: Some(1.0), ..Adam::default() };
+    let mut trainer = Trainer::new(device, model, memory, TrainOptions { adam, schedule, seed: options.seed as u32 })?;
+    let style = "{bar:30} step {pos}/{len}  {msg}  {elapsed} gone, {eta} to go";
+    let bar = ProgressBar::new(steps).with_style(ProgressStyle::with_template(style).expect("a template that is constant"));
+    let started = Instant::now();
+    let mut tokens = 0;
+    let mut tell = |report: graftling::train::Report| {
+        tokens += report.targets;
+        let message = format!("loss {:.3}  {:.0} tokens/s", report.loss, tokens as f64 / started.elapsed().as_secs_f64());
+        // Where standard error is no terminal there is no bar, but a line now and then.
+        if bar.is_hidden() && (report.step + 1).is_multiple_of((steps / 10).max(1)) {
+            eprintln!("step {}/{steps}  {message}", report.step + 1);
+        }
+        bar.set_message(message);
+        bar.inc(1);
+    };
+    let rows = options.batch_size.clamp(1, data.train.len());
+    let per_epoch = (data.train.len() / rows) as u64;
+    let mut order = Vec::new();
+    for step in 0..steps {
+        if step % per_epoch == 0 {
+            order = shuffled(data.train.len(), options.seed, step / per_epoch);
+        }
+        let first = (step % per_epoch) as usize * rows;
+        let batch: Vec<_> = order[first..first + rows].iter().map(|&i| data.train[i]).collect();
+        trainer.step(&[Batch::new(&batch)])?.into_iter().for_each(&mut tell);
+    }
+    while let Some(report) = trainer.finish()? {
+        tell(report);
+    }
+    bar.finish_and_clear();
+    Ok(tokens as f64 / started.elapsed().as_secs_f64())
+}
+
+/// Prints how the model goes on after a prompt.
+fn show(device: &Device, model: &Model, memory: &Memory, tokenizer: &Tokenizer, prompt: &[u32], options: &Options) -> Result<()> {
+    let mut generator = Generator::new(device, model, memory, model.config.max_position_embeddings)?;
+    let sampling = Sampling { temperature: 0.7, top_k: 40, seed: options.seed };
+    let sample = generator.generate(prompt, 200, sampling)?;
+    let text = format!("{}│{}", tokenizer.decode(prompt), tokenizer.decode(&sample));
+    for line in text.lines() {
+        println!("    {}", line.replace(|c: char| c.is_control(), " "));
+    }
+    println!();
+    Ok(())
+}
+
+/// Saves the adapter with the head if that trained, and the whole base if any of it has changed.
+fn save(device: &Device, model: &Model, memory: &Memory, trains: Trains, options: &Options) -> Result<()> {
+    let directory = options.out.join("adapter");
+    let trained = model.download(device, memory, |name| name.contains("_adapters.") || (trains.head && name.starts_with("cls.")))?;
+    write_adapter(&directory, model, &trained, &options.model.display().to_string())?;
+    println!("saved      the adapter in {}", directory.display());
+    if trains.any_of_base() || options.full_steps > 0 {
+        let directory = options.out.join("base");
+        let path = options.model.join("tokenizer.json");
+        let tokenizer = std::fs::read_to_string(&path).map_err(|e| Error::file(&path, format!("cannot be read ({e}); check the path")))?;
+        let changed = model.download(device, memory, |name| !name.contains("_adapters."))?;
+        Base::write(&directory, &model.config, &changed, &tokenizer)?;
+        println!("saved      the changed base in {}", directory.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! Files from outside: what is wrong with one is said in a sentence that names it, and nothing is left half-written.
+
+use std::path::{Path, PathBuf};
+
+use graftling::Error;
+use graftling::model::{AdapterConfig, Base, GptConfig, Model, Trains, read_adapter, write_adapter};
+use graftling::text::Tokenizer;
+use graftling::weights::{Weights, replace_file};
+
+use crate::harness::device;
+
+/// A directory that is gone when the test is.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        let path = std::env::temp_dir().join(format!("graftling-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a directory");
+        Place(path)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn config() -> GptConfig {
+    GptConfig { num_attention_heads: 2, ..GptConfig::new(256, 16, 16, 1) }
+}
+
+/// A base on disk.
+fn base(place: &Place) {
+    let model = Model::new(&config(), None, None, Trains::adapters());
+    let memory = model.upload(device(), None, 0, false).expect("memory");
+    let weights = model.download(device(), &memory, |_| true).expect("weights");
+    Base::write(&place.0, &config(), &weights, &Tokenizer::bytes_json()).expect("a base");
+}
+
+fn expect(error: Error, code: u8, words: &[&str]) {
+    let message = error.to_string();
+    assert_eq!(error.exit_code(), code, "{message}");
+    for word in words {
+        assert!(message.contains(word), "'{message}' does not say '{word}'");
+    }
+    assert!(!message.contains('\n'), "more than a sentence: {message}");
+}
+
+#[test]
+fn a_base_comes_back() {
+    let place = Place::new("base");
+    base(&place);
+    let base = Base::read(&place.0).expect("a base");
+    assert_eq!(base.config, config());
+    assert_eq!(base.tokenizer.len(), 256);
+    let model = Model::new(&base.config, Some(&base.weights), None, Trains::adapters());
+    let memory = model.upload(device(), Some(&base.weights), 9, false).expect("memory");
+    assert_eq!(model.download(device(), &memory, |_| true).expect("weights").tensors, base.weights.tensors);
+}
+
+#[test]
+fn bad_weights() {
+    let place = Place::new("weights");
+    base(&place);
+    let path = place.0.join("model.safetensors");
+    let good = std::fs::read(&path).expect("the file");
+    let read = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).expect("the file");
+        Weights::read(&path).expect_err("a bad file")
+    };
+    let name = "model.safetensors";
+    for end in [0, 4, 7, 8, 100, good.len() / 2, good.len() - 1] {
+        expect(read(&good[..end]), 3, &[name, "safetensors"]);
+    }
+    let mut long_header = good.clone();
+    long_header[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    expect(read(&long_header), 3, &[name]);
+    let mut nan = good.clone();
+    let last = nan.len() - 4;
+    nan[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    expect(read(&nan), 3, &[name, "not finite", "transformer."]);
+    let mut json = good.clone();
+    json[8] = b'x';
+    expect(read(&json), 3, &[name]);
+    expect(Weights::read(&place.0.join("missing")).expect_err("nothing there"), 3, &["missing", "cannot be read"]);
+
+    // A file that belongs to another config.
+    std::fs::write(&path, &good).expect("the file");
+    let weights = Weights::read(&path).expect("a good file");
+    let upload = |config: &GptConfig| {
+        let model = Model::new(config, Some(&weights), None, Trains::adapters());
+        model.upload(device(), Some(&weights), 0, false).err().expect("they do not fit")
+    };
+    expect(upload(&GptConfig { vocab_size: 300, ..config() }), 3, &[name, "transformer.wte.weight", "(256, 16)", "(300, 16)"]);
+    expect(upload(&GptConfig { num_hidden_layers: 2, ..config() }), 3, &[name, "transformer.h.1."]);
+}
+
+#[test]
+fn bad_configs() {
+    let place = Place::new("config");
+    let path = place.0.join("config.json");
+    let good = serde_json::to_value(config()).expect("JSON");
+    let cases: &[(&str, serde_json::Value, &str)] = &[
+        ("vocab_size", 0.into(), "vocab_size"),
+        ("vocab_size", (-1).into(), "invalid value"),
+        ("vocab_size", (1u64 << 33).into(), "invalid value"),
+        ("num_hidden_layers", (1u64 << 31).into(), "num_hidden_layers"),
+        ("num_attention_heads", 3.into(), "heads"),
+        ("hidden_act", "relu6".into(), "relu6"),
+        ("dropout", 1.0.into(), "dropout"),
+        ("layer_norm_eps", 0.0.into(), "layer_norm_eps"),
+        ("model_type", "mamba".into(), "mamba"),
+        ("rope_theta", 10000.into(), "rope_theta"),
+    ];
+    for (field, value, word) in cases {
+        let mut json = good.clone();
+        json[*field] = value.clone();
+        std::fs::write(&path, json.to_string()).expect("the file");
+        expect(GptConfig::read(&path).expect_err("a bad config"), 3, &["config.json", word]);
+    }
+    std::fs::write(&path, "{").expect("the file");
+    expect(GptConfig::read(&path).expect_err("cut short"), 3, &["config.json"]);
+    std::fs::write(&path, [0xff, 0xfe]).expect("the file");
+    expect(GptConfig::read(&path).expect_err("not text"), 3, &["config.json"]);
+    let tokenizer = place.0.join("tokenizer.json");
+    std::fs::write(&tokenizer, "{\"model\": 1}").expect("the file");
+    expect(Tokenizer::read(&tokenizer).err().expect("a bad tokenizer"), 3, &["tokenizer.json"]);
+}
+
+#[test]
+fn adapters_come_back() {
+    let place = Place::new("adapter");
+    for adapters in [AdapterConfig::identity_bn(6), AdapterConfig { biases: false, dropout: 0.0, ..AdapterConfig::identity_bn(16) }] {
+        let model = Model::new(&config(), None, Some(&adapters), Trains { head: true, ..Trains::adapters() });
+        let memory = model.upload(device(), None, 1, true).expect("memory");
+        let trained = model.download(device(), &memory, |n| n.contains("_adapters.") || n.starts_with("cls.")).expect("weights");
+        write_adapter(&place.0, &model, &trained, "assets/base").expect("an adapter");
+        let (read, weights) = read_adapter(&place.0).expect("an adapter");
+        assert_eq!(read, AdapterConfig { biases: true, ..adapters });
+        for (name, weight) in &trained.tensors {
+            assert_eq!(weights.tensors[name], *weight);
+        }
+        let with_biases = weights.tensors.keys().filter(|n| n.ends_with("adapter_up.bias")).count();
+        assert_eq!(with_biases, 2);
+    }
+    let path = place.0.join("adapter_config.json");
+    let good: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("the file")).expect("JSON");
+    for (field, value) in
+        [("non_linearity", "softmax".into()), ("use_gating", true.into()), ("reduction_factor", 0.into()), ("dropout", 2.into())]
+    {
+        let mut json = good.clone();
+        json["config"][field] = value;
+        std::fs::write(&path, json.to_string()).expect("the file");
+        expect(read_adapter(&place.0).expect_err("a bad config"), 3, &["adapter_config.json", field]);
+    }
+}
+
+#[test]
+fn files_are_written_whole_or_not_at_all() {
+    let place = Place::new("write");
+    let path = place.0.join("deep/file");
+    replace_file(&path, b"one").expect("a file");
+    replace_file(&path, b"two").expect("a file");
+    assert_eq!(std::fs::read(&path).expect("the file"), b"two");
+    assert_eq!(std::fs::read_dir(path.parent().expect("a parent")).expect("a directory").count(), 1);
+
+    // A directory where the file should go: what is there stays, and the temporary file goes.
+    let taken = place.0.join("taken");
+    std::fs::create_dir_all(taken.join("inside")).expect("a directory");
+    expect(replace_file(&taken, b"three").expect_err("a directory"), 1, &["taken", "cannot write"]);
+    assert!(taken.join("inside").exists() && !place.0.join("taken.partial").exists());
+    if Path::new("/dev/full").exists() {
+        expect(replace_file(Path::new("/dev/full/file"), b"x").expect_err("not a directory"), 1, &["/dev/full/file"]);
+    }
+}
