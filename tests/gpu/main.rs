@@ -3,6 +3,7 @@
 mod activation;
 mod adapter;
 mod attention;
+mod demo;
 mod dropout;
 mod embedding;
 mod files;
