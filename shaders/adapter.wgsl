@@ -4,7 +4,8 @@
 // input. A workgroup owns TOKENS tokens. Its first product is TOKENS × bottleneck wide and stays in workgroup memory for the second.
 //
 // An invocation owns PER tokens × 4 columns of either product. Where SHARE is set (CPU devices) the lanes of one subgroup are the whole
-// workgroup, each loads other tokens, and broadcasts hand them round.
+// workgroup, each loads other tokens, and broadcasts hand them round. What becomes of a product is not written out for each of the 4
+// columns: with an activation or a dropout mask in each, the driver would take longer to compile that than all the rest.
 
 override BOTTLENECK: u32 = 64u;  // a multiple of 4: the bottleneck rounded up
 override ALIGNED: u32 = 1u;      // hidden and bottleneck are multiples of 4, so rows can be loaded as vectors
@@ -153,7 +154,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id
             }
         }
         @unroll for (var t = 0u; t < PER; t++) {
-            @unroll for (var c = 0u; c < 4u; c++) {
+            for (var c = 0u; c < 4u; c++) {
                 if (column + c < BOTTLENECK) {
                     var v = 0.0;
                     if (column + c < params.bottleneck) {
@@ -195,7 +196,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id
         }
         @unroll for (var t = 0u; t < PER; t++) {
             let row = first + t;
-            @unroll for (var c = 0u; c < 4u; c++) {
+            for (var c = 0u; c < 4u; c++) {
                 if (row < params.rows && column + c < params.hidden) {
                     var v = acc[t][c];
                     if (params.has_biases != 0u) { v += up_bias[column + c]; }
@@ -238,7 +239,7 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
             }
         }
         @unroll for (var t = 0u; t < PER; t++) {
-            @unroll for (var c = 0u; c < 4u; c++) {
+            for (var c = 0u; c < 4u; c++) {
                 if (column + c < BOTTLENECK) {
                     var v = 0.0;
                     if (first + t < params.rows && column + c < params.bottleneck) {
@@ -288,7 +289,7 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
         }
         @unroll for (var t = 0u; t < PER; t++) {
             let row = first + t;
-            @unroll for (var c = 0u; c < 4u; c++) {
+            for (var c = 0u; c < 4u; c++) {
                 if (row < params.rows && column + c < params.hidden) {
                     let i = row * params.hidden + column + c;
                     var v = acc[t][c] + x_at(row, column + c);

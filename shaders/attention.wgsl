@@ -2,7 +2,8 @@
 
 // Causal or full attention that keeps only the log-sum-exp (Dao et al. 2022): an invocation holds whole rows of HEAD numbers in registers and
 // walks over the others TILE at a time. The TILE rows are shared by the lanes of a subgroup through broadcasts where SHARE is set (CPU
-// devices: no barrier), else through workgroup memory.
+// devices: no barrier), else through workgroup memory. Broadcasts want the walk over a tile written out;
+// elsewhere it stays a loop, which drivers compile many times faster.
 //
 // qkv is packed: (batch, length, (heads + 2 · key_value_heads) · HEAD), queries first, then keys, then values.
 
@@ -104,7 +105,11 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
 //! end
         var p: array<f32, TILE>;
         var tile_largest = largest;
+//! if SHARE
         @unroll for (var t = 0u; t < TILE; t++) {
+//! else
+        for (var t = 0u; t < TILE; t++) {
+//! end
             var products = vec4(0.0);
             @unroll for (var d = 0u; d < HEAD4; d++) {
 //! if SHARE
@@ -121,7 +126,11 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         largest = tile_largest;
         total *= shrink;
         @unroll for (var d = 0u; d < HEAD4; d++) { sum[d] *= shrink; }
+//! if SHARE
         @unroll for (var t = 0u; t < TILE; t++) {
+//! else
+        for (var t = 0u; t < TILE; t++) {
+//! end
             var weight = select(0.0, exp(p[t] - largest), sees(query, start + t, keys));
             total += weight;
             if (DROPOUT != 0u) { weight *= keep(batch, head, query, start + t); }
@@ -188,7 +197,11 @@ fn backward_queries(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
         }
         workgroupBarrier();
 //! end
+//! if SHARE
         @unroll for (var t = 0u; t < TILE; t++) {
+//! else
+        for (var t = 0u; t < TILE; t++) {
+//! end
             var scores = vec4(0.0);
             var dp = vec4(0.0);
             @unroll for (var d = 0u; d < HEAD4; d++) {
@@ -264,7 +277,11 @@ fn backward_keys(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocat
             }
             workgroupBarrier();
 //! end
+//! if SHARE
             @unroll for (var t = 0u; t < TILE; t++) {
+//! else
+            for (var t = 0u; t < TILE; t++) {
+//! end
                 let query = start + t;
                 let place = (batch * params.heads + head) * length + min(query, length - 1u);
                 var scores = vec4(0.0);
