@@ -52,21 +52,23 @@ fn check(form: Attention, lengths: &[usize], length: usize) {
     }
 }
 
+/// Few forms, since a driver takes seconds to compile each head size, mask and dropout; lengths and heads cost nothing more.
 #[test]
 fn values_and_gradients() {
     let form = Attention { heads: 2, key_value_heads: 2, head_size: 16, causal: true, dropout: 0.0 };
     check(form, &[9, 5], 9);
-    check(Attention { causal: false, ..form }, &[9, 4, 1], 9);
-    check(Attention { heads: 4, key_value_heads: 2, head_size: 20, ..form }, &[19], 19);
+    check(Attention { heads: 4, key_value_heads: 2, ..form }, &[19], 19);
     check(Attention { heads: 3, key_value_heads: 1, ..form }, &[1], 1);
-    check(Attention { dropout: 0.2, ..form }, &[11, 8], 11);
+    check(Attention { heads: 1, key_value_heads: 1, ..form }, &[131, 70], 131);
+    let full = Attention { heads: 4, key_value_heads: 2, head_size: 20, causal: false, dropout: 0.2 };
+    check(full, &[11, 8, 1], 11);
+    check(full, &[71, 66], 71);
 }
 
 #[test]
-fn wide_heads_and_many_tiles() {
+fn wide_heads() {
     let form = Attention { heads: 1, key_value_heads: 1, head_size: 128, causal: true, dropout: 0.0 };
     check(form, &[7], 7);
-    check(Attention { head_size: 16, ..form }, &[131, 70], 131);
 }
 
 #[test]
