@@ -1,4 +1,5 @@
-//! The whole story on one page: a small pretrained GPT is frozen, adapters are put into it, and only they are trained on a new kind of text.
+//! The whole story on one page: a small pretrained GPT is frozen, adapters are put into it, and only they are trained on a new kind of
+//! text.
 //!
 //! `cargo run --release --example adapt_gpu` adapts a base that has only ever read the King James Bible to this project's own source code.
 
@@ -41,7 +42,7 @@ struct Options {
     /// Rows of text in a step.
     #[arg(long, default_value_t = 8)]
     batch_size: usize,
-    #[arg(long, default_value_t = 3e-3)]
+    #[arg(long, default_value_t = 1e-3)]
     learning_rate: f64,
     #[arg(long, default_value_t = 0)]
     seed: u64,

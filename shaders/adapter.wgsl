@@ -144,9 +144,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id
 //! end
             @unroll for (var t = 0u; t < PER; t++) {
 //! if SHARE
-                const PART = t / SHARE;
-                const SOURCE = t % SHARE;
-                let a = subgroupBroadcast(mine[PART], SOURCE);
+                let a = subgroupBroadcast(mine[t / SHARE], t % SHARE);
 //! else
                 let a = x_row(first + t, k);
 //! end
@@ -185,9 +183,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id
 //! end
             @unroll for (var t = 0u; t < PER; t++) {
 //! if SHARE
-                const PART = t / SHARE;
-                const SOURCE = t % SHARE;
-                let a = subgroupBroadcast(mine[PART], SOURCE);
+                let a = subgroupBroadcast(mine[t / SHARE], t % SHARE);
 //! else
                 let a = narrow_row(token + t, k);
 //! end
@@ -229,9 +225,7 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
 //! end
             @unroll for (var t = 0u; t < PER; t++) {
 //! if SHARE
-                const PART = t / SHARE;
-                const SOURCE = t % SHARE;
-                let a = subgroupBroadcast(mine[PART], SOURCE);
+                let a = subgroupBroadcast(mine[t / SHARE], t % SHARE);
 //! else
                 let a = outer_row(first + t, k);
 //! end
@@ -278,9 +272,7 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
 //! end
             @unroll for (var t = 0u; t < PER; t++) {
 //! if SHARE
-                const PART = t / SHARE;
-                const SOURCE = t % SHARE;
-                let a = subgroupBroadcast(mine[PART], SOURCE);
+                let a = subgroupBroadcast(mine[t / SHARE], t % SHARE);
 //! else
                 let a = narrow_row(token + t, k);
 //! end

@@ -1,9 +1,9 @@
 //! use random
 
-// Causal or full attention that keeps only the log-sum-exp (Dao et al. 2022): an invocation holds whole rows of HEAD numbers in registers and
-// walks over the others TILE at a time. The TILE rows are shared by the lanes of a subgroup through broadcasts where SHARE is set (CPU
-// devices: no barrier), else through workgroup memory. Broadcasts want the walk over a tile written out;
-// elsewhere it stays a loop, which drivers compile many times faster.
+// Causal or full attention that keeps only the log-sum-exp (Dao et al. 2022): an invocation holds whole rows of HEAD numbers in
+// registers and walks over the others TILE at a time. The TILE rows are shared by the lanes of a subgroup through broadcasts where SHARE
+// is set (CPU devices: no barrier), else through workgroup memory. A broadcast's lane is a constant, so there the walk over a tile is
+// written out; elsewhere it stays a loop, which drivers compile many times faster.
 //
 // qkv is packed: (batch, length, (heads + 2 · key_value_heads) · HEAD), queries first, then keys, then values.
 

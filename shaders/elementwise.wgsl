@@ -21,7 +21,11 @@ struct Params {
 
 // y = activate(x)
 @compute @workgroup_size(FLAT)
-fn activation(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn activation(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
     let i = flat_index(group, groups, lane);
     if (i < params.len) {
         y[i] = activate(ACTIVATION, x[i]);
@@ -30,7 +34,11 @@ fn activation(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
 
 // y = dy · activate'(x) + addend
 @compute @workgroup_size(FLAT)
-fn activation_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn activation_backward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
     let i = flat_index(group, groups, lane);
     if (i < params.len) {
         var v = dy[i] * derivative(ACTIVATION, x[i]);
@@ -41,7 +49,11 @@ fn activation_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wor
 
 // y = x · mask / (1 - p) + addend: dropout and its own gradient
 @compute @workgroup_size(FLAT)
-fn dropout(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn dropout(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
     let i = flat_index(group, groups, lane);
     if (i < params.len) {
         var v = x[i] * dropout_factor(i / params.columns, i % params.columns, params.site, params.threshold, params.scale);
@@ -52,7 +64,11 @@ fn dropout(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
 
 // y = x + addend
 @compute @workgroup_size(FLAT)
-fn add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn add(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
     let i = flat_index(group, groups, lane);
     if (i < params.len) {
         y[i] = x[i] + addend[i];

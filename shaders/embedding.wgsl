@@ -25,7 +25,11 @@ struct Params {
 
 // y = table[token] + addend
 @compute @workgroup_size(FLAT)
-fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn forward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
     let i = flat_index(group, groups, lane);
     if (i >= params.rows * params.columns) { return; }
     let row = i / params.columns;
@@ -44,7 +48,11 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
 
 // dtable[token] += Σ dy over the rows of that token, in their order. The invocation at the first of them adds all.
 @compute @workgroup_size(FLAT)
-fn token_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn token_gradient(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
     let i = flat_index(group, groups, lane);
     if (i >= params.rows * params.columns) { return; }
     let column = i % params.columns;
@@ -66,7 +74,11 @@ fn token_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgrou
 
 // dtable[place] += Σ dy over the batch
 @compute @workgroup_size(FLAT)
-fn position_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn position_gradient(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
     let i = flat_index(group, groups, lane);
     let size = params.length * params.columns;
     if (i >= size) { return; }

@@ -78,7 +78,8 @@ fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_ind
         @unroll for (var n = 0u; n < LOADS; n++) { a[n] = x[left[n] + k]; }
         var w: array<mat4x4<f32>, GROUPS>;
         @unroll for (var c = 0u; c < GROUPS; c++) {
-            w[c] = transpose(mat4x4(weight4(right[c][0] + k), weight4(right[c][1] + k), weight4(right[c][2] + k), weight4(right[c][3] + k)));
+            let first = right[c];
+            w[c] = transpose(mat4x4(weight4(first[0] + k), weight4(first[1] + k), weight4(first[2] + k), weight4(first[3] + k)));
         }
         @unroll for (var r = 0u; r < ROWS; r++) {
             let v = subgroupBroadcast(a[r / SUBGROUP], r % SUBGROUP);

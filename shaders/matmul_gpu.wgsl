@@ -94,7 +94,11 @@ fn multiply(copy: u32, thread: vec2<u32>, acc: ptr<function, array<array<vec4<f3
 
 // y = epilogue(x·Wᵀ + bias)
 @compute @workgroup_size(16, 16)
-fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+fn forward(
+    @builtin(workgroup_id) tile: vec3<u32>,
+    @builtin(local_invocation_id) thread: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+) {
     let rows = params.rows;
     let outputs = params.outputs;
     let inputs = params.inputs / 4u;
@@ -142,7 +146,11 @@ fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id)
 
 // dx = dy·W + addend
 @compute @workgroup_size(16, 16)
-fn input_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+fn input_gradient(
+    @builtin(workgroup_id) tile: vec3<u32>,
+    @builtin(local_invocation_id) thread: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+) {
     let rows = params.rows;
     let outputs = params.outputs;
     let inputs = params.inputs / 4u;
@@ -184,7 +192,11 @@ fn input_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocat
 
 // dw[chunk] = dyᵀ·x over the rows of the chunk
 @compute @workgroup_size(16, 16)
-fn weight_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+fn weight_gradient(
+    @builtin(workgroup_id) tile: vec3<u32>,
+    @builtin(local_invocation_id) thread: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+) {
     let outputs = params.outputs;
     let inputs = params.inputs / 4u;
     let stride = params.stride / 4u;

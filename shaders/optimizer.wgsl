@@ -45,7 +45,11 @@ fn group_sum(v: f32, lane: u32) -> f32 {
 
 // partial_squares[chunk] = Σ gradients² over CHUNK elements
 @compute @workgroup_size(64)
-fn sum_squares(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn sum_squares(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
     let chunk = group.y * groups.x + group.x;
     var sum = 0.0;
     for (var i = chunk * CHUNK + lane; i < min((chunk + 1u) * CHUNK, params.len); i += 64u) { sum += gradients[i] * gradients[i]; }
@@ -92,7 +96,11 @@ fn one_minus_power(log_beta: f32, t: f32) -> f32 {
 }
 
 @compute @workgroup_size(FLAT)
-fn adam(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn adam(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
     let i = flat_index(group, groups, lane);
     if (i >= params.len || kept_metrics.finite == 0u) { return; }
     let t = f32(kept_metrics.updates);

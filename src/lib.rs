@@ -2,20 +2,20 @@
 //!
 //! # How one step runs
 //!
-//! 1. [`model::Model`] writes its forward pass into a [`graph::Graph`], once for each (batch, length). Every op of [`ops`] checks its shapes,
-//!    records its dispatches, and pushes one closure that can record its backward.
+//! 1. [`model::Model`] writes its forward pass into a [`graph::Graph`], once for each (batch, length). Every op of [`ops`] checks its
+//!    shapes, records its dispatches, and pushes one closure that can record its backward.
 //! 2. [`graph::Graph::backward`] runs the closures in reverse. An op whose inputs need no gradient has pushed nothing, so backward stops by
 //!    itself below the lowest trainable tensor.
 //! 3. [`graph::Plan`] sees from the line when each activation is last read and lets later ones have its buffer.
 //! 4. [`gpu::Program`] compiles the line: pipelines, buffers, bind groups, all made once.
-//! 5. [`train::Trainer::step`] writes tokens and a few numbers, replays the program, then the optimizer's, and asks for the loss, which comes
-//!    back while the next step already runs.
+//! 5. [`train::Trainer::step`] writes tokens and a few numbers, replays the program, then the optimizer's, and asks for the loss, which
+//!    comes back while the next step already runs.
 //!
 //! ```no_run
 //! use graftling::gpu::Device;
 //! use graftling::model::{AdapterConfig, Base, Model, Trains, write_adapter};
 //! use graftling::text::{Batch, cut};
-//! use graftling::train::{Schedule, Shape, TrainOptions, Trainer};
+//! use graftling::train::{TrainOptions, Trainer};
 //!
 //! # fn main() -> graftling::Result<()> {
 //! let base = Base::read("assets/base".as_ref())?;
@@ -23,8 +23,7 @@
 //! let model = Model::new(&base.config, Some(&base.weights), Some(&AdapterConfig::default()), Trains::adapters());
 //! let memory = model.upload(&device, Some(&base.weights), 0, true)?;
 //!
-//! let schedule = Schedule { peak: 1e-3, shape: Shape::Constant, warmup_steps: 0, steps: 100 };
-//! let mut trainer = Trainer::new(&device, &model, &memory, TrainOptions { adam: Default::default(), schedule, seed: 0 })?;
+//! let mut trainer = Trainer::new(&device, &model, &memory, TrainOptions::default())?;
 //! let tokens = base.tokenizer.encode(include_str!("lib.rs"))?;
 //! for rows in cut(&tokens, 128).chunks(8) {
 //!     if let Some(report) = trainer.step(&[Batch::new(rows)])? {
@@ -38,10 +37,10 @@
 //!
 //! # Invariants
 //!
-//! 1. Frozen weights lie in storage buffers bound `read`, matrices in the format of their file, decoded in the kernel. Their bytes are the same
-//!    after training as before.
-//! 2. Trainable weights lie in one flat arena each for values, gradients and the two Adam moments; one Adam dispatch (a few, past a binding's
-//!    size) updates all.
+//! 1. Frozen weights lie in storage buffers bound `read`, matrices in the format of their file, decoded in the kernel. Their bytes are
+//!    the same after training as before.
+//! 2. Trainable weights lie in one flat arena each for values, gradients and the two Adam moments; one Adam dispatch (a few, past a
+//!    binding's size) updates all.
 //! 3. One invocation owns each output element, sums have a fixed order, and there are no atomics: the same device, driver and binary give
 //!    the same bits.
 //! 4. A recording is in single-assignment form: a second contribution to an activation's gradient makes a new tensor. Gradients of weights

@@ -4,7 +4,9 @@ mod device;
 mod memory;
 mod pipeline;
 mod program;
+mod readback;
 
 pub use device::{Device, DeviceInfo, devices};
 pub use memory::{Memory, Step};
-pub use program::{Program, Readback};
+pub use program::Program;
+pub use readback::Readback;

@@ -1,7 +1,6 @@
 //! A recording made runnable: buffers, bind groups and pipelines, made once and replayed.
 
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::device::Device;
@@ -285,59 +284,4 @@ fn params_buffer(device: &Device, graph: &Graph) -> Result<wgpu::Buffer> {
     let buffer = device.buffer("params", bytes.len() as u64, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)?;
     device.queue.write_buffer(&buffer, 0, &bytes);
     Ok(buffer)
-}
-
-/// Copies of the metrics on their way to the host, so that reading them never holds up the device.
-pub struct Readback {
-    pending: std::collections::VecDeque<(wgpu::Buffer, mpsc::Receiver<()>, wgpu::SubmissionIndex)>,
-}
-
-impl Default for Readback {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Readback {
-    /// An empty queue.
-    pub fn new() -> Self {
-        Readback { pending: Default::default() }
-    }
-
-    /// Asks for the metrics as they are after all that was submitted.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn request(&mut self, device: &Device, memory: &Memory) -> Result<()> {
-        let bytes = u64::from(crate::graph::METRICS_WORDS) * 4;
-        let staging = device.buffer("metrics readback", bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
-        let metrics = memory.buffer(memory.arenas().metrics).expect("every model has metrics");
-        let mut encoder = device.device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(metrics, 0, &staging, 0, bytes);
-        let submission = device.queue.submit([encoder.finish()]);
-        let (sender, receiver) = mpsc::channel();
-        staging.map_async(wgpu::MapMode::Read, .., move |_| sender.send(()).unwrap_or_default());
-        self.pending.push_back((staging, receiver, submission));
-        Ok(())
-    }
-
-    /// The words of the oldest request, if more than `in_flight` are under way or it has already arrived.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn next(&mut self, device: &Device, in_flight: usize) -> Result<Option<Vec<u32>>> {
-        let Some((_, receiver, submission)) = self.pending.front() else { return Ok(None) };
-        if self.pending.len() > in_flight {
-            device.wait(Some(submission.clone()))?;
-        } else {
-            device.check()?;
-            if receiver.try_recv().is_err() {
-                return Ok(None);
-            }
-        }
-        let (staging, ..) = self.pending.pop_front().expect("looked at just now");
-        let view = staging.get_mapped_range(..);
-        let view = view.map_err(|e| Error::Device { device: device.info().to_string(), reason: e.to_string() })?;
-        Ok(Some(bytemuck::pod_collect_to_vec(&view)))
-    }
 }

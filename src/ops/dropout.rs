@@ -17,7 +17,8 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Dropout of the share `p` at a new place of the recording; `None` where it has no effect: p is 0 or the recording is not for training.
+    /// Dropout of the share `p` at a new place of the recording; `None` where it has no effect: p is 0 or the recording is not for
+    /// training.
     ///
     /// # Panics
     /// Unless `0 ≤ p < 1`.

@@ -5,8 +5,9 @@ use crate::graph::{DType, Graph, Kernel, Tensor, read, update, write};
 
 crate::params!(Params { rows: u32, columns: u32, length: u32, has_addend: u32, start: u32, count: u32 });
 
-/// The rows of `table` (vocabulary, hidden) for `tokens` (batch, length): (batch, length, hidden). `order`, needed where the table trains, lists
-/// the places of the flattened `tokens` sorted by token, equal ones in their order, so that its gradient can be summed in a fixed order.
+/// The rows of `table` (vocabulary, hidden) for `tokens` (batch, length): (batch, length, hidden). `order`, needed where the table
+/// trains, lists the places of the flattened `tokens` sorted by token, equal ones in their order, so that its gradient can be summed in
+/// a fixed order.
 pub fn embedding(g: &mut Graph, tokens: Tensor, table: Tensor, order: Option<Tensor>) -> Tensor {
     let (rows, columns, entries) = (g.shape(tokens).len() as u32, g.shape(table).last(), g.shape(table).rows());
     let len = u64::from(rows) * u64::from(columns);

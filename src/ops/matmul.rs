@@ -78,8 +78,8 @@ pub fn input_gradient(g: &mut Graph, dy: Tensor, weight: Tensor, addend: Option<
     dx
 }
 
-/// dW += dyᵀ·x for dy (rows, stride) and x (rows, inputs), into a range of the gradient arena (outputs, inputs). Where the matrix has too few
-/// tiles to keep the device busy, the rows are split into chunks whose products are added in a second pass.
+/// dW += dyᵀ·x for dy (rows, stride) and x (rows, inputs), into a range of the gradient arena (outputs, inputs). Where the matrix has
+/// too few tiles to keep the device busy, the rows are split into chunks whose products are added in a second pass.
 pub fn weight_gradient(g: &mut Graph, dy: Tensor, x: Tensor, dw: Tensor) {
     let (inputs, outputs) = (g.shape(dw).last(), g.shape(dw).rows());
     let (rows, stride) = (g.shape(dy).rows(), g.shape(dy).last());

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::Schedule;
+use super::{Schedule, Shape};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory, Program, Readback, Step};
 use crate::graph::{DType, Graph, METRICS_WORDS, Tensor};
@@ -24,6 +24,14 @@ pub struct TrainOptions {
     pub schedule: Schedule,
     /// The seed of the dropout masks.
     pub seed: u32,
+}
+
+impl Default for TrainOptions {
+    /// Adam at a constant learning rate of 1e-3.
+    fn default() -> Self {
+        let schedule = Schedule { peak: 1e-3, shape: Shape::Constant, warmup_steps: 0, steps: 0 };
+        TrainOptions { adam: Adam::default(), schedule, seed: 0 }
+    }
 }
 
 /// What became of one step.
@@ -131,18 +139,19 @@ impl<'a> Trainer<'a> {
             options,
             programs,
             update,
-            readback: Readback::new(),
+            readback: Readback::default(),
             started: VecDeque::new(),
             step: 0,
             batches: 0,
         })
     }
 
-    /// Starts a step over one or more batches, whose gradients add up as if they were one. The report of an earlier step comes back as soon as the device
-    /// has it; the host never waits for the step that it has just started.
+    /// Starts a step over one or more batches, whose gradients add up as if they were one. The report of an earlier step comes back as
+    /// soon as the device has it; the host never waits for the step that it has just started.
     ///
     /// # Errors
-    /// [`Error::Diverged`] after ten steps in a row without finite gradients; [`Error::Usage`] if no token has a target; or what the device says.
+    /// [`Error::Diverged`] after ten steps in a row without finite gradients; [`Error::Usage`] if no token has a target; or what the
+    /// device says.
     pub fn step(&mut self, batches: &[Batch]) -> Result<Option<Report>> {
         let targets: u64 = batches.iter().map(Batch::targets).sum();
         if targets == 0 {

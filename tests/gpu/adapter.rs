@@ -68,6 +68,7 @@ fn values_and_gradients() {
     check(&unaligned, true);
     check(&Form { rows: 1, hidden: 1, bottleneck: 1, ..unaligned }, true);
     check(&Form { rows: 9, hidden: 8, bottleneck: 512, activation: Activation::Tanh, ..NARROW }, true);
+    check(&Form { rows: 2, hidden: 8192, ..NARROW }, true);
     check(&Form { rows: 2, hidden: 257, bottleneck: 257, activation: Activation::LeakyRelu, ..NARROW }, true);
 }
 
