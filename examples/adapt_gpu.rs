@@ -16,7 +16,7 @@ use graftling::text::{Batch, Tokenizer, cut, shuffled};
 use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
 use graftling::weights::Weights;
 use graftling::{Error, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 /// Trains adapters in a small frozen GPT on the GPU.
 #[derive(Parser)]
@@ -95,7 +95,7 @@ fn run(options: &Options) -> Result<()> {
     if options.full_steps > 0 {
         let model = Model::new(&config, Some(&weights), Some(&adapters), Trains::everything());
         let memory = model.upload(&device, Some(&weights), options.seed, true)?;
-        println!("first      {} steps that train all {} parameters", options.full_steps, model.parameters.total());
+        println!("first      {} steps that train all {} parameters", options.full_steps, HumanCount(model.parameters.total()));
         train(&device, &model, &memory, &data, options.full_steps, options)?;
         weights = model.download(&device, &memory, |_| true)?;
     }
@@ -103,16 +103,17 @@ fn run(options: &Options) -> Result<()> {
     let model = Model::new(&config, Some(&weights), Some(&adapters), trains);
     let memory = model.upload(&device, Some(&weights), options.seed, true)?;
     let (total, trainable) = (model.parameters.total(), model.parameters.trainable());
-    println!("parameters {total} in all, {trainable} trainable ({:.1} %)", 100.0 * trainable as f64 / total as f64);
-    let prompt = &data.held_out[0][..length / 4];
+    let share = 100.0 * trainable as f64 / total as f64;
+    println!("parameters {} in all, {} trainable ({share:.1} %)", HumanCount(total), HumanCount(trainable));
+    let prompt = data.prompt(&base.tokenizer, length / 4)?;
     println!("\nbefore     held-out loss {before:.3}; the frozen base continues the text:\n");
-    show(&device, &model, &memory, &base.tokenizer, prompt, options)?;
+    show(&device, &model, &memory, &base.tokenizer, &prompt, options)?;
 
     let frozen = model.frozen_hash(&device, &memory)?;
     let speed = train(&device, &model, &memory, &data, options.steps, options)?;
     let after = Evaluator::new(&device, &model, &memory).loss(&data.held_out_batches)?;
     println!("\nafter      held-out loss {after:.3} ({:+.0} %); the adapted model continues the text:\n", 100.0 * (after / before - 1.0));
-    show(&device, &model, &memory, &base.tokenizer, prompt, options)?;
+    show(&device, &model, &memory, &base.tokenizer, &prompt, options)?;
 
     let unchanged = model.frozen_hash(&device, &memory)? == frozen;
     println!("frozen     {}", if unchanged { "not one byte of the frozen weights has changed" } else { "THE FROZEN WEIGHTS HAVE CHANGED" });
@@ -178,6 +179,16 @@ impl<'a> Data<'a> {
         let [held_out, train] = [held_out, train].map(|v| v.into_iter().map(|(_, s)| s).collect::<Vec<_>>());
         let held_out_batches = held_out.chunks(options.batch_size.max(1)).map(Batch::new).collect();
         Ok(Data { train, held_out, held_out_batches })
+    }
+
+    /// The beginning of a line of held-out text, for the model to continue.
+    fn prompt(&self, tokenizer: &Tokenizer, most: usize) -> Result<Vec<u32>> {
+        let sequence = self.held_out[self.held_out.len() / 2];
+        let text = tokenizer.decode(sequence);
+        let line = text.find('\n').map_or(text.as_str(), |end| &text[end + 1..]);
+        let mut prompt = tokenizer.encode(line)?;
+        prompt.truncate(most);
+        Ok(if prompt.is_empty() { sequence[..1].to_vec() } else { prompt })
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use super::pipeline::Pipeline;
 use crate::error::{Error, Result};
@@ -241,16 +240,11 @@ impl Device {
 
     /// Waits until a submission, or all of them, are done.
     pub(super) fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
-        loop {
-            let poll = wgpu::PollType::Wait { submission_index: submission.clone(), timeout: Some(Duration::from_secs(10)) };
-            let polled = self.device.poll(poll);
-            self.check()?;
-            match polled {
-                Ok(_) => return Ok(()),
-                Err(wgpu::PollError::Timeout) => continue,
-                Err(error) => return Err(Error::Device { device: self.info.to_string(), reason: error.to_string() }),
-            }
-        }
+        // No timeout: a driver that has hung reports a lost device by itself, and a wait that times out while another thread waits
+        // too is an assertion in wgpu 30 (gfx-rs/wgpu#9958).
+        let polled = self.device.poll(wgpu::PollType::Wait { submission_index: submission, timeout: None });
+        self.check()?;
+        polled.map(drop).map_err(|e| Error::Device { device: self.info.to_string(), reason: e.to_string() })
     }
 
     /// Copies a range of a buffer to the host, after all that was submitted.

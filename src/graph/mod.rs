@@ -332,16 +332,10 @@ impl Graph {
     /// The gradient of a trainable weight: a range of the gradient arena, to be updated by adding. The trainer clears the arena
     /// before each step, so that several batches can add up. `None` for a frozen weight.
     pub fn weight_gradient(&mut self, weight: Tensor) -> Option<Tensor> {
-        let parameter = self.parameters.iter().nth(weight.index()).map(|(_, p)| p.clone())?;
-        let offset = parameter.arena_offset?;
-        let label = format!("{}.gradient", parameter.name);
-        self.tensors.push(Info {
-            label,
-            shape: parameter.shape,
-            dtype: DType::F32,
-            role: Role::View { of: self.arenas.gradients, offset },
-            needs_gradient: false,
-        });
+        let parameter = self.parameters.get(weight)?;
+        let (offset, shape, name) = (parameter.arena_offset?, parameter.shape.clone(), &parameter.name);
+        let role = Role::View { of: self.arenas.gradients, offset };
+        self.tensors.push(Info { label: format!("{name}.gradient"), shape, dtype: DType::F32, role, needs_gradient: false });
         Some(Tensor(self.tensors.len() as u32 - 1))
     }
 

@@ -43,6 +43,11 @@ impl Parameters {
         self.list.iter().enumerate().map(|(i, p)| (Tensor(i as u32), p))
     }
 
+    /// The weight that `tensor` names, if it names one.
+    pub fn get(&self, tensor: Tensor) -> Option<&Parameter> {
+        self.list.get(tensor.index())
+    }
+
     /// How many weights (tensors, not numbers) there are.
     pub fn len(&self) -> usize {
         self.list.len()
