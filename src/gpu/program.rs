@@ -62,8 +62,19 @@ impl Program {
         let roots: Vec<_> = (0..infos.len()).map(|i| graph.root(Tensor(i as u32))).collect();
         let (buffers, bytes) = allocate(device, graph, canaries)?;
         let params = params_buffer(device, graph)?;
+        let padding = if canaries { SLOT } else { 0 };
+        let mut program = Program {
+            launches: Vec::new(),
+            infos,
+            roots,
+            buffers,
+            step_group: memory.step_group.clone(),
+            bytes,
+            cuts: Vec::new(),
+            runs: 0,
+            padding,
+        };
 
-        let mut launches = Vec::with_capacity(graph.line().len());
         let scope = device.device.push_error_scope(wgpu::ErrorFilter::Validation);
         for (i, dispatch) in graph.line().iter().enumerate() {
             let pipeline = device.pipeline(&dispatch.kernel)?;
@@ -74,40 +85,52 @@ impl Program {
                 entries.push(wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(binding) });
             }
             for (&binding, argument) in pipeline.bindings.iter().zip(&dispatch.arguments) {
-                let (root, offset) = roots[argument.tensor.index()];
-                let info = &infos[argument.tensor.index()];
-                let buffer = memory.buffer(root).or(buffers[root.index()].as_ref());
-                let buffer = buffer.unwrap_or_else(|| panic!("{}: '{}' has no memory", dispatch.label, info.label));
-                let size = info.bytes().next_multiple_of(16);
-                if size > graph.traits().max_binding {
-                    return Err(Error::Limit {
-                        what: info.label.clone(),
-                        needed: size,
-                        unit: "bytes in one binding",
-                        limit: graph.traits().max_binding,
-                        device: device.info().to_string(),
-                        advice: "use a smaller batch size or a shorter maximum length",
-                    });
-                }
-                // A kernel under test sees what lies behind its outputs: bounds checks would keep it from the canaries otherwise.
-                let seen = if canaries { (info.bytes().next_multiple_of(4) + SLOT).min(buffer.size() - offset) } else { size };
-                let resource = wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(seen) };
-                entries.push(wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(resource) });
+                let resource = wgpu::BindingResource::Buffer(program.range(device, memory, argument.tensor)?);
+                entries.push(wgpu::BindGroupEntry { binding, resource });
             }
             let group = device.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(&dispatch.label),
                 layout: &pipeline.layout,
                 entries: &entries,
             });
-            launches.push(Launch { label: dispatch.label.clone(), pipeline, group, workgroups: dispatch.workgroups });
+            program.launches.push(Launch { label: dispatch.label.clone(), pipeline, group, workgroups: dispatch.workgroups });
         }
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::Device { device: device.info().to_string(), reason: error.to_string() });
         }
         device.check()?;
-        let cuts = (1..=launches.len()).filter(|i| i.is_multiple_of(UNMEASURED) || *i == launches.len()).collect();
-        let padding = if canaries { SLOT } else { 0 };
-        Ok(Program { launches, infos, roots, buffers, step_group: memory.step_group.clone(), bytes, cuts, runs: 0, padding })
+        let count = program.launches.len();
+        program.cuts = (1..=count).filter(|i| i.is_multiple_of(UNMEASURED) || *i == count).collect();
+        Ok(program)
+    }
+
+    /// The buffer that a tensor lies in, whosever it is.
+    fn buffer<'a>(&'a self, memory: &'a Memory, tensor: Tensor) -> (&'a wgpu::Buffer, u64) {
+        let (root, offset) = self.roots[tensor.index()];
+        let buffer = memory.buffer(root).or(self.buffers[root.index()].as_ref());
+        (buffer.unwrap_or_else(|| panic!("'{}' has no memory", self.infos[tensor.index()].label)), offset)
+    }
+
+    /// The range of a buffer that a kernel sees as this tensor.
+    fn range<'a>(&'a self, device: &Device, memory: &'a Memory, tensor: Tensor) -> Result<wgpu::BufferBinding<'a>> {
+        let (buffer, offset) = self.buffer(memory, tensor);
+        let info = &self.infos[tensor.index()];
+        let size = info.bytes().next_multiple_of(16);
+        let limit = device.info().max_binding;
+        if size > limit {
+            return Err(Error::Limit {
+                what: info.label.clone(),
+                needed: size,
+                unit: "bytes in one binding",
+                limit,
+                device: device.info().to_string(),
+                advice: "use a smaller batch size or a shorter maximum length",
+            });
+        }
+        // A kernel under test sees what lies behind its outputs: bounds checks would keep it from the canaries otherwise.
+        let tested = self.padding > 0;
+        let seen = if tested { (info.bytes().next_multiple_of(4) + self.padding).min(buffer.size() - offset) } else { size };
+        Ok(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(seen) })
     }
 
     /// How many bytes of device memory the program's own buffers take.
@@ -194,10 +217,9 @@ impl Program {
     pub fn read(&self, device: &Device, memory: &Memory, tensor: Tensor) -> Result<Vec<f32>> {
         let info = &self.infos[tensor.index()];
         assert_eq!(info.dtype, DType::F32, "'{}' is not f32", info.label);
-        let (root, offset) = self.roots[tensor.index()];
+        let (root, _) = self.roots[tensor.index()];
         assert_ne!(self.infos[root.index()].role, Role::Activation, "'{}' was not kept", info.label);
-        let buffer = memory.buffer(root).or(self.buffers[root.index()].as_ref());
-        let buffer = buffer.unwrap_or_else(|| panic!("'{}' has no memory", info.label));
+        let (buffer, offset) = self.buffer(memory, tensor);
         Ok(bytemuck::pod_collect_to_vec(&device.read(buffer, offset, info.bytes())?))
     }
 
