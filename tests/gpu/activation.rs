@@ -1,6 +1,8 @@
+use graftling::gpu::{Memory, Program};
+use graftling::graph::{DType, Graph, Parameters};
 use graftling::ops::{self, Activation};
 
-use crate::harness::{Array, Check, Random, all_traits, close_to};
+use crate::harness::{Array, Check, Random, all_traits, close_to, device};
 
 fn erf(x: f64) -> f64 {
     // Abramowitz and Stegun 7.1.5 near zero, the continued fraction 7.1.14 of erfc elsewhere.
@@ -78,4 +80,22 @@ fn extremes_stay_finite() {
             |v| v[0].iter().map(|&x| if kind == Activation::Mish && x > 100.0 { x } else { reference(kind, x) }).collect(),
         );
     }
+}
+
+/// So many elements that the workgroups of an elementwise kernel fold into a second dimension.
+#[test]
+fn more_workgroups_than_one_dimension_takes() {
+    let len = 64 * 32_768 + 257;
+    let parameters = Parameters::default();
+    let mut g = Graph::new(device().traits(), &parameters, false);
+    let x = g.input("x", [len], DType::F32);
+    let y = ops::activation(&mut g, x, Activation::Linear);
+    g.keep(y);
+    let memory = Memory::new(device(), &parameters, false).expect("memory");
+    let mut program = Program::with_canaries(device(), &memory, &g).expect("a program");
+    let values: Vec<f32> = (0..len).map(|i| i as f32).collect();
+    program.write(device(), x, &values);
+    program.run(device()).expect("a run");
+    assert!(program.read(device(), &memory, y).expect("a read") == values);
+    assert_eq!(program.damaged_canary(device()).expect("a read"), None);
 }

@@ -28,6 +28,14 @@ fn values_and_gradients() {
         |g, t| ops::dropout(g, t[0], 0.3),
         |v| v[0].iter().enumerate().map(|(i, x)| x * factor(i as u32 / 11, i as u32 % 11, 1, 0.3)).collect(),
     );
+    // The residual's gradient is there before dropout's own is added to it.
+    check.run(
+        |g, t| {
+            let dropped = ops::dropout(g, t[0], 0.3);
+            ops::add(g, dropped, t[0])
+        },
+        |v| v[0].iter().enumerate().map(|(i, x)| x * (1.0 + factor(i as u32 / 11, i as u32 % 11, 1, 0.3))).collect(),
+    );
 }
 
 #[test]
