@@ -24,6 +24,9 @@ fn check(traits: &Traits, rows: usize, hidden: usize, vocabulary: usize, max_bin
     let mut targets: Vec<u32> = (0..rows).map(|_| random.below(vocabulary as u32)).collect();
     targets[rows / 2] = IGNORED;
     targets[0] = vocabulary as u32 - 1;
+    if rows > 1 {
+        targets[1] = vocabulary as u32 / 2; // of three slices, in the middle one
+    }
 
     let mut parameters = Parameters::default();
     let weight = parameters.add("weight", [vocabulary as u32, hidden as u32], DType::F32, true);

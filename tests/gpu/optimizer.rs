@@ -53,7 +53,7 @@ fn check(config: Adam, len: u32) {
     memory.write(device, weight, bytemuck::cast_slice(&start));
     let exact: Vec<f64> = start.iter().map(|&v| f64::from(v)).collect();
     let mut reference = Reference { m: vec![0.0; exact.len()], v: vec![0.0; exact.len()], values: exact, t: 0 };
-    for step in 0..12 {
+    for step in 0..40 {
         let learning_rate = 0.01 / (step + 1) as f32;
         let mut gradient = random.values(len as usize);
         gradient.iter_mut().for_each(|g| *g *= 0.1);
@@ -67,7 +67,7 @@ fn check(config: Adam, len: u32) {
     }
     let values: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device, weight).expect("values"));
     close(&format!("{config:?}"), &values, &reference.values, 2e-6);
-    assert_eq!(words(&memory)[3..7], [1, 12, 0, 0]);
+    assert_eq!(words(&memory)[3..7], [1, 40, 0, 0]);
 }
 
 #[test]
@@ -103,7 +103,17 @@ fn a_step_that_is_not_finite_changes_nothing_and_is_counted() {
         assert_eq!(values, after_one, "a gradient of {bad} moved a weight");
         assert_eq!(counted, [0, 1, i as u32 + 1, i as u32 + 1]);
     }
+    let set_loss = |loss: f32| {
+        let mut metrics = words(&memory);
+        metrics[0] = loss.to_bits();
+        memory.write(device, memory.arenas().metrics, bytemuck::cast_slice(&metrics));
+    };
+    set_loss(f32::NAN);
+    let (values, counted) = run(&mut program, None);
+    assert_eq!(values, after_one, "a loss that is no number moved a weight");
+    assert_eq!(counted, [0, 1, 4, 4]);
+    set_loss(0.0);
     let (values, counted) = run(&mut program, None);
     assert_ne!(values, after_one);
-    assert_eq!(counted, [1, 2, 3, 0]);
+    assert_eq!(counted, [1, 2, 4, 0]);
 }
