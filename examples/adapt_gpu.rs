@@ -42,7 +42,8 @@ struct Options {
     /// Rows of text in a step.
     #[arg(long, default_value_t = 8)]
     batch_size: usize,
-    #[arg(long, default_value_t = 1e-3)]
+    /// Higher than the library's default of 1e-3: the run is short.
+    #[arg(long, default_value_t = 6e-3)]
     learning_rate: f64,
     #[arg(long, default_value_t = 0)]
     seed: u64,

@@ -98,26 +98,31 @@ fn values_and_gradients() {
     }
 }
 
-/// Logits far apart must not overflow, whichever lane has the largest.
+/// Logits far apart must not overflow, whichever lane and slice has the largest.
 #[test]
 fn large_logits() {
     for traits in all_traits() {
         let parameters = Parameters::default();
+        let traits = Traits { max_binding: 64 * 4 * 4, ..traits };
         let mut g = Graph::new(&traits, &parameters, true);
         let x = g.input("x", [1, 4], DType::F32);
-        let weight = g.input("weight", [4, 4], DType::F32);
+        let weight = g.input("weight", [128, 4], DType::F32);
         let t = g.input("targets", [1], DType::U32);
         ops::cross_entropy(&mut g, x, &Linear { weight, bias: None }, t);
         let memory = Memory::new(device(), &parameters, true).expect("memory");
         let mut program = Program::new(device(), &memory, &g).expect("a program");
         program.write(device(), x, &[100.0f32, 0.0, 0.0, 0.0]);
-        for largest in 0..4 {
-            let mut logits = [0.0f32, 0.1, -0.1, 0.05];
-            logits[largest] = 10.0;
-            logits[(largest + 1) % 4] = -10.0;
-            let rows = logits.map(|v| [v, 0.0, 0.0, 1.0]);
+        for largest in [0, 1, 2, 31, 70] {
+            let lowest = largest + 1;
+            let rows: Vec<[f32; 4]> = (0..128)
+                .map(|word| match word {
+                    _ if word == largest => [10.0, 0.0, 0.0, 1.0],
+                    _ if word == lowest => [-10.0, 0.0, 0.0, 1.0],
+                    _ => [0.1, 0.0, 0.0, 1.0],
+                })
+                .collect();
             program.write(device(), weight, rows.as_flattened());
-            program.write(device(), t, &[(largest as u32 + 1) % 4]);
+            program.write(device(), t, &[lowest as u32]);
             memory.clear(device());
             memory.set_step(device(), STEP);
             program.run(device()).expect("a run");
