@@ -10,7 +10,7 @@ demo: device
 	cargo run --release --example adapt_gpu
 
 test: device format lint
-	cargo test --all-targets
+	cargo test --lib --tests --examples
 	cargo test --doc
 
 format:

@@ -31,7 +31,7 @@ struct Options {
     #[arg(long, value_name = "DIR", default_value = "adapt_gpu-out")]
     out: PathBuf,
     /// Steps with a frozen base; the default fits a software device into a minute.
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = 300)]
     steps: u64,
     /// First trains everything for so many steps, then freezes the changed base and goes on with the adapters.
     #[arg(long, value_name = "STEPS", default_value_t = 0)]
@@ -40,10 +40,10 @@ struct Options {
     #[arg(long, value_delimiter = ',')]
     train: Vec<Part>,
     /// Rows of text in a step.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 4)]
     batch_size: usize,
     /// Higher than the library's default of 1e-3: the run is short.
-    #[arg(long, default_value_t = 6e-3)]
+    #[arg(long, default_value_t = 8e-3)]
     learning_rate: f64,
     #[arg(long, default_value_t = 0)]
     seed: u64,

@@ -152,7 +152,7 @@ impl Program {
     }
 
     /// Replays the line in submissions of bounded length. The first run compiles what the driver has put off, the second is timed
-    /// piece by piece, and from then on the pieces are as long as [`SUBMISSION`] allows.
+    /// piece by piece, and from then on the pieces are as long as a submission may be.
     ///
     /// # Errors
     /// If the device fails or is lost.
