@@ -1,12 +1,15 @@
 //! use row_sum
 
-// LayerNorm (Ba, Kiros, Hinton 2016) of a sum: s = x + residual, y = (s - mean(s)) / sqrt(var(s) + epsilon) · weight + bias.
+// LayerNorm (Ba, Kiros, Hinton 2016): y = (s - mean(s)) / sqrt(var(s) + epsilon) · weight + bias. RMSNorm (Zhang, Sennrich 2019) is the
+// same with a mean of zero and no bias: y = s / sqrt(mean(s²) + epsilon) · weight. s is x, or x + residual where SUM is set.
+
+override RMS: u32 = 0u;
+override SUM: u32 = 0u;
 
 struct Params {
     rows: u32,
     columns: u32,
     epsilon: f32,
-    has_residual: u32,
     has_addend: u32,
     chunk: u32, // weight_gradient: rows that one invocation adds up
 }
@@ -19,7 +22,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> weight: array<f32>;       // (columns)
 @group(0) @binding(4) var<storage, read> bias: array<f32>;         // (columns)
 @group(0) @binding(5) var<storage, read_write> s: array<f32>;      // (rows, columns)
-@group(0) @binding(6) var<storage, read_write> stats: array<f32>;  // (rows, 2): mean and 1 / deviation
+@group(0) @binding(6) var<storage, read_write> stats: array<f32>;  // (rows, 2): mean (0 where RMS is set) and 1 / deviation
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;      // (rows, columns)
 
 // backward and weight_gradient
@@ -31,6 +34,14 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> dweight: array<f32>; // (chunks, columns)
 @group(0) @binding(6) var<storage, read_write> dbias: array<f32>;   // (chunks, columns)
 
+fn summed(i: u32) -> f32 {
+//! if SUM
+    return x[i] + residual[i];
+//! else
+    return x[i];
+//! end
+}
+
 @compute @workgroup_size(GROUP)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = group.x * ROWS + local / LANES;
@@ -38,26 +49,29 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     let first = min(row, params.rows - 1u) * params.columns;
     let writes = row < params.rows;
 
+    var mean = 0.0;
+//! if 1u - RMS
     var sum = 0.0;
-    for (var c = lane; c < params.columns; c += LANES) {
-        var v = x[first + c];
-        if (params.has_residual != 0u) { v += residual[first + c]; }
-        if (writes) { s[first + c] = v; }
-        sum += v;
-    }
-    let mean = row_sum(sum, local) / f32(params.columns);
+    for (var c = lane; c < params.columns; c += LANES) { sum += summed(first + c); }
+    mean = row_sum(sum, local) / f32(params.columns);
+//! end
     var squares = 0.0;
     for (var c = lane; c < params.columns; c += LANES) {
-        var v = x[first + c];
-        if (params.has_residual != 0u) { v += residual[first + c]; }
-        squares += (v - mean) * (v - mean);
+        let v = summed(first + c) - mean;
+        squares += v * v;
     }
     let scale = inverseSqrt(row_sum(squares, local) / f32(params.columns) + params.epsilon);
     if (!writes) { return; }
     for (var c = lane; c < params.columns; c += LANES) {
-        var v = x[first + c];
-        if (params.has_residual != 0u) { v += residual[first + c]; }
-        y[first + c] = (v - mean) * scale * weight[c] + bias[c];
+        let v = summed(first + c);
+        var n = (v - mean) * scale * weight[c];
+//! if 1u - RMS
+        n += bias[c];
+//! end
+//! if SUM
+        s[first + c] = v;
+//! end
+        y[first + c] = n;
     }
     if (lane == 0u) {
         stats[2u * row] = mean;
@@ -65,7 +79,8 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     }
 }
 
-// ds = (g - mean(g) - n · mean(g · n)) · scale + addend, where n = (s - mean) · scale and g = dy · weight
+// ds = (g - mean(g) - n · mean(g · n)) · scale + addend, where n = (s - mean) · scale and g = dy · weight. RMSNorm takes no mean away in
+// the forward pass, so mean(g) is absent.
 @compute @workgroup_size(GROUP)
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = group.x * ROWS + local / LANES;
@@ -82,7 +97,10 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
         sum += g;
         product += g * (kept[first + c] - mean) * scale;
     }
-    let mean_g = row_sum(sum, local) / f32(params.columns);
+    var mean_g = 0.0;
+//! if 1u - RMS
+    mean_g = row_sum(sum, local) / f32(params.columns);
+//! end
     let mean_gn = row_sum(product, local) / f32(params.columns);
     if (row >= params.rows) { return; }
     for (var c = lane; c < params.columns; c += LANES) {
@@ -93,7 +111,7 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     }
 }
 
-// dweight[chunk] = Σ dy · n and dbias[chunk] = Σ dy over the rows of the chunk
+// dweight[chunk] = Σ dy · n and, for LayerNorm, dbias[chunk] = Σ dy over the rows of the chunk
 @compute @workgroup_size(GROUP)
 fn weight_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let column = group.x * GROUP + local;
@@ -106,5 +124,7 @@ fn weight_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
         b += dy[i];
     }
     dweight[group.y * params.columns + column] = w;
+//! if 1u - RMS
     dbias[group.y * params.columns + column] = b;
+//! end
 }

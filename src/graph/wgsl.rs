@@ -15,8 +15,9 @@ macro_rules! shaders {
 
 /// Every file of `shaders/`, by its stem.
 pub const FILES: &[(&str, &str)] = shaders! {
-    "activation" "adapter" "attention" "elementwise" "embedding" "epilogue_act" "epilogue_plain" "grid" "loss" "matmul_any" "matmul_cpu"
-    "matmul_gpu" "metrics" "norm" "optimizer" "random" "reduce" "row_sum" "step" "weight_bf16" "weight_f16" "weight_f32"
+    "activation" "adapter" "attention" "elementwise" "embedding" "epilogue_act" "epilogue_plain" "grid" "loss"
+    "matmul_any" "matmul_cpu" "matmul_gpu" "metrics" "norm" "optimizer" "random" "reduce" "row_sum" "step" "weight_bf16"
+    "weight_f16" "weight_f32"
 };
 
 /// The value of a constant that a kernel is specialised on.

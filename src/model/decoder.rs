@@ -62,7 +62,7 @@ impl Model {
         };
         let norm = |p: &mut Parameters, name: &str| Norm {
             weight: p.add(format!("{name}.weight"), [hidden], DType::F32, trains.base || trains.norms),
-            bias: p.add(format!("{name}.bias"), [hidden], DType::F32, trains.base || trains.norms),
+            bias: Some(p.add(format!("{name}.bias"), [hidden], DType::F32, trains.base || trains.norms)),
             epsilon,
         };
         let adapter = |p: &mut Parameters, name: String| {

@@ -22,7 +22,7 @@ pub use dropout::{Dropout, dropout};
 pub use embedding::{embedding, positions};
 pub use linear::{Linear, linear, linear_activated};
 pub use loss::{IGNORED, cross_entropy};
-pub use norm::{Norm, add_norm, norm};
+pub use norm::{Norm, add_norm, norm, residual_norm};
 
 use crate::graph::{Graph, Tensor, read, write};
 

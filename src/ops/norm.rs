@@ -1,77 +1,90 @@
-//! LayerNorm, with the residual sum before it.
+//! LayerNorm and RMSNorm, with the residual sum before them.
 
 use super::matmul::{add_partials, rows_per_chunk};
 use super::{row_lanes, sum};
-use crate::graph::{Graph, Kernel, Tensor, read, write};
+use crate::graph::{Argument, Graph, Kernel, Tensor, read, write};
 
-crate::params!(Params { rows: u32, columns: u32, epsilon: f32, has_residual: u32, has_addend: u32, chunk: u32 });
+crate::params!(Params { rows: u32, columns: u32, epsilon: f32, has_addend: u32, chunk: u32 });
 
-/// The weights of a LayerNorm (Ba, Kiros, Hinton 2016).
+/// The weights of a LayerNorm (Ba, Kiros, Hinton 2016), or of an RMSNorm (Zhang, Sennrich 2019), which has no bias and takes no mean away.
 #[derive(Clone, Copy, Debug)]
 pub struct Norm {
     /// The scale (hidden).
     pub weight: Tensor,
-    /// The shift (hidden).
-    pub bias: Tensor,
-    /// Added to the variance.
+    /// The shift (hidden); `None` makes it an RMSNorm.
+    pub bias: Option<Tensor>,
+    /// Added to the variance, or to the mean square.
     pub epsilon: f32,
 }
 
-/// LN(x), x (…, hidden).
+/// x (…, hidden) normalised over its last axis: (x - mean(x)) / √(var(x) + epsilon) · weight + bias as LayerNorm,
+/// x / √(mean(x²) + epsilon) · weight as RMSNorm.
 pub fn norm(g: &mut Graph, x: Tensor, layer: &Norm) -> Tensor {
     record(g, x, None, layer)
 }
 
-/// LN(x + residual), both (…, hidden).
+/// The norm of x + residual, both (…, hidden): what stands behind a sublayer of a post-norm block.
 pub fn add_norm(g: &mut Graph, x: Tensor, residual: Tensor, layer: &Norm) -> Tensor {
-    assert_eq!(g.shape(x), g.shape(residual), "add_norm takes two tensors of one shape");
-    record(g, x, Some(residual), layer)
+    residual_norm(g, x, residual, layer).1
 }
 
-fn record(g: &mut Graph, x: Tensor, residual: Option<Tensor>, layer: &Norm) -> Tensor {
-    let layer = *layer;
-    let (rows, columns) = (g.shape(x).rows(), g.shape(x).last());
-    assert_eq!(g.shape(layer.weight).last(), columns, "norm: x is {}, the weight {}", g.shape(x), g.shape(layer.weight));
-    let lanes = row_lanes(g);
-    let p = Params { rows, columns, epsilon: layer.epsilon, has_residual: residual.is_some() as u32, has_addend: 0, chunk: 0 };
-    let (s, stats, y) = (g.like("s", x), g.activation("stats", [rows, 2]), g.like("norm", x));
-    let kernel = Kernel::new("norm", "forward").with("LANES", lanes);
-    let arguments = [read(x), read(residual.unwrap_or(x)), read(layer.weight), read(layer.bias), write(s), write(stats), write(y)];
-    let groups = rows.div_ceil(kernel.constant("ROWS"));
-    g.dispatch(kernel, p, arguments, [groups, 1, 1]);
+/// s = x + residual and the norm of s, all (…, hidden): what stands before a sublayer of a pre-norm block, where s goes on as the
+/// residual stream. One kernel computes both, and the gradient of s joins that of the norm in one.
+pub fn residual_norm(g: &mut Graph, x: Tensor, residual: Tensor, layer: &Norm) -> (Tensor, Tensor) {
+    assert_eq!(g.shape(x), g.shape(residual), "a norm of a sum takes two tensors of one shape");
+    let s = g.like("s", x);
+    // The tape runs backward: the norm's part comes before this and leaves the whole gradient of s, which is that of both terms.
+    g.on_backward(s, &[x, residual], move |g, ds| {
+        for term in [x, residual] {
+            g.contribute(term, |g, before| sum(g, before, ds));
+        }
+    });
+    let y = record(g, s, Some([x, residual]), layer);
+    (s, y)
+}
 
-    let inputs: Vec<_> = [Some(x), residual, Some(layer.weight), Some(layer.bias)].into_iter().flatten().collect();
+/// The norm of `s`, which the same kernel computes first where it is the sum of `terms`.
+fn record(g: &mut Graph, s: Tensor, terms: Option<[Tensor; 2]>, layer: &Norm) -> Tensor {
+    let layer = *layer;
+    let (rows, columns) = (g.shape(s).rows(), g.shape(s).last());
+    assert_eq!(g.shape(layer.weight).last(), columns, "norm: x is {}, the weight {}", g.shape(s), g.shape(layer.weight));
+    let lanes = row_lanes(g);
+    let kernel = move |entry| Kernel::new("norm", entry).with("LANES", lanes).with("RMS", layer.bias.is_none());
+    let p = Params { rows, columns, epsilon: layer.epsilon, has_addend: 0, chunk: 0 };
+    let (stats, y) = (g.activation("stats", [rows, 2]), g.like("norm", s));
+    let mut arguments: Vec<Argument> = terms.map_or(vec![s], Vec::from).into_iter().map(read).collect();
+    arguments.push(read(layer.weight));
+    arguments.extend(layer.bias.map(read));
+    arguments.extend(terms.map(|_| write(s)));
+    arguments.extend([write(stats), write(y)]);
+    let forward = kernel("forward").with("SUM", terms.is_some());
+    let groups = [rows.div_ceil(forward.constant("ROWS")), 1, 1];
+    g.dispatch(forward, p, arguments, groups);
+
+    let inputs: Vec<_> = [Some(s), Some(layer.weight), layer.bias].into_iter().flatten().collect();
     g.on_backward(y, &inputs, move |g, dy| {
-        let gradients = g.weight_gradient(layer.weight).zip(g.weight_gradient(layer.bias));
-        if let Some((dweight, dbias)) = gradients {
+        let (dweight, dbias) = (g.weight_gradient(layer.weight), layer.bias.and_then(|b| g.weight_gradient(b)));
+        if dweight.is_some() || dbias.is_some() {
             let chunk = rows_per_chunk(rows);
             let chunks = rows.div_ceil(chunk);
-            let partials = [g.activation("dweight", [chunks, columns]), g.activation("dbias", [chunks, columns])];
-            let kernel = Kernel::new("norm", "weight_gradient").with("LANES", lanes);
-            let arguments = [read(dy), read(s), read(stats), write(partials[0]), write(partials[1])];
-            g.dispatch(kernel, Params { chunk, ..p }, arguments, [columns.div_ceil(64), chunks, 1]);
-            add_partials(g, partials[0], dweight);
-            add_partials(g, partials[1], dbias);
-        }
-        // x and the residual have the same gradient. The kernel adds what x has already; the residual gets a tensor of its own
-        // only if it has something too.
-        let mut ds = None;
-        for input in [Some(x), residual].into_iter().flatten() {
-            g.contribute(input, |g, before| match (ds, before) {
-                (Some(ds), before) => sum(g, before, ds),
-                (None, before) => {
-                    let out = g.like("ds", x);
-                    let kernel = Kernel::new("norm", "backward").with("LANES", lanes);
-                    let has_addend = before.is_some() as u32;
-                    let arguments = [read(dy), read(s), read(layer.weight), read(stats), read(before.unwrap_or(dy)), write(out)];
-                    g.dispatch(kernel, Params { has_addend, ..p }, arguments, [groups, 1, 1]);
-                    if before.is_none() {
-                        ds = Some(out);
-                    }
-                    out
+            let weight_partials = g.activation("dweight", [chunks, columns]);
+            let bias_partials = layer.bias.map(|_| g.activation("dbias", [chunks, columns]));
+            let mut arguments: Vec<Argument> = vec![read(dy), read(s), read(stats), write(weight_partials)];
+            arguments.extend(bias_partials.map(write));
+            g.dispatch(kernel("weight_gradient"), Params { chunk, ..p }, arguments, [columns.div_ceil(64), chunks, 1]);
+            for (partials, gradient) in [(Some(weight_partials), dweight), (bias_partials, dbias)] {
+                if let Some((partials, gradient)) = partials.zip(gradient) {
+                    add_partials(g, partials, gradient);
                 }
-            });
+            }
         }
+        g.contribute(s, |g, before| {
+            let ds = g.like("ds", s);
+            let has_addend = before.is_some() as u32;
+            let arguments = [read(dy), read(s), read(layer.weight), read(stats), read(before.unwrap_or(dy)), write(ds)];
+            g.dispatch(kernel("backward"), Params { has_addend, ..p }, arguments, groups);
+            ds
+        });
     });
     y
 }

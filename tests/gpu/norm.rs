@@ -1,42 +1,115 @@
-use graftling::ops::{self, Norm};
+use graftling::graph::{DType, Tensor};
+use graftling::ops::{self, Activation, Norm};
 
-use crate::harness::{Array, Check, Random, all_traits};
+use crate::harness::{Array, Check, Kind, Random, all_traits};
 
-fn reference(x: &[f64], residual: Option<&[f64]>, weight: &[f64], bias: &[f64]) -> Vec<f64> {
+/// Large, so that leaving it out shows.
+const EPSILON: f32 = 0.03125;
+
+/// LayerNorm with a bias, RMSNorm without one.
+fn reference(x: &[f64], weight: &[f64], bias: Option<&[f64]>) -> Vec<f64> {
     let n = weight.len();
     let mut y = Vec::new();
-    for (r, row) in x.chunks(n).enumerate() {
-        let s: Vec<f64> = row.iter().enumerate().map(|(c, v)| v + residual.map_or(0.0, |res| res[r * n + c])).collect();
-        let mean = s.iter().sum::<f64>() / n as f64;
-        let variance = s.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n as f64;
-        y.extend(s.iter().enumerate().map(|(c, v)| (v - mean) / (variance + f64::from(1e-5f32)).sqrt() * weight[c] + bias[c]));
+    for row in x.chunks(n) {
+        let mean = if bias.is_some() { row.iter().sum::<f64>() / n as f64 } else { 0.0 };
+        let square = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n as f64;
+        let scaled = |(c, v): (usize, &f64)| (v - mean) / (square + f64::from(EPSILON)).sqrt() * weight[c] + bias.map_or(0.0, |b| b[c]);
+        y.extend(row.iter().enumerate().map(scaled));
     }
     y
 }
 
-#[test]
-fn values_and_gradients() {
+fn sum(x: &[f64], y: &[f64]) -> Vec<f64> {
+    x.iter().zip(y).map(|(x, y)| x + y).collect()
+}
+
+/// Every form at each size: x alone, the norm of a sum, and both the sum and its norm.
+fn check(with_bias: bool) {
+    let shapes = [(1, 4), (3, 257), (130, 12), (257, 8), (5, 1)];
     for traits in all_traits() {
-        for (rows, hidden) in [(1, 4), (3, 257), (130, 12), (257, 8)] {
+        for (rows, hidden) in shapes {
+            // A LayerNorm of one number is its bias, and every gradient but that is zero.
+            if with_bias && hidden == 1 {
+                continue;
+            }
             let mut random = Random(6);
-            let arrays = [
+            let mut arrays = vec![
                 Array::input(&[rows, hidden], &mut random),
                 Array::input(&[rows, hidden], &mut random),
-                Array::weight(&[hidden], &mut random),
                 Array::weight(&[hidden], &mut random),
             ];
-            let name = format!("norm {rows}×{hidden}, cpu {}", traits.cpu);
+            if with_bias {
+                arrays.push(Array::weight(&[hidden], &mut random));
+            }
+            let layer = |t: &[Tensor]| Norm { weight: t[2], bias: t.get(3).copied(), epsilon: EPSILON };
+            let normed = |s: &[f64], v: &[Vec<f64>]| reference(s, &v[2], v.get(3).map(Vec::as_slice));
+            let name = format!("norm {rows}×{hidden}, bias {with_bias}, cpu {}", traits.cpu);
             let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 1e-5, twice: true };
+            check.run(|g, t| ops::norm(g, t[0], &layer(t)), |v| normed(&v[0], v));
+            check.run(|g, t| ops::add_norm(g, t[0], t[1], &layer(t)), |v| normed(&sum(&v[0], &v[1]), v));
+
+            // The two results are used in two ways, so that neither gradient can stand for the other.
+            let name = format!("sum and {name}");
+            let check = Check { name: &name, ..check };
             check.run(
-                |g, t| ops::add_norm(g, t[0], t[1], &Norm { weight: t[2], bias: t[3], epsilon: 1e-5 }),
-                |v| reference(&v[0], Some(&v[1]), &v[2], &v[3]),
+                |g, t| {
+                    let (s, n) = ops::residual_norm(g, t[0], t[1], &layer(t));
+                    let s = ops::activation(g, s, Activation::Tanh);
+                    ops::add(g, s, n)
+                },
+                |v| {
+                    let s = sum(&v[0], &v[1]);
+                    sum(&s.iter().map(|s| s.tanh()).collect::<Vec<_>>(), &normed(&s, v))
+                },
             );
-            let arrays = [arrays[0].clone(), arrays[2].clone(), arrays[3].clone()];
-            let check = Check { arrays: &arrays, ..check };
+            // One feeding the next, as pre-norm blocks do.
             check.run(
-                |g, t| ops::norm(g, t[0], &Norm { weight: t[1], bias: t[2], epsilon: 1e-5 }),
-                |v| reference(&v[0], None, &v[1], &v[2]),
+                |g, t| {
+                    let (s, n) = ops::residual_norm(g, t[0], t[1], &layer(t));
+                    let (s, n) = ops::residual_norm(g, s, n, &layer(t));
+                    ops::add(g, s, n)
+                },
+                |v| {
+                    let s = sum(&v[0], &v[1]);
+                    let s = sum(&s, &normed(&s, v));
+                    sum(&s, &normed(&s, v))
+                },
             );
+        }
+    }
+}
+
+#[test]
+fn layer_norm() {
+    check(true);
+}
+
+#[test]
+fn rms_norm() {
+    check(false);
+}
+
+/// Only the sum is used: its gradient passes on, and that of the weight stays zero.
+#[test]
+fn the_sum_alone() {
+    let mut random = Random(7);
+    let arrays = [Array::input(&[3, 8], &mut random), Array::input(&[3, 8], &mut random), Array::weight(&[8], &mut random)];
+    let check = Check { name: "the sum alone", traits: &all_traits()[0], arrays: &arrays, tolerance: 1e-6, twice: false };
+    let layer = |t: &[Tensor]| Norm { weight: t[2], bias: None, epsilon: EPSILON };
+    check.run(|g, t| ops::residual_norm(g, t[0], t[1], &layer(t)).0, |v| sum(&v[0], &v[1]));
+}
+
+/// Weights that are frozen, or of which one trains: backward goes through and leaves the others alone.
+#[test]
+fn frozen_weights() {
+    for traits in all_traits() {
+        for (weight, bias) in [(Kind::Frozen(DType::F32), Kind::Frozen(DType::F32)), (Kind::Frozen(DType::F32), Kind::Weight)] {
+            let mut random = Random(8);
+            let arrays =
+                [Array::input(&[7, 12], &mut random), Array::new(weight, &[12], &mut random), Array::new(bias, &[12], &mut random)];
+            let check = Check { name: "frozen weights", traits: &traits, arrays: &arrays, tolerance: 1e-5, twice: true };
+            let layer = |t: &[Tensor]| Norm { weight: t[1], bias: Some(t[2]), epsilon: EPSILON };
+            check.run(|g, t| ops::norm(g, t[0], &layer(t)), |v| reference(&v[0], &v[1], Some(&v[2])));
         }
     }
 }

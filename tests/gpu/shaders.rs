@@ -34,7 +34,11 @@ fn kernels() -> Vec<Kernel> {
                 all.push(base.clone().with("ALIGNED", 0).with("WITH_INPUT_GRADIENT", 0));
                 all.push(base.with("SHARE", 8).with("LANES", 8).with("PER", 16).with("GROUPS", 1));
             }
-            "norm" | "loss" => all.extend([base.clone(), base.with("LANES", 32)]),
+            "norm" => {
+                all.extend([base.clone(), base.clone().with("LANES", 32).with("SUM", 1)]);
+                all.extend([base.clone().with("RMS", 1).with("SUM", 1), base.with("RMS", 1).with("LANES", 32)]);
+            }
+            "loss" => all.extend([base.clone(), base.with("LANES", 32)]),
             _ => all.push(base),
         }
     }
