@@ -14,6 +14,7 @@ mod loss;
 pub mod matmul;
 mod norm;
 pub mod optimizer;
+mod rope;
 
 pub use activation::{Activation, activation};
 pub use adapter::{Adapter, adapter};
@@ -23,6 +24,7 @@ pub use embedding::{embedding, positions};
 pub use linear::{Linear, linear, linear_activated};
 pub use loss::{IGNORED, cross_entropy};
 pub use norm::{Norm, add_norm, norm, residual_norm};
+pub use rope::{Rope, RopePairs, RopeScaling, rope, rope_frequencies, rope_table};
 
 use crate::graph::{Graph, Tensor, read, write};
 
@@ -57,6 +59,18 @@ fn slice_of_rows(g: &mut Graph, matrix: Tensor, start: u32, count: u32) -> Tenso
             g.view(matrix, "slice", u64::from(start) * u64::from(columns), [count, columns])
         }
     }
+}
+
+/// The batch and the length of packed queries, keys and values (batch, length, (heads + 2·key_value_heads)·head_size).
+///
+/// # Panics
+/// If `qkv` has another shape.
+fn qkv_shape(g: &Graph, op: &str, qkv: Tensor, heads: u32, key_value_heads: u32, head_size: u32) -> [u32; 2] {
+    let shape = g.shape(qkv);
+    let &[batch, length, width] = shape.axes() else { panic!("{op} takes (batch, length, width), not {shape}") };
+    let fits = width == u64::from((heads + 2 * key_value_heads) * head_size);
+    assert!(fits, "{op}: qkv is {shape} for {heads} and {key_value_heads} heads of {head_size}");
+    [batch as u32, length as u32]
 }
 
 /// `before + more`, where there is anything before.

@@ -13,4 +13,5 @@ mod loss;
 mod models;
 mod norm;
 mod optimizer;
+mod rope;
 mod shaders;
