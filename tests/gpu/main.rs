@@ -7,6 +7,7 @@ mod demo;
 mod dropout;
 mod embedding;
 mod files;
+mod gated;
 mod harness;
 mod linear;
 mod loss;

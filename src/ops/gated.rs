@@ -1,0 +1,28 @@
+//! The gate of a feed-forward layer.
+
+use super::{Activation, flat};
+use crate::graph::{Graph, Kernel, Tensor, read, write};
+
+crate::params!(Params { len: u32, columns: u32, has_addend: u32 });
+
+/// activate(gate) · up (Shazeer 2020, "GLU variants improve transformer"; SwiGLU with [`Activation::Silu`]) for x (…, 2·inner), in each
+/// row the gate first, then up: (…, inner). So one product gives both.
+pub fn gated(g: &mut Graph, x: Tensor, kind: Activation) -> Tensor {
+    let width = g.shape(x).last();
+    assert!(width.is_multiple_of(2), "gated: {} is not a gate and an up", g.shape(x));
+    let y = g.activation("gated", g.shape(x).with_last(width / 2));
+    let len = g.shape(y).len();
+    let kernel = move |entry| Kernel::new("gated", entry).with("ACTIVATION", kind.number());
+    let p = Params { len: len as u32, columns: width / 2, has_addend: 0 };
+    g.dispatch(kernel("forward"), p, [read(x), write(y)], flat(len));
+
+    g.on_backward(y, &[x], move |g, dy| {
+        g.contribute(x, |g, before| {
+            let dx = g.like("dx", x);
+            let p = Params { has_addend: before.is_some() as u32, ..p };
+            g.dispatch(kernel("backward"), p, [read(x), read(dy), read(before.unwrap_or(dy)), write(dx)], flat(len));
+            dx
+        });
+    });
+    y
+}
