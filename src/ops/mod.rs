@@ -10,6 +10,7 @@ mod attention;
 mod dropout;
 mod embedding;
 mod gated;
+mod head_norm;
 mod linear;
 mod loss;
 pub mod matmul;
@@ -23,6 +24,7 @@ pub use attention::{Attention, attention};
 pub use dropout::{Dropout, dropout};
 pub use embedding::{embedding, positions};
 pub use gated::gated;
+pub use head_norm::{HeadNorm, head_norm};
 pub use linear::{Linear, linear, linear_activated};
 pub use loss::{IGNORED, cross_entropy};
 pub use norm::{Norm, add_norm, norm, residual_norm};
@@ -30,9 +32,13 @@ pub use rope::{Rope, RopePairs, RopeScaling, rope, rope_frequencies, rope_table}
 
 use crate::graph::{Graph, Tensor, read, write};
 
-/// Workgroups for an elementwise kernel over `len` elements (`shaders/grid.wgsl`), folded so that no dimension passes a limit.
+/// Workgroups for an elementwise kernel over `len` elements (`shaders/grid.wgsl`).
 fn flat(len: u64) -> [u32; 3] {
-    let groups = len.div_ceil(64).max(1);
+    folded(len.div_ceil(64).max(1))
+}
+
+/// That many workgroups, folded so that no dimension passes a limit. There may be more of them: the kernel compares.
+fn folded(groups: u64) -> [u32; 3] {
     let x = groups.min(32_768);
     [x as u32, groups.div_ceil(x) as u32, 1]
 }

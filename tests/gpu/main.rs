@@ -9,6 +9,7 @@ mod embedding;
 mod files;
 mod gated;
 mod harness;
+mod head_norm;
 mod linear;
 mod loss;
 mod models;

@@ -39,7 +39,7 @@ fn kernels() -> Vec<Kernel> {
                 all.extend([base.clone().with("RMS", 1).with("SUM", 1), base.with("RMS", 1).with("LANES", 32)]);
             }
             "rope" => all.extend([base.clone(), base.with("ADJACENT", 1)]),
-            "loss" => all.extend([base.clone(), base.with("LANES", 32)]),
+            "head_norm" | "loss" => all.extend([base.clone(), base.with("LANES", 32)]),
             _ => all.push(base),
         }
     }

@@ -1,0 +1,108 @@
+//! use row_sum
+
+// RMSNorm (Zhang, Sennrich 2019) of every query and key head of packed qkv, as Qwen3 has it: y = x / sqrt(mean(x²) + epsilon) · weight,
+// where all query heads share one weight and all key heads another. Values are copied. The rows that LANES share are heads.
+
+struct Params {
+    rows: u32,   // tokens · parts
+    parts: u32,  // heads of a token: heads + 2 · key_value_heads
+    heads: u32,  // of queries, the first parts
+    normed: u32, // of queries and keys: the parts behind them are values
+    size: u32,   // numbers of a head
+    epsilon: f32,
+    has_addend: u32,
+    chunk: u32,  // weight_gradient: tokens that one invocation adds up
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;             // (tokens, parts · size): queries, keys, values
+@group(0) @binding(2) var<storage, read> query_weight: array<f32>;  // (size)
+@group(0) @binding(3) var<storage, read> key_weight: array<f32>;    // (size)
+
+// forward
+@group(0) @binding(4) var<storage, read_write> scales: array<f32>;  // (tokens, parts): 1 / sqrt(mean(x²) + epsilon)
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;       // (tokens, parts · size)
+
+// backward and weight_gradient
+@group(0) @binding(4) var<storage, read> kept_scales: array<f32>;   // (tokens, parts)
+@group(0) @binding(5) var<storage, read> dy: array<f32>;            // (tokens, parts · size)
+@group(0) @binding(6) var<storage, read> addend: array<f32>;        // (tokens, parts · size)
+@group(0) @binding(7) var<storage, read_write> dx: array<f32>;      // (tokens, parts · size)
+@group(0) @binding(6) var<storage, read_write> dquery: array<f32>;  // (chunks, heads · size)
+@group(0) @binding(7) var<storage, read_write> dkey: array<f32>;    // (chunks, (normed - heads) · size)
+
+fn weight_of(part: u32, c: u32) -> f32 {
+    if (part < params.heads) { return query_weight[c]; }
+    return key_weight[c];
+}
+
+@compute @workgroup_size(GROUP)
+fn forward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let at = (group.y * groups.x + group.x) * ROWS + local / LANES;
+    let lane = local % LANES;
+    let row = min(at, params.rows - 1u);
+    let first = row * params.size;
+    let part = row % params.parts;
+
+    var squares = 0.0;
+    for (var c = lane; c < params.size; c += LANES) { squares += x[first + c] * x[first + c]; }
+    let scale = inverseSqrt(row_sum(squares, local) / f32(params.size) + params.epsilon);
+    if (at >= params.rows) { return; }
+    for (var c = lane; c < params.size; c += LANES) {
+        var v = x[first + c];
+        if (part < params.normed) { v *= scale * weight_of(part, c); }
+        y[first + c] = v;
+    }
+    if (lane == 0u) { scales[row] = scale; }
+}
+
+// dx = (g - n · mean(g · n)) · scale + addend, where n = x · scale and g = dy · weight; dx = dy + addend for values
+@compute @workgroup_size(GROUP)
+fn backward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let at = (group.y * groups.x + group.x) * ROWS + local / LANES;
+    let lane = local % LANES;
+    let row = min(at, params.rows - 1u);
+    let first = row * params.size;
+    let part = row % params.parts;
+    let scale = kept_scales[row];
+
+    var product = 0.0;
+    for (var c = lane; c < params.size; c += LANES) { product += dy[first + c] * weight_of(part, c) * x[first + c] * scale; }
+    let mean_gn = row_sum(product, local) / f32(params.size);
+    if (at >= params.rows) { return; }
+    for (var c = lane; c < params.size; c += LANES) {
+        var v = dy[first + c];
+        if (part < params.normed) { v = (v * weight_of(part, c) - x[first + c] * scale * mean_gn) * scale; }
+        if (params.has_addend != 0u) { v += addend[first + c]; }
+        dx[first + c] = v;
+    }
+}
+
+// dquery[chunk] and dkey[chunk] = Σ dy · n over the tokens of the chunk, for each head still apart
+@compute @workgroup_size(GROUP)
+fn weight_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let column = group.x * GROUP + local;
+    let queries = params.heads * params.size;
+    let both = params.normed * params.size;
+    if (column >= both) { return; }
+    let part = column / params.size;
+    let tokens = params.rows / params.parts;
+    var w = 0.0;
+    for (var token = group.y * params.chunk; token < min((group.y + 1u) * params.chunk, tokens); token++) {
+        let i = token * params.parts * params.size + column;
+        w += dy[i] * x[i] * kept_scales[token * params.parts + part];
+    }
+    if (column < queries) {
+        dquery[group.y * queries + column] = w;
+    } else {
+        dkey[group.y * (both - queries) + column - queries] = w;
+    }
+}

@@ -1,0 +1,63 @@
+//! RMSNorm of each query and key head, as Qwen3 has it.
+
+use super::matmul::{add_partials, rows_per_chunk};
+use super::{folded, qkv_shape, row_lanes};
+use crate::graph::{Graph, Kernel, Tensor, read, write};
+
+crate::params!(Params { rows: u32, parts: u32, heads: u32, normed: u32, size: u32, epsilon: f32, has_addend: u32, chunk: u32 });
+
+/// The weights and the form of a norm of heads.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadNorm {
+    /// Query heads.
+    pub heads: u32,
+    /// Key and value heads.
+    pub key_value_heads: u32,
+    /// The scale that all query heads share (head_size).
+    pub query_weight: Tensor,
+    /// The scale that all key heads share (head_size).
+    pub key_weight: Tensor,
+    /// Added to the mean square.
+    pub epsilon: f32,
+}
+
+/// Each query and key head of qkv (batch, length, (heads + 2·key_value_heads)·head_size), queries first, then keys, then values, as
+/// x / √(mean(x²) + epsilon) · weight (RMSNorm: Zhang, Sennrich 2019); values are copied.
+pub fn head_norm(g: &mut Graph, qkv: Tensor, layer: &HeadNorm) -> Tensor {
+    let HeadNorm { heads, key_value_heads, query_weight, key_weight, epsilon } = *layer;
+    let size = g.shape(query_weight).last();
+    assert_eq!(g.shape(key_weight), g.shape(query_weight), "head_norm takes two weights of one shape");
+    let [batch, length] = qkv_shape(g, "head_norm", qkv, heads, key_value_heads, size);
+    let (tokens, parts, normed) = (batch * length, heads + 2 * key_value_heads, heads + key_value_heads);
+    let lanes = row_lanes(g);
+    let kernel = move |entry| Kernel::new("head_norm", entry).with("LANES", lanes);
+    let p = Params { rows: tokens * parts, parts, heads, normed, size, epsilon, has_addend: 0, chunk: 0 };
+    let groups = folded(u64::from(p.rows.div_ceil(kernel("forward").constant("ROWS"))));
+    let (scales, y) = (g.activation("scales", [tokens, parts]), g.like("head_norm", qkv));
+    g.dispatch(kernel("forward"), p, [read(qkv), read(query_weight), read(key_weight), write(scales), write(y)], groups);
+
+    g.on_backward(y, &[qkv, query_weight, key_weight], move |g, dy| {
+        let gradients = [g.weight_gradient(query_weight), g.weight_gradient(key_weight)];
+        if gradients.iter().any(Option::is_some) {
+            let chunk = rows_per_chunk(tokens);
+            let chunks = tokens.div_ceil(chunk);
+            let partials = [("dquery", heads), ("dkey", key_value_heads)].map(|(name, count)| g.activation(name, [chunks, count, size]));
+            let arguments = [read(qkv), read(scales), read(dy), write(partials[0]), write(partials[1])];
+            g.dispatch(kernel("weight_gradient"), Params { chunk, ..p }, arguments, [(normed * size).div_ceil(64), chunks, 1]);
+            for (partials, gradient) in partials.into_iter().zip(gradients) {
+                if let Some(gradient) = gradient {
+                    add_partials(g, partials, gradient);
+                }
+            }
+        }
+        g.contribute(qkv, |g, before| {
+            let dx = g.like("dx", qkv);
+            let p = Params { has_addend: before.is_some() as u32, ..p };
+            let weights = [read(query_weight), read(key_weight)];
+            let arguments = [read(qkv), weights[0], weights[1], read(scales), read(dy), read(before.unwrap_or(dy)), write(dx)];
+            g.dispatch(kernel("backward"), p, arguments, groups);
+            dx
+        });
+    });
+    y
+}

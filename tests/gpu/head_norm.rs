@@ -1,0 +1,62 @@
+use graftling::graph::DType;
+use graftling::ops::{self, HeadNorm};
+
+use crate::harness::{Array, Check, Kind, Random, all_traits};
+
+/// Large, so that leaving it out shows.
+const EPSILON: f32 = 0.03125;
+
+/// Head by head: part `p` of a token is a query, a key or a value.
+fn reference(qkv: &[f64], weights: [&[f64]; 2], heads: usize, shared: usize) -> Vec<f64> {
+    let size = weights[0].len();
+    let mut y = Vec::new();
+    for (i, head) in qkv.chunks(size).enumerate() {
+        let weight = match i % (heads + 2 * shared) {
+            p if p < heads => Some(weights[0]),
+            p if p < heads + shared => Some(weights[1]),
+            _ => None,
+        };
+        let square = head.iter().map(|v| v * v).sum::<f64>() / size as f64;
+        let scale = (square + f64::from(EPSILON)).sqrt();
+        y.extend(head.iter().enumerate().map(|(c, v)| weight.map_or(*v, |w| v / scale * w[c])));
+    }
+    y
+}
+
+fn check(kinds: [Kind; 2], batch: usize, length: usize, heads: u32, shared: u32, size: usize) {
+    for traits in all_traits() {
+        let mut random = Random(13);
+        let width = (heads + 2 * shared) as usize * size;
+        let weights = kinds.map(|kind| Array::new(kind, &[size], &mut random));
+        let [query, key] = weights;
+        let arrays = [Array::input(&[batch, length, width], &mut random), query, key];
+        let name = format!("head norm ({batch}, {length}), {heads} and {shared} heads of {size}, cpu {}", traits.cpu);
+        let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 1e-5, twice: true };
+        check.run(
+            |g, t| {
+                let (query_weight, key_weight) = (t[1], t[2]);
+                ops::head_norm(g, t[0], &HeadNorm { heads, key_value_heads: shared, query_weight, key_weight, epsilon: EPSILON })
+            },
+            |v| reference(&v[0], [&v[1], &v[2]], heads as usize, shared as usize),
+        );
+    }
+}
+
+#[test]
+fn values_and_gradients() {
+    let train = [Kind::Weight; 2];
+    check(train, 1, 1, 1, 1, 4);
+    check(train, 2, 9, 4, 2, 16);
+    check(train, 1, 5, 3, 1, 64);
+    check(train, 1, 257, 2, 1, 20);
+    // More heads than one dimension of workgroups takes.
+    check(train, 1, 21_900, 1, 1, 4);
+}
+
+#[test]
+fn frozen_weights() {
+    let frozen = Kind::Frozen(DType::F32);
+    check([frozen, frozen], 3, 7, 4, 2, 16);
+    check([frozen, Kind::Weight], 3, 7, 4, 2, 16);
+    check([Kind::Weight, frozen], 3, 7, 4, 2, 16);
+}
