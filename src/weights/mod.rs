@@ -1,5 +1,6 @@
 //! Files to named tensors and back. Nothing here knows a model or a device.
 
+mod quant;
 mod safetensors;
 mod write;
 
@@ -7,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use quant::GgmlType;
 pub use write::replace_file;
 
 use crate::error::{Error, Result};
