@@ -1,5 +1,6 @@
 //! Files to named tensors and back. Nothing here knows a model or a device.
 
+pub mod gguf;
 mod quant;
 mod safetensors;
 mod write;
@@ -8,6 +9,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use gguf::{Gguf, GgufTensor};
 pub use quant::GgmlType;
 pub use write::replace_file;
 

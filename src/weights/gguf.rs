@@ -1,0 +1,163 @@
+//! GGUF files, versions 2 and 3: metadata and tensors as the public ggml specification lays them out.
+//!
+//! A file comes from anywhere, so nothing in it is believed. Every count and length is compared with the bytes that are left before anything
+//! is done with it, all arithmetic is checked, and tensors must lie one behind the other without a gap or an overlap. A bad file is one
+//! [`Error::File`]: there is no panic, and no allocation that is larger than the file.
+
+mod metadata;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+pub use metadata::{Array, FromValue, Kind, Strings, Value};
+
+use super::quant::GgmlType;
+use crate::error::{Error, Result};
+use crate::graph::Shape;
+use parse::Header;
+
+/// An open GGUF file. Metadata are in memory; tensors stay in the mapped file, which must not change meanwhile.
+pub struct Gguf {
+    path: PathBuf,
+    file: Box<dyn AsRef<[u8]> + Send + Sync>,
+    header: Header,
+}
+
+/// One tensor of a GGUF file.
+#[derive(Clone, Copy, Debug)]
+pub struct GgufTensor<'a> {
+    /// ggml's name, such as `blk.0.attn_q.weight`.
+    pub name: &'a str,
+    /// The extents, the contiguous axis last: the reverse of the file's order. One to four axes, none empty; a row is a whole number of
+    /// blocks, and both the last axis and the product of the others fit a u32.
+    pub shape: &'a Shape,
+    /// The format of the bytes.
+    pub format: GgmlType,
+    /// The blocks of all rows, little-endian.
+    pub bytes: &'a [u8],
+}
+
+impl Gguf {
+    /// Opens and checks a GGUF file.
+    ///
+    /// # Errors
+    /// [`Error::File`]: it cannot be read, is not a whole and valid GGUF file, is one part of several, or holds a tensor of a format that is
+    /// not supported.
+    pub fn open(path: &Path) -> Result<Gguf> {
+        // Looked at before it is opened, since opening a pipe would wait for its other end.
+        let is_file = fs::metadata(path).map(|metadata| metadata.is_file());
+        let file = is_file.and_then(|is_file| if is_file { File::open(path).map(Some) } else { Ok(None) });
+        let cannot_be_read = |e| Error::file(path, format!("cannot be read ({e}); check the path"));
+        let Some(file) = file.map_err(cannot_be_read)? else {
+            return Err(Error::file(path, "is not a file; give the path of a .gguf file"));
+        };
+        // SAFETY: The map is only read, and only as bytes. What cannot be ruled out is that another program changes the file meanwhile. All
+        // that is checked is copied out of the map, so other bytes in the tensors are other numbers and nothing worse; a file that is
+        // cut shorter ends the process with a signal, as it does for every program that maps files.
+        let map = unsafe { Mmap::map(&file) }.map_err(cannot_be_read)?;
+        Gguf::from_bytes(path, map)
+    }
+
+    /// Checks a GGUF file that is already in memory; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::File`], as [`Gguf::open`].
+    pub fn from_bytes(path: &Path, file: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Gguf> {
+        let header = parse::parse(file.as_ref()).map_err(|problem| Error::file(path, problem))?;
+        let gguf = Gguf { path: path.into(), file: Box::new(file), header };
+        match gguf.value::<u32>("split.count")? {
+            Some(parts @ 2..) => {
+                let advice = "merge them with 'llama-gguf-split --merge'";
+                Err(Error::file(path, format!("is one of {parts} parts of a model; {advice}")))
+            }
+            _ => Ok(gguf),
+        }
+    }
+
+    /// Where the file was read.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All metadata by key.
+    pub fn metadata(&self) -> &BTreeMap<String, Value> {
+        &self.header.metadata
+    }
+
+    /// The value of a key, if the file has the key. `T` is `u32`, `f32`, `bool`, `&str`, [`Strings`], `Vec<f32>` or `Vec<i32>`.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the value is of another kind or out of the range of `T`.
+    pub fn value<'a, T: FromValue<'a>>(&'a self, key: &str) -> Result<Option<T>> {
+        let Some(value) = self.header.metadata.get(key) else { return Ok(None) };
+        T::from_value(value).map(Some).ok_or_else(|| {
+            let problem = format!("key '{key}' is {value} where {} belongs; convert the model again", T::EXPECTED);
+            Error::file(&self.path, problem)
+        })
+    }
+
+    /// The value of a key that the file must have.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is missing, or as [`Gguf::value`].
+    pub fn required<'a, T: FromValue<'a>>(&'a self, key: &str) -> Result<T> {
+        let missing = || Error::file(&self.path, format!("has no key '{key}'; convert the model again with a current converter"));
+        self.value(key)?.ok_or_else(missing)
+    }
+
+    /// The tensors in the order of their names.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = GgufTensor<'_>> {
+        self.header.tensors.iter().map(|(name, info)| self.view(name, info))
+    }
+
+    /// The tensor of that name, if there is one.
+    pub fn tensor(&self, name: &str) -> Option<GgufTensor<'_>> {
+        self.header.tensors.get_key_value(name).map(|(name, info)| self.view(name, info))
+    }
+
+    /// The tensor of that name and shape, all of whose numbers are finite. Reads the tensor once.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is missing, has another shape, or has a number that is not finite.
+    pub fn get(&self, name: &str, shape: &Shape) -> Result<GgufTensor<'_>> {
+        let fail = |problem| Err(Error::file(&self.path, problem));
+        let Some(tensor) = self.tensor(name) else {
+            return fail(format!("has no tensor '{name}'; is it a model of another architecture?"));
+        };
+        if tensor.shape != shape {
+            let has = tensor.shape;
+            return fail(format!(
+                "tensor '{name}' has the shape {has} where the metadata ask for {shape}; the file is damaged, fetch or convert it again"
+            ));
+        }
+        if let Some(at) = tensor.format.first_non_finite(tensor.bytes) {
+            return fail(format!("tensor '{name}' has a number that is not finite at element {at} or soon after; the file is damaged"));
+        }
+        Ok(tensor)
+    }
+
+    fn view<'a>(&'a self, name: &'a str, info: &'a parse::TensorInfo) -> GgufTensor<'a> {
+        let bytes = &(*self.file).as_ref()[info.bytes.clone()];
+        GgufTensor { name, shape: &info.shape, format: info.format, bytes }
+    }
+}
+
+impl GgufTensor<'_> {
+    /// The bytes of one row, which is a run of the last axis.
+    pub fn row_bytes(&self) -> usize {
+        self.shape.last() as usize / self.format.block_len() * self.format.block_bytes()
+    }
+
+    /// The values of all rows.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.shape.len() as usize];
+        self.format.decode(self.bytes, &mut values);
+        values
+    }
+}

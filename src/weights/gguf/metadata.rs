@@ -1,0 +1,237 @@
+//! The values of metadata keys.
+
+use std::fmt;
+
+/// The value of a metadata key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// An integer of any of the eight kinds.
+    Integer(i128),
+    /// An f32 or f64.
+    Float(f64),
+    /// A truth value.
+    Bool(bool),
+    /// A text.
+    String(String),
+    /// A list of values of one kind.
+    Array(Array),
+}
+
+/// The kind of a value or of an array's elements. Arrays of arrays do not occur in models and are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Unsigned, 8 bits.
+    U8,
+    /// Signed, 8 bits.
+    I8,
+    /// Unsigned, 16 bits.
+    U16,
+    /// Signed, 16 bits.
+    I16,
+    /// Unsigned, 32 bits.
+    U32,
+    /// Signed, 32 bits.
+    I32,
+    /// IEEE single precision.
+    F32,
+    /// One byte, 0 or 1.
+    Bool,
+    /// A length of 64 bits and as many bytes of UTF-8.
+    String,
+    /// Unsigned, 64 bits.
+    U64,
+    /// Signed, 64 bits.
+    I64,
+    /// IEEE double precision.
+    F64,
+}
+
+impl Kind {
+    /// The kind of that number in a file. Number 9 is the array, which is no kind.
+    pub(super) fn from_id(id: u32) -> Option<Kind> {
+        Some(match id {
+            0 => Kind::U8,
+            1 => Kind::I8,
+            2 => Kind::U16,
+            3 => Kind::I16,
+            4 => Kind::U32,
+            5 => Kind::I32,
+            6 => Kind::F32,
+            7 => Kind::Bool,
+            8 => Kind::String,
+            10 => Kind::U64,
+            11 => Kind::I64,
+            12 => Kind::F64,
+            _ => return None,
+        })
+    }
+
+    /// The bytes of a value; the least bytes for a string.
+    pub(super) fn bytes(self) -> u64 {
+        match self {
+            Kind::U8 | Kind::I8 | Kind::Bool => 1,
+            Kind::U16 | Kind::I16 => 2,
+            Kind::U32 | Kind::I32 | Kind::F32 => 4,
+            Kind::String | Kind::U64 | Kind::I64 | Kind::F64 => 8,
+        }
+    }
+}
+
+/// A list of values of one kind, still as its file has it: a list of short strings would take several times as much memory as its bytes.
+#[derive(Clone, PartialEq)]
+pub struct Array {
+    pub(super) kind: Kind,
+    pub(super) len: usize,
+    /// Checked: as many values as `len` says, strings in UTF-8.
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Array {
+    /// The kind of the elements.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True for an array without elements.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl fmt::Debug for Array {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{:?}; {}]", self.kind, self.len)
+    }
+}
+
+impl fmt::Display for Value {
+    /// What a message says of the value; it does not repeat texts and lists.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Integer(value) => write!(f, "the integer {value}"),
+            Value::Float(value) => write!(f, "the number {value}"),
+            Value::Bool(value) => write!(f, "{value}"),
+            Value::String(_) => write!(f, "a string"),
+            Value::Array(array) => write!(f, "an array of {} {:?}", array.len, array.kind),
+        }
+    }
+}
+
+/// The strings of an array, in order.
+#[derive(Clone, Debug)]
+pub struct Strings<'a> {
+    rest: &'a [u8],
+    len: usize,
+}
+
+impl<'a> Iterator for Strings<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let (len, rest) = self.rest.split_first_chunk()?;
+        let (text, rest) = rest.split_at(u64::from_le_bytes(*len) as usize);
+        self.rest = rest;
+        self.len -= 1;
+        Some(str::from_utf8(text).expect("strings are checked when they are read"))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.len, Some(self.len))
+    }
+}
+
+impl ExactSizeIterator for Strings<'_> {}
+
+/// What [`Gguf::value`](super::Gguf::value) can return.
+pub trait FromValue<'a>: Sized {
+    /// What messages say belongs there.
+    const EXPECTED: &'static str;
+
+    /// The value in Rust, or none if it is of another kind or out of range.
+    fn from_value(value: &'a Value) -> Option<Self>;
+}
+
+/// Of any kind of integer, since files differ in which they use for counts.
+impl FromValue<'_> for u32 {
+    const EXPECTED: &'static str = "an integer from 0 to 4294967295";
+
+    fn from_value(value: &Value) -> Option<u32> {
+        match *value {
+            Value::Integer(value) => value.try_into().ok(),
+            _ => None,
+        }
+    }
+}
+
+/// Finite; an f64 is rounded.
+impl FromValue<'_> for f32 {
+    const EXPECTED: &'static str = "a finite floating-point number";
+
+    fn from_value(value: &Value) -> Option<f32> {
+        match *value {
+            Value::Float(value) => Some(value as f32).filter(|value| value.is_finite()),
+            _ => None,
+        }
+    }
+}
+
+impl FromValue<'_> for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_value(value: &Value) -> Option<bool> {
+        match *value {
+            Value::Bool(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> FromValue<'a> for &'a str {
+    const EXPECTED: &'static str = "a string";
+
+    fn from_value(value: &'a Value) -> Option<&'a str> {
+        match value {
+            Value::String(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> FromValue<'a> for Strings<'a> {
+    const EXPECTED: &'static str = "an array of strings";
+
+    fn from_value(value: &'a Value) -> Option<Strings<'a>> {
+        match value {
+            Value::Array(Array { kind: Kind::String, len, bytes }) => Some(Strings { rest: bytes, len: *len }),
+            _ => None,
+        }
+    }
+}
+
+/// Finite or not: scores of tokens may be infinite.
+impl FromValue<'_> for Vec<f32> {
+    const EXPECTED: &'static str = "an array of f32";
+
+    fn from_value(value: &Value) -> Option<Vec<f32>> {
+        match value {
+            Value::Array(Array { kind: Kind::F32, bytes, .. }) => Some(bytemuck::pod_collect_to_vec(bytes)),
+            _ => None,
+        }
+    }
+}
+
+/// Of i32, or of u32 below 2³¹.
+impl FromValue<'_> for Vec<i32> {
+    const EXPECTED: &'static str = "an array of i32";
+
+    fn from_value(value: &Value) -> Option<Vec<i32>> {
+        let Value::Array(Array { kind: kind @ (Kind::I32 | Kind::U32), bytes, .. }) = value else { return None };
+        let values: Vec<i32> = bytemuck::pod_collect_to_vec(bytes);
+        (*kind == Kind::I32 || values.iter().all(|&value| value >= 0)).then_some(values)
+    }
+}

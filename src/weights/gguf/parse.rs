@@ -1,0 +1,300 @@
+//! From the bytes of a file to its header. Every problem is the part of a sentence that follows the file's name.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::metadata::{Array, Kind, Value};
+use crate::graph::Shape;
+use crate::weights::quant::{self, GgmlType};
+
+/// The specification's limit for keys.
+const MAX_KEY: usize = 65535;
+/// ggml keeps names in 64 bytes, the last of them 0.
+const MAX_NAME: usize = 63;
+/// ggml's limit for axes.
+const MAX_AXES: u32 = 4;
+/// Files use 32; no page of memory that a file might be aligned for is larger.
+const MAX_ALIGNMENT: u32 = 65536;
+const DEFAULT_ALIGNMENT: u32 = 32;
+
+/// All that a file says before its tensors' data.
+pub(super) struct Header {
+    pub metadata: BTreeMap<String, Value>,
+    pub tensors: BTreeMap<String, TensorInfo>,
+}
+
+/// What the header says of one tensor.
+pub(super) struct TensorInfo {
+    pub shape: Shape,
+    pub format: GgmlType,
+    /// Where it lies in the file.
+    pub bytes: Range<usize>,
+}
+
+/// Reads the header and checks that the data it promises are there.
+pub(super) fn parse(file: &[u8]) -> Result<Header, String> {
+    let mut cursor = Cursor { rest: file };
+    if cursor.array() != Some(*b"GGUF") {
+        return Err("is not a GGUF file, which would begin with the letters GGUF; check the path, and that it was fetched whole".into());
+    }
+    let version = cursor.u32().ok_or_else(|| cut("its version"))?;
+    match version {
+        2 | 3 => {}
+        _ if matches!(version.swap_bytes(), 1..=3) => {
+            return Err("is a big-endian GGUF file, and only little-endian ones are supported; convert the model again".into());
+        }
+        _ => {
+            return Err(format!(
+                "is of GGUF version {version}, and 2 and 3 are supported; convert the model again with a current converter"
+            ));
+        }
+    }
+    let tensor_count = cursor.u64().ok_or_else(|| cut("its number of tensors"))?;
+    let entry_count = cursor.u64().ok_or_else(|| cut("its number of metadata entries"))?;
+
+    // Every entry takes bytes, so a count that passes here is one that the loops can follow.
+    cursor.room_for(entry_count, 8 + 4 + 1).ok_or_else(|| cut(format!("the list of its {entry_count} metadata entries")))?;
+    let mut metadata = BTreeMap::new();
+    for index in 0..entry_count {
+        let (key, value) = entry(&mut cursor, index)?;
+        if metadata.contains_key(&key) {
+            return Err(damaged(format!("the key '{}' is there twice", shown(&key))));
+        }
+        metadata.insert(key, value);
+    }
+
+    cursor.room_for(tensor_count, 8 + 4 + 8 + 4 + 8).ok_or_else(|| cut(format!("the list of its {tensor_count} tensors")))?;
+    let alignment = alignment(&metadata)?;
+    let mut tensors = BTreeMap::new();
+    let mut end = 0;
+    let mut last = None;
+    for index in 0..tensor_count {
+        let Described { name, shape, format, offset, len } = described(&mut cursor, index)?;
+        let too_large = || damaged(format!("tensor '{}' has the impossible shape {shape}", shown(&name)));
+        let begin = pad(end, alignment).ok_or_else(too_large)?;
+        if offset != begin {
+            return Err(damaged(format!("tensor '{}' begins at offset {offset} of the data where {begin} is next", shown(&name))));
+        }
+        end = begin.checked_add(len).ok_or_else(too_large)?;
+        if tensors.contains_key(&name) {
+            return Err(damaged(format!("the tensor '{}' is there twice", shown(&name))));
+        }
+        last = Some(name.clone());
+        tensors.insert(name, (shape, format, begin..end));
+    }
+
+    let Some(last) = last else { return Ok(Header { metadata, tensors: BTreeMap::new() }) };
+    // The data follow the header at the next multiple of the alignment. Tensors lie in order, so all are there if the last is.
+    let header_len = (file.len() - cursor.rest.len()) as u64;
+    let data = pad(header_len, alignment).filter(|&data| data.checked_add(end).is_some_and(|end| end <= file.len() as u64));
+    let Some(data) = data else { return Err(cut(format!("the data of its last tensor, '{}'", shown(&last)))) };
+    let info = |(shape, format, Range { start, end })| TensorInfo {
+        shape,
+        format,
+        // Within the file, whose length is a usize.
+        bytes: (data + start) as usize..(data + end) as usize,
+    };
+    let tensors = tensors.into_iter().map(|(name, tensor)| (name, info(tensor))).collect();
+    Ok(Header { metadata, tensors })
+}
+
+/// One metadata entry.
+fn entry(cursor: &mut Cursor<'_>, index: u64) -> Result<(String, Value), String> {
+    let key = cursor.string().ok_or_else(|| cut(format!("the key of metadata entry {index}")))?;
+    let key = match str::from_utf8(key) {
+        Ok(key) if (1..=MAX_KEY).contains(&key.len()) => key,
+        Ok(key) => return Err(damaged(format!("the key of metadata entry {index} has {} bytes; 1 to {MAX_KEY} are possible", key.len()))),
+        Err(_) => return Err(damaged(format!("the key of metadata entry {index} is not UTF-8"))),
+    };
+    let cut = || cut(format!("the value of key '{}'", shown(key)));
+    let unknown = |id| damaged(format!("the value of key '{}' is of the kind {id}, which GGUF does not have", shown(key)));
+    let value = match cursor.u32().ok_or_else(cut)? {
+        9 => match cursor.u32().ok_or_else(cut)? {
+            9 => return Err(format!("key '{}' is an array of arrays, which is not supported; convert the model again", shown(key))),
+            id => {
+                let kind = Kind::from_id(id).ok_or_else(|| unknown(id))?;
+                let len = cursor.u64().ok_or_else(cut)?;
+                array(cursor, kind, len).ok_or_else(cut)?
+            }
+        },
+        id => scalar(cursor, Kind::from_id(id).ok_or_else(|| unknown(id))?).ok_or_else(cut)?,
+    };
+    let value = value.map_err(|problem| damaged(format!("the value of key '{}' {problem}", shown(key))))?;
+    Ok((key.into(), value))
+}
+
+/// A single value: none where the file ends too soon, an error where the bytes cannot be one.
+fn scalar(cursor: &mut Cursor<'_>, kind: Kind) -> Option<Result<Value, &'static str>> {
+    Some(Ok(match kind {
+        Kind::U8 => Value::Integer(u8::from_le_bytes(cursor.array()?).into()),
+        Kind::I8 => Value::Integer(i8::from_le_bytes(cursor.array()?).into()),
+        Kind::U16 => Value::Integer(u16::from_le_bytes(cursor.array()?).into()),
+        Kind::I16 => Value::Integer(i16::from_le_bytes(cursor.array()?).into()),
+        Kind::U32 => Value::Integer(u32::from_le_bytes(cursor.array()?).into()),
+        Kind::I32 => Value::Integer(i32::from_le_bytes(cursor.array()?).into()),
+        Kind::U64 => Value::Integer(u64::from_le_bytes(cursor.array()?).into()),
+        Kind::I64 => Value::Integer(i64::from_le_bytes(cursor.array()?).into()),
+        Kind::F32 => Value::Float(f32::from_le_bytes(cursor.array()?).into()),
+        Kind::F64 => Value::Float(f64::from_le_bytes(cursor.array()?)),
+        Kind::Bool => match cursor.array()? {
+            [byte @ (0 | 1)] => Value::Bool(byte == 1),
+            _ => return Some(Err("is neither true nor false")),
+        },
+        Kind::String => match str::from_utf8(cursor.string()?) {
+            Ok(text) => Value::String(text.into()),
+            Err(_) => return Some(Err("is not UTF-8")),
+        },
+    }))
+}
+
+/// An array, checked and then copied as it stands. As [`scalar`].
+fn array(cursor: &mut Cursor<'_>, kind: Kind, len: u64) -> Option<Result<Value, &'static str>> {
+    cursor.room_for(len, kind.bytes())?;
+    let mut ahead = Cursor { rest: cursor.rest };
+    match kind {
+        Kind::String => {
+            for _ in 0..len {
+                if str::from_utf8(ahead.string()?).is_err() {
+                    return Some(Err("is not UTF-8"));
+                }
+            }
+        }
+        Kind::Bool => {
+            if ahead.take(len)?.iter().any(|&byte| byte > 1) {
+                return Some(Err("is neither true nor false"));
+            }
+        }
+        _ => drop(ahead.take(len * kind.bytes())?),
+    }
+    let bytes = cursor.take((cursor.rest.len() - ahead.rest.len()) as u64)?.to_vec();
+    Some(Ok(Value::Array(Array { kind, len: len as usize, bytes })))
+}
+
+/// The alignment of the data, in bytes.
+fn alignment(metadata: &BTreeMap<String, Value>) -> Result<u64, String> {
+    let alignment = match metadata.get("general.alignment") {
+        None => Some(DEFAULT_ALIGNMENT),
+        Some(&Value::Integer(value)) => u32::try_from(value).ok().filter(|&value| value.is_power_of_two() && value <= MAX_ALIGNMENT),
+        Some(_) => None,
+    };
+    alignment.map(u64::from).ok_or_else(|| {
+        let value = &metadata["general.alignment"];
+        damaged(format!("'general.alignment' is {value} where a power of two up to {MAX_ALIGNMENT} belongs"))
+    })
+}
+
+/// A tensor's entry, checked as far as it can be by itself.
+struct Described {
+    name: String,
+    shape: Shape,
+    format: GgmlType,
+    /// Into the data, in bytes.
+    offset: u64,
+    /// In bytes.
+    len: u64,
+}
+
+fn described(cursor: &mut Cursor<'_>, index: u64) -> Result<Described, String> {
+    let name = cursor.string().ok_or_else(|| cut(format!("the name of tensor {index}")))?;
+    let name = match str::from_utf8(name) {
+        Ok(name) if (1..=MAX_NAME).contains(&name.len()) => name,
+        Ok(name) => return Err(damaged(format!("the name of tensor {index} has {} bytes; 1 to {MAX_NAME} are possible", name.len()))),
+        Err(_) => return Err(damaged(format!("the name of tensor {index} is not UTF-8"))),
+    };
+    let tensor = || format!("tensor '{}'", shown(name));
+    let cut = || cut(format!("the entry of {}", tensor()));
+
+    let count = cursor.u32().ok_or_else(cut)?;
+    if !(1..=MAX_AXES).contains(&count) {
+        return Err(damaged(format!("{} has {count} axes; 1 to {MAX_AXES} are possible", tensor())));
+    }
+    let mut axes = Vec::new();
+    for _ in 0..count {
+        let extent = cursor.u64().ok_or_else(cut)?;
+        // What a u32 holds, a usize holds too on every machine that has the memory.
+        match u32::try_from(extent) {
+            Ok(extent @ 1..) => axes.insert(0, extent as usize),
+            _ => return Err(damaged(format!("{} has an axis of the extent {extent}; 1 to {} are possible", tensor(), u32::MAX))),
+        }
+    }
+    let shape = Shape::from(&axes[..]);
+    let id = cursor.u32().ok_or_else(cut)?;
+    let Some(format) = GgmlType::from_id(id) else {
+        let supported = GgmlType::ALL.map(GgmlType::name).join(", ");
+        let has = quant::name_of_unsupported(id).map_or(format!("unknown type {id}"), |name| format!("type {name}"));
+        return Err(format!("{} is of the {has}, which is not supported; take a file of {supported}", tensor()));
+    };
+    let offset = cursor.u64().ok_or_else(cut)?;
+
+    let (row, outer) = axes.split_last().expect("there is an axis");
+    if !row.is_multiple_of(format.block_len()) {
+        let len = format.block_len();
+        return Err(damaged(format!("{} has rows of {row} elements, but {format} has blocks of {len}", tensor())));
+    }
+    let rows = outer.iter().try_fold(1_u32, |rows, &extent| rows.checked_mul(extent as u32));
+    let row_bytes = (row / format.block_len()) as u64 * format.block_bytes() as u64;
+    let len = rows.and_then(|rows| row_bytes.checked_mul(rows.into()));
+    let len = len.ok_or_else(|| damaged(format!("{} has the impossible shape {shape}", tensor())))?;
+    Ok(Described { name: name.into(), shape, format, offset, len })
+}
+
+/// The next multiple of `alignment`, which is a power of two.
+fn pad(len: u64, alignment: u64) -> Option<u64> {
+    len.checked_next_multiple_of(alignment)
+}
+
+/// The problem of a file that ends before, or promises more than it has.
+fn cut(what: impl AsRef<str>) -> String {
+    format!("is cut short or damaged: {} would reach past its end; fetch or copy it again", what.as_ref())
+}
+
+fn damaged(what: String) -> String {
+    format!("is damaged: {what}; fetch or convert it again")
+}
+
+/// A name from the file as messages may show it: no control characters, and not more than a line of it.
+fn shown(name: &str) -> String {
+    let mut start: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+    if name.chars().nth(80).is_some() {
+        start.push('…');
+    }
+    start
+}
+
+/// What is left to read. Each method is none where the file ends too soon.
+struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, len: u64) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(usize::try_from(len).ok()?)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.rest.split_first_chunk()?;
+        self.rest = rest;
+        Some(*taken)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// A length and as many bytes.
+    fn string(&mut self) -> Option<&'a [u8]> {
+        let len = self.u64()?;
+        self.take(len)
+    }
+
+    /// Something if `count` things of at least `bytes` each can still come.
+    fn room_for(&self, count: u64, bytes: u64) -> Option<()> {
+        count.checked_mul(bytes).filter(|&bytes| bytes <= self.rest.len() as u64).map(drop)
+    }
+}
