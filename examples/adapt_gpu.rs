@@ -3,6 +3,7 @@
 //!
 //! `cargo run --release --example adapt_gpu` adapts a base that has only ever read the King James Bible to this project's own source code.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -17,6 +18,11 @@ use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
 use graftling::weights::Weights;
 use graftling::{Error, Result};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+
+/// Prints a line. Who has closed the pipe misses the words; the training and its result go on.
+macro_rules! say {
+    ($($what:tt)*) => { drop(writeln!(std::io::stdout(), $($what)*)) };
+}
 
 /// Trains adapters in a small frozen GPT on the GPU.
 #[derive(Parser)]
@@ -45,6 +51,7 @@ struct Options {
     /// Higher than the library's default of 1e-3: the run is short.
     #[arg(long, default_value_t = 8e-3)]
     learning_rate: f64,
+    /// Decides the adapters' start, the order of the text, the dropout masks and the samples.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// A device by its number or a part of its name; without it, the best one.
@@ -79,7 +86,7 @@ fn run(options: &Options) -> Result<()> {
     let tokens = base.tokenizer.encode(&text(options)?)?;
     let data = Data::new(&tokens, length, options)?;
     let device = Device::open(options.device.as_deref())?;
-    println!("device     {}", device.info());
+    say!("device     {}", device.info());
 
     let trains = Trains {
         head: options.train.contains(&Part::Head),
@@ -96,7 +103,7 @@ fn run(options: &Options) -> Result<()> {
     if options.full_steps > 0 {
         let model = Model::new(&config, Some(&weights), Some(&adapters), Trains::everything());
         let memory = model.upload(&device, Some(&weights), options.seed, true)?;
-        println!("first      {} steps that train all {} parameters", options.full_steps, HumanCount(model.parameters.total()));
+        say!("first      {} steps that train all {} parameters", options.full_steps, HumanCount(model.parameters.total()));
         train(&device, &model, &memory, &data, options.full_steps, options)?;
         weights = model.download(&device, &memory, |_| true)?;
     }
@@ -105,28 +112,28 @@ fn run(options: &Options) -> Result<()> {
     let memory = model.upload(&device, Some(&weights), options.seed, true)?;
     let (total, trainable) = (model.parameters.total(), model.parameters.trainable());
     let share = 100.0 * trainable as f64 / total as f64;
-    println!("parameters {} in all, {} trainable ({share:.1} %)", HumanCount(total), HumanCount(trainable));
+    say!("parameters {} in all, {} trainable ({share:.1} %)", HumanCount(total), HumanCount(trainable));
     let prompt = data.prompt(&base.tokenizer, length / 4)?;
-    println!("\nbefore     held-out loss {before:.3}; the frozen base continues the text:\n");
+    say!("\nbefore     held-out loss {before:.3}; the frozen base continues the text:\n");
     show(&device, &model, &memory, &base.tokenizer, &prompt, options)?;
 
     let frozen = model.frozen_hash(&device, &memory)?;
     let speed = train(&device, &model, &memory, &data, options.steps, options)?;
     let after = Evaluator::new(&device, &model, &memory).loss(&data.held_out_batches)?;
-    println!("\nafter      held-out loss {after:.3} ({:+.0} %); the adapted model continues the text:\n", 100.0 * (after / before - 1.0));
+    say!("\nafter      held-out loss {after:.3} ({:+.0} %); the adapted model continues the text:\n", 100.0 * (after / before - 1.0));
     show(&device, &model, &memory, &base.tokenizer, &prompt, options)?;
 
     let unchanged = model.frozen_hash(&device, &memory)? == frozen;
-    println!("frozen     {}", if unchanged { "not one byte of the frozen weights has changed" } else { "THE FROZEN WEIGHTS HAVE CHANGED" });
+    say!("frozen     {}", if unchanged { "not one byte of the frozen weights has changed" } else { "THE FROZEN WEIGHTS HAVE CHANGED" });
     save(&device, &model, &memory, trains, options)?;
     let seconds = started.elapsed().as_secs_f64();
-    println!("time       {seconds:.0} s in all, {speed:.0} tokens/s in training");
+    say!("time       {seconds:.0} s in all, {speed:.0} tokens/s in training");
     if options.json {
         let result = serde_json::json!({
             "device": device.info().name, "backend": device.info().backend, "total_params": total, "trainable_params": trainable,
             "loss_before": before, "loss_after": after, "frozen_unchanged": unchanged, "seconds": seconds, "tokens_per_second": speed,
         });
-        println!("{result}");
+        say!("{result}");
     }
     Ok(())
 }
@@ -244,9 +251,9 @@ fn show(device: &Device, model: &Model, memory: &Memory, tokenizer: &Tokenizer, 
     let sample = generator.generate(prompt, 200, sampling)?;
     let text = format!("{}│{}", tokenizer.decode(prompt), tokenizer.decode(&sample));
     for line in text.lines() {
-        println!("    {}", line.replace(|c: char| c.is_control(), " "));
+        say!("    {}", line.replace(|c: char| c.is_control(), " "));
     }
-    println!();
+    say!();
     Ok(())
 }
 
@@ -255,14 +262,14 @@ fn save(device: &Device, model: &Model, memory: &Memory, trains: Trains, options
     let directory = options.out.join("adapter");
     let trained = model.download(device, memory, |name| name.contains("_adapters.") || (trains.head && name.starts_with("cls.")))?;
     write_adapter(&directory, model, &trained, &options.model.display().to_string())?;
-    println!("saved      the adapter in {}", directory.display());
+    say!("saved      the adapter in {}", directory.display());
     if trains.any_of_base() || options.full_steps > 0 {
         let directory = options.out.join("base");
         let path = options.model.join("tokenizer.json");
         let tokenizer = std::fs::read_to_string(&path).map_err(|e| Error::file(&path, format!("cannot be read ({e}); check the path")))?;
         let changed = model.download(device, memory, |name| !name.contains("_adapters."))?;
         Base::write(&directory, &model.config, &changed, &tokenizer)?;
-        println!("saved      the changed base in {}", directory.display());
+        say!("saved      the changed base in {}", directory.display());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! use weight_{FORMAT}, epilogue_{EPILOGUE}
+//! use weight_{FORMAT}, epilogue_{EPILOGUE}, matmul_params
 
 // A linear layer and its gradients for every size, without any alignment: scalar loads, no workgroup memory, no subgroups.
 // An invocation owns ROWS × COLUMNS elements of the output; its columns lie LANES apart, so that neighbours touch neighbours.
@@ -18,18 +18,6 @@ const INPUT_GRADIENT_ROWS: u32 = LINES * ROWS;
 const INPUT_GRADIENT_COLUMNS: u32 = LANES * COLUMNS;
 const WEIGHT_GRADIENT_ROWS: u32 = LINES * ROWS;
 const WEIGHT_GRADIENT_COLUMNS: u32 = LANES * COLUMNS;
-
-struct Params {
-    rows: u32,
-    inputs: u32,
-    outputs: u32,
-    stride: u32, // from one row of y, pre or dy to the next, in elements
-    chunk: u32, // weight_gradient: rows a chunk
-    has_bias: u32,
-    has_addend: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
 
 // forward
 @group(0) @binding(1) var<storage, read> x: array<f32>; // (rows, inputs)

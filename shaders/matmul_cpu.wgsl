@@ -1,4 +1,4 @@
-//! use weight_{FORMAT}, epilogue_{EPILOGUE}
+//! use weight_{FORMAT}, epilogue_{EPILOGUE}, matmul_params
 
 // A linear layer and its gradients for a Vulkan driver that runs on the CPU (lavapipe), which gives each lane of a vector
 // register one invocation. Needs inputs % 4 == 0, stride % 4 == 0 and a subgroup size that is SUBGROUP.
@@ -29,18 +29,6 @@ const QUARTER: u32 = ROWS / 4u; // vec4 in one row of the tile of dyᵀ
 // Rows stored a turn, the others moved up behind them, and one column of four after the other: written out for each element,
 // the epilogue and the stores would take the driver longer to compile than all the rest. It stores scalar by scalar anyway.
 const STORED: u32 = 4u;
-
-struct Params {
-    rows: u32,
-    inputs: u32,
-    outputs: u32,
-    stride: u32, // from one row of y, pre or dy to the next, in elements
-    chunk: u32, // weight_gradient: rows a chunk
-    has_bias: u32,
-    has_addend: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
 
 // forward
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // (rows, inputs / 4)

@@ -123,10 +123,15 @@ impl<'a> Trainer<'a> {
     /// A trainer at step 0.
     ///
     /// # Errors
-    /// If the device is out of memory or fails; [`Error::Usage`] if nothing trains.
+    /// If the device is out of memory or fails; [`Error::Usage`] if nothing trains, or the learning rate is not a
+    /// number to train with.
     pub fn new(device: &'a Device, model: &'a Model, memory: &'a Memory, options: TrainOptions) -> Result<Trainer<'a>> {
         if model.parameters.trainable() == 0 {
             return Err(Error::Usage("nothing trains: add an adapter, or name parts of the base to train".into()));
+        }
+        let peak = options.schedule.peak;
+        if !(peak.is_finite() && peak >= 0.0) {
+            return Err(Error::Usage(format!("a learning rate of {peak} is not a finite positive number")));
         }
         let mut g = Graph::new(device.traits(), &model.parameters, true);
         g.scoped("update", |g| adam(g, &options.adam));

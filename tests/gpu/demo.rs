@@ -72,6 +72,7 @@ fn mistakes_and_their_exit_codes() {
     fails(&["--text", "no-such-file"], &[], 3, &["no-such-file"]);
     fails(&["--model", "no-such-model"], &[], 3, &["no-such-model", "config.json"]);
     fails(&["--device", "no such device"], &[], 4, &["no such device"]);
+    fails(&["--learning-rate", "nan"], &[], 2, &["learning rate", "NaN"]);
     fails(&["--steps", "many"], &[], 2, &["--steps"]);
     fails(&["--train", "everything"], &[], 2, &["--train"]);
     if cfg!(target_os = "linux") {
