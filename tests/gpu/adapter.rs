@@ -62,6 +62,7 @@ const DROPPING: Form = Form { rows: 3, hidden: 260, bottleneck: 68, scaling: 0.5
 #[test]
 fn values_and_gradients() {
     check(&NARROW, true);
+    check(&Form { rows: 64, ..NARROW }, true); // whole workgroups, to the last token
     check(&Form { rows: 33, hidden: 36, biases: false, ..NARROW }, true);
     check(&DROPPING, true);
     let unaligned = Form { rows: 5, hidden: 17, bottleneck: 3, scaling: 4.0, activation: Activation::Silu, ..NARROW };
