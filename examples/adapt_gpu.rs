@@ -104,7 +104,10 @@ fn run(options: &Options) -> Result<()> {
         let model = Model::new(&config, Some(&weights), Some(&adapters), Trains::everything());
         let memory = model.upload(&device, Some(&weights), options.seed, true)?;
         say!("first      {} steps that train all {} parameters", options.full_steps, HumanCount(model.parameters.total()));
-        train(&device, &model, &memory, &data, options.full_steps, options)?;
+        // All weights together bear less than the small adapters.
+        train(&device, &model, &memory, &data, options.full_steps, options.learning_rate / 8.0, options)?;
+        let loss = Evaluator::new(&device, &model, &memory).loss(&data.held_out_batches)?;
+        say!("then       held-out loss {loss:.3}; from here on this changed base is frozen");
         weights = model.download(&device, &memory, |_| true)?;
     }
 
@@ -118,7 +121,7 @@ fn run(options: &Options) -> Result<()> {
     show(&device, &model, &memory, &base.tokenizer, &prompt, options)?;
 
     let frozen = model.frozen_hash(&device, &memory)?;
-    let speed = train(&device, &model, &memory, &data, options.steps, options)?;
+    let speed = train(&device, &model, &memory, &data, options.steps, options.learning_rate, options)?;
     let after = Evaluator::new(&device, &model, &memory).loss(&data.held_out_batches)?;
     say!("\nafter      held-out loss {after:.3} ({:+.0} %); the adapted model continues the text:\n", 100.0 * (after / before - 1.0));
     show(&device, &model, &memory, &base.tokenizer, &prompt, options)?;
@@ -207,9 +210,9 @@ fn measure(device: &Device, config: &GptConfig, weights: &Weights, data: &Data) 
     Evaluator::new(device, &model, &memory).loss(&data.held_out_batches)
 }
 
-/// Trains for `steps` steps and returns the tokens a second.
-fn train(device: &Device, model: &Model, memory: &Memory, data: &Data, steps: u64, options: &Options) -> Result<f64> {
-    let schedule = Schedule { peak: options.learning_rate, shape: Shape::Cosine, warmup_steps: (steps / 20).min(20), steps };
+/// Trains for `steps` steps up to the learning rate `peak` and returns the tokens a second.
+fn train(device: &Device, model: &Model, memory: &Memory, data: &Data, steps: u64, peak: f64, options: &Options) -> Result<f64> {
+    let schedule = Schedule { peak, shape: Shape::Cosine, warmup_steps: (steps / 20).min(20), steps };
     let adam = Adam { clip_norm: Some(1.0), ..Adam::default() };
     let mut trainer = Trainer::new(device, model, memory, TrainOptions { adam, schedule, seed: options.seed as u32 })?;
     let style = "{bar:30} step {pos}/{len}  {msg}  {elapsed} gone, {eta} to go";
