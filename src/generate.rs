@@ -60,9 +60,6 @@ impl<'a> Generator<'a> {
         padded.resize(self.context, 0);
         self.program.write(self.device, self.inputs.tokens, &padded);
         self.program.write(self.device, self.inputs.lengths, &[seen.len() as u32]);
-        if let Some(order) = self.inputs.order {
-            self.program.write(self.device, order, &padded);
-        }
         self.program.write(self.device, self.last, &[seen.len() as u32 - 1]);
         self.program.run(self.device)?;
         self.program.read(self.device, self.memory, self.logits)

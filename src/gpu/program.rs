@@ -17,7 +17,6 @@ const UNMEASURED: usize = 8;
 const SLOT: u64 = 256;
 
 struct Launch {
-    label: String,
     pipeline: Arc<Pipeline>,
     group: wgpu::BindGroup,
     workgroups: [u32; 3],
@@ -93,7 +92,7 @@ impl Program {
                 layout: &pipeline.layout,
                 entries: &entries,
             });
-            program.launches.push(Launch { label: dispatch.label.clone(), pipeline, group, workgroups: dispatch.workgroups });
+            program.launches.push(Launch { pipeline, group, workgroups: dispatch.workgroups });
         }
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::Device { device: device.info().to_string(), reason: error.to_string() });
@@ -157,16 +156,6 @@ impl Program {
     /// # Errors
     /// If the device fails or is lost.
     pub fn run(&mut self, device: &Device) -> Result<()> {
-        let times = self.replay(device)?;
-        if self.runs == 1 {
-            self.cuts = join(&times);
-        }
-        self.runs = self.runs.saturating_add(1);
-        Ok(())
-    }
-
-    /// Submits the pieces. Where they are to be timed, waits for each and returns where it ends and how long it took.
-    fn replay(&self, device: &Device) -> Result<Vec<(usize, Duration)>> {
         let mut times = Vec::with_capacity(self.cuts.len());
         let mut begin = 0;
         for &end in &self.cuts {
@@ -192,19 +181,11 @@ impl Program {
             begin = end;
         }
         device.check()?;
-        Ok(times)
-    }
-
-    /// Replays the line launch by launch and waits for each: its label and how long it took, the waiting included.
-    ///
-    /// # Errors
-    /// As [`Program::run`].
-    pub fn profile(&mut self, device: &Device) -> Result<Vec<(String, Duration)>> {
-        let cuts = std::mem::replace(&mut self.cuts, (1..=self.launches.len()).collect());
-        let runs = std::mem::replace(&mut self.runs, 0);
-        let times = self.replay(device);
-        (self.cuts, self.runs) = (cuts, runs);
-        Ok(self.launches.iter().zip(times?).map(|(launch, (_, time))| (launch.label.clone(), time)).collect())
+        if self.runs == 1 {
+            self.cuts = join(&times);
+        }
+        self.runs = self.runs.saturating_add(1);
+        Ok(())
     }
 
     /// Reads a tensor of f32 after a run: an output, an input, or a range of an arena.
@@ -221,11 +202,6 @@ impl Program {
         assert_ne!(self.infos[root.index()].role, Role::Activation, "'{}' was not kept", info.label);
         let (buffer, offset) = self.buffer(memory, tensor);
         Ok(bytemuck::pod_collect_to_vec(&device.read(buffer, offset, info.bytes())?))
-    }
-
-    /// The labels of the launches, in order.
-    pub fn labels(&self) -> impl Iterator<Item = &str> {
-        self.launches.iter().map(|l| l.label.as_str())
     }
 
     /// The label of an activation behind whose end something was written, in a program made by [`Program::with_canaries`].

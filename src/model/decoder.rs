@@ -40,7 +40,7 @@ pub struct Inputs {
     pub tokens: Tensor,
     /// How many tokens of each row are not padding (batch).
     pub lengths: Tensor,
-    /// The places of the flattened tokens sorted by token (batch·length), where the embeddings train.
+    /// The places of the flattened tokens sorted by token (batch·length), in a recording that trains the embeddings.
     pub order: Option<Tensor>,
 }
 
@@ -101,7 +101,7 @@ impl Model {
         Inputs {
             tokens: g.input("tokens", [batch, length], DType::U32),
             lengths: g.input("lengths", [batch], DType::U32),
-            order: g.needs_gradient(self.token_embedding).then(|| g.input("order", [batch * length], DType::U32)),
+            order: (g.training() && g.needs_gradient(self.token_embedding)).then(|| g.input("order", [batch * length], DType::U32)),
         }
     }
 

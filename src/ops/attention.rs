@@ -1,6 +1,6 @@
 //! Attention over packed queries, keys and values.
 
-use super::{Dropout, sum};
+use super::{Dropout, qkv_shape, sum};
 use crate::graph::{Graph, Kernel, Tensor, read, write};
 
 crate::params!(Params { length: u32, heads: u32, key_value_heads: u32, scale: f32, threshold: u32, keep_scale: f32, site: u32 });
@@ -24,11 +24,9 @@ pub struct Attention {
 /// (batch, length, heads·head_size). Keys from `lengths` (batch) on are padding and seen by no query.
 pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -> Tensor {
     let Attention { heads, key_value_heads, head_size, causal, dropout } = form;
-    let &[batch, length, width] = g.shape(qkv).axes() else { panic!("attention takes (batch, length, width), not {}", g.shape(qkv)) };
-    let (batch, length) = (batch as u32, length as u32);
+    let [batch, length] = qkv_shape(g, "attention", qkv, heads, key_value_heads, head_size);
     assert!(head_size.is_multiple_of(4) && head_size <= 128, "attention: a head of {head_size} is not a multiple of 4 up to 128");
     assert!(heads.is_multiple_of(key_value_heads), "attention: {heads} heads do not share {key_value_heads} evenly");
-    assert_eq!(width, u64::from((heads + 2 * key_value_heads) * head_size), "attention: qkv is {} for {form:?}", g.shape(qkv));
 
     let dropout = Dropout::new(g, dropout);
     let share = g.traits().lanes();
