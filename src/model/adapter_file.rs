@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{AdapterConfig, Model};
 use crate::error::{Error, Result};
 use crate::ops::Activation;
-use crate::weights::{Weight, Weights, replace_file};
+use crate::weights::{Weights, replace_file};
 
 /// Writes `adapter_config.json`, `adapter.safetensors` and, where the head trained too, `model_head.safetensors` into `directory`.
 /// `weights` is what [`Model::download`] gave; `base` names the base model in the config.
@@ -22,12 +22,6 @@ pub fn write_adapter(directory: &Path, model: &Model, weights: &Weights, base: &
     for (name, weight) in &weights.tensors {
         if name.contains("_adapters.") {
             adapter.tensors.insert(name.clone(), weight.clone());
-            // The library's adapters always have biases; none is the same as zeros.
-            if !config.biases {
-                let bias = name.replace(".weight", ".bias");
-                let outputs = weight.shape.rows();
-                adapter.tensors.insert(bias, Weight::from_f32([outputs].into(), &vec![0.0; outputs as usize]));
-            }
         } else if name.starts_with("cls.") {
             head.tensors.insert(name.clone(), weight.clone());
         }
@@ -66,7 +60,7 @@ fn to_json(config: &AdapterConfig, hidden: u32, base: &str) -> Value {
             "ln_after": false, "ln_before": false, "mh_adapter": true, "non_linearity": config.activation.name(),
             "original_ln_after": true, "original_ln_before": false, "output_adapter": true,
             "phm_bias": true, "phm_c_init": "normal", "phm_dim": 4, "phm_init_range": 0.0001, "phm_layer": false, "phm_rank": 1,
-            "reduction_factor": reduction_factor(hidden, config.bottleneck), "residual_before_ln": true, "scaling": config.scaling,
+            "reduction_factor": reduction_factor(hidden, config.bottleneck(0, hidden).unwrap_or(1)), "residual_before_ln": true, "scaling": if let super::Scaling::Fixed(factor) = config.scaling { factor } else { 1.0 },
             "factorized_phm_W": true, "factorized_phm_rule": false, "hypercomplex_nonlinearity": "glorot-uniform", "learn_phm": true,
             "shared_W_phm": false, "shared_phm_rule": true, "stochastic_depth": 0.0, "use_gating": false,
         },
@@ -116,11 +110,10 @@ fn from_json(json: &Value) -> std::result::Result<AdapterConfig, String> {
         return Err(format!("has a dropout of {dropout}; it must be from 0 to below 1"));
     }
     Ok(AdapterConfig {
-        bottleneck: bottleneck as u32,
         activation: Activation::from_name(activation).ok_or(format!("has the unknown non_linearity '{activation}'"))?,
-        biases: true,
         dropout,
-        scaling: number("scaling")? as f32,
+        scaling: super::Scaling::Fixed(number("scaling")? as f32),
+        ..AdapterConfig::identity_bn(bottleneck as u32)
     })
 }
 
@@ -140,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_config_comes_back() {
-        let config = AdapterConfig { bottleneck: 24, activation: Activation::Silu, dropout: 0.25, ..AdapterConfig::default() };
+        let config = AdapterConfig { activation: Activation::Silu, dropout: 0.25, ..AdapterConfig::identity_bn(24) };
         assert_eq!(from_json(&to_json(&config, 192, "base")), Ok(config));
     }
 }

@@ -67,11 +67,13 @@ impl Model {
         };
         let adapter = |p: &mut Parameters, name: String| {
             adapters.map(|a| {
-                let down = p.add(format!("{name}.adapter_down.0.weight"), [a.bottleneck, hidden], DType::F32, true);
-                let down_bias = a.biases.then(|| p.add(format!("{name}.adapter_down.0.bias"), [a.bottleneck], DType::F32, true));
-                let up = p.add(format!("{name}.adapter_up.weight"), [hidden, a.bottleneck], DType::F32, true);
-                let up_bias = a.biases.then(|| p.add(format!("{name}.adapter_up.bias"), [hidden], DType::F32, true));
-                Adapter { down, up, biases: down_bias.zip(up_bias), activation: a.activation, scaling: a.scaling, dropout: a.dropout }
+                let bottleneck = a.bottleneck(0, hidden).expect("a checked width");
+                let down = p.add(format!("{name}.adapter_down.0.weight"), [bottleneck, hidden], DType::F32, true);
+                let down_bias = p.add(format!("{name}.adapter_down.0.bias"), [bottleneck], DType::F32, true);
+                let up = p.add(format!("{name}.adapter_up.weight"), [hidden, bottleneck], DType::F32, true);
+                let up_bias = p.add(format!("{name}.adapter_up.bias"), [hidden], DType::F32, true);
+                let scaling = if let super::Scaling::Fixed(factor) = a.scaling { factor } else { 1.0 };
+                Adapter { down, up, biases: Some((down_bias, up_bias)), activation: a.activation, scaling, dropout: a.dropout }
             })
         };
 

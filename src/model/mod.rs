@@ -6,8 +6,8 @@ mod config;
 mod decoder;
 mod parts;
 
-pub use adapter::AdapterConfig;
+pub use adapter::{AdapterConfig, Init, Scaling, Width};
 pub use adapter_file::{read_adapter, write_adapter};
-pub use config::GptConfig;
+pub use config::{BaseDropout, Biases, Config, Family, GptConfig, NormKind, Positions};
 pub use decoder::{Inputs, Model, ToyLayer};
 pub use parts::{Base, Trains};

@@ -244,9 +244,7 @@ fn identity_adapters_change_no_bit() {
     let plain = Model::new(&config(), Some(&weights), None, Trains::adapters());
     let memory = plain.upload(device, Some(&weights), 0, false).expect("memory");
     let want = bits(logits(&plain, &memory, &batch));
-    for adapters in
-        [AdapterConfig::identity_bn(8), AdapterConfig { activation: Activation::Relu, biases: false, ..AdapterConfig::identity_bn(16) }]
-    {
+    for adapters in [AdapterConfig::identity_bn(8), AdapterConfig { activation: Activation::Relu, ..AdapterConfig::identity_bn(16) }] {
         let adapted = Model::new(&config(), Some(&weights), Some(&adapters), Trains::adapters());
         let memory = adapted.upload(device, Some(&weights), 5, false).expect("memory");
         assert_eq!(bits(logits(&adapted, &memory, &batch)), want);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::LARGEST;
 use crate::error::{Error, Result};
 use crate::ops::Activation;
 
@@ -39,9 +40,6 @@ pub struct GptConfig {
 fn architectures() -> Vec<String> {
     vec!["GraftlingForCausalLM".into()]
 }
-
-/// The most that any extent in a config may be; the product of two still fits in 64 bits many times over.
-const LARGEST: u32 = 1 << 24;
 
 impl GptConfig {
     /// A GPT of that many blocks with the usual proportions: heads of 32, a feed-forward layer four times as wide.
