@@ -330,8 +330,15 @@ impl Graph {
     }
 
     /// The gradient of a trainable weight: a range of the gradient arena, to be updated by adding. The trainer clears the arena
-    /// before each step, so that several batches can add up. `None` for a frozen weight.
+    /// before each step, so that several batches can add up. `None` for a frozen weight. For a view of a weight, that part of it.
     pub fn weight_gradient(&mut self, weight: Tensor) -> Option<Tensor> {
+        if weight.index() >= self.parameters.len()
+            && let Role::View { of, offset } = self.info(weight).role
+        {
+            let whole = self.weight_gradient(of)?;
+            let shape = self.shape(weight).clone();
+            return Some(self.view(whole, "slice", offset, shape));
+        }
         let parameter = self.parameters.get(weight)?;
         let (offset, shape, name) = (parameter.arena_offset?, parameter.shape.clone(), &parameter.name);
         let role = Role::View { of: self.arenas.gradients, offset };

@@ -16,7 +16,7 @@ macro_rules! shaders {
 /// Every file of `shaders/`, by its stem.
 pub const FILES: &[(&str, &str)] = shaders! {
     "activation" "adapter" "attention" "elementwise" "embedding" "epilogue_act" "epilogue_plain" "gated" "grid" "head_norm" "loss"
-    "matmul_any" "matmul_cpu" "matmul_gpu" "matmul_params" "metrics" "norm" "optimizer" "random" "reduce" "rope" "row_sum" "step" "weight_bf16"
+    "matmul_any" "matmul_cpu" "matmul_gpu" "matmul_params" "metrics" "norm" "optimizer" "random" "reduce" "rope" "row_sum" "scale" "step" "weight_bf16"
     "weight_f16" "weight_f32"
 };
 

@@ -56,9 +56,9 @@ impl Model {
             let dtype = format(&name);
             p.add(name, [outputs, inputs], dtype, trains)
         };
-        let linear = |p: &mut Parameters, name: &str, outputs, inputs, trains| Linear {
-            weight: matrix(p, format!("{name}.weight"), outputs, inputs, trains),
-            bias: Some(p.add(format!("{name}.bias"), [outputs], DType::F32, trains)),
+        let linear = |p: &mut Parameters, name: &str, outputs, inputs, trains| {
+            let weight = matrix(p, format!("{name}.weight"), outputs, inputs, trains);
+            Linear::new(weight, Some(p.add(format!("{name}.bias"), [outputs], DType::F32, trains)))
         };
         let norm = |p: &mut Parameters, name: &str| Norm {
             weight: p.add(format!("{name}.weight"), [hidden], DType::F32, trains.base || trains.norms),
@@ -246,9 +246,9 @@ impl ToyLayer {
     /// A layer of that width, all frozen but the adapter unless `trains_all`.
     pub fn new(hidden: u32, heads: u32, bottleneck: u32, trains_all: bool) -> ToyLayer {
         let mut p = Parameters::default();
-        let linear = |p: &mut Parameters, name: &str, outputs| Linear {
-            weight: p.add(format!("{name}.weight"), [outputs, hidden], DType::F32, trains_all),
-            bias: Some(p.add(format!("{name}.bias"), [outputs], DType::F32, trains_all)),
+        let linear = |p: &mut Parameters, name: &str, outputs| {
+            let weight = p.add(format!("{name}.weight"), [outputs, hidden], DType::F32, trains_all);
+            Linear::new(weight, Some(p.add(format!("{name}.bias"), [outputs], DType::F32, trains_all)))
         };
         let qkv = linear(&mut p, "attn.in_proj", 3 * hidden);
         let out = linear(&mut p, "attn.out_proj", hidden);

@@ -17,11 +17,12 @@ pub mod matmul;
 mod norm;
 pub mod optimizer;
 mod rope;
+mod scale;
 
 pub use activation::{Activation, activation};
 pub use adapter::{Adapter, adapter};
 pub use attention::{Attention, attention};
-pub use dropout::{Dropout, dropout};
+pub use dropout::{Dropout, dropout, stochastic_depth};
 pub use embedding::{embedding, positions};
 pub use gated::gated;
 pub use head_norm::{HeadNorm, head_norm};
@@ -29,6 +30,7 @@ pub use linear::{Linear, linear, linear_activated};
 pub use loss::{IGNORED, cross_entropy};
 pub use norm::{Norm, add_norm, norm, residual_norm};
 pub use rope::{Rope, RopePairs, RopeScaling, rope, rope_frequencies, rope_table};
+pub use scale::scale;
 
 use crate::graph::{Graph, Tensor, read, write};
 

@@ -16,4 +16,5 @@ mod models;
 mod norm;
 mod optimizer;
 mod rope;
+mod scale;
 mod shaders;
