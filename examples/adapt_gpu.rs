@@ -9,10 +9,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use graftling::generate::{Generator, Sampling};
+use graftling::generate::Generator;
 use graftling::gpu::{Device, Memory};
 use graftling::model::{AdapterConfig, Base, GptConfig, Model, Trains, write_adapter};
 use graftling::ops::optimizer::Adam;
+use graftling::sampling::Sampling;
 use graftling::text::{Batch, Tokenizer, cut, shuffled};
 use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
 use graftling::weights::Weights;
@@ -250,7 +251,7 @@ fn train(device: &Device, model: &Model, memory: &Memory, data: &Data, steps: u6
 /// Prints how the model goes on after a prompt.
 fn show(device: &Device, model: &Model, memory: &Memory, tokenizer: &Tokenizer, prompt: &[u32], options: &Options) -> Result<()> {
     let mut generator = Generator::new(device, model, memory, model.config.max_position_embeddings)?;
-    let sampling = Sampling { temperature: 0.7, top_k: 40, seed: options.seed };
+    let sampling = Sampling { temperature: 0.7, top_k: 40, top_p: 1.0, seed: options.seed };
     let sample = generator.generate(prompt, 200, sampling)?;
     let text = format!("{}│{}", tokenizer.decode(prompt), tokenizer.decode(&sample));
     for line in text.lines() {

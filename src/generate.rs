@@ -5,18 +5,7 @@ use crate::gpu::{Device, Memory, Program};
 use crate::graph::{DType, Graph, Tensor};
 use crate::model::{Inputs, Model};
 use crate::ops;
-use crate::random::Random;
-
-/// How the next token is chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// Divides the logits; 0 always takes the likeliest token.
-    pub temperature: f64,
-    /// Only so many of the likeliest tokens are considered; 0 considers all.
-    pub top_k: usize,
-    /// The seed.
-    pub seed: u64,
-}
+use crate::sampling::{Sampler, Sampling};
 
 /// A model ready to continue text.
 pub struct Generator<'a> {
@@ -68,55 +57,14 @@ impl<'a> Generator<'a> {
     /// Continues `prompt` by `count` tokens.
     ///
     /// # Errors
-    /// If the device fails.
+    /// If the device fails, and as [`Sampler::new`] and [`Sampler::choose`].
     pub fn generate(&mut self, prompt: &[u32], count: usize, sampling: Sampling) -> Result<Vec<u32>> {
-        let mut random = Random::new(sampling.seed, 0x6E);
+        let mut sampler = Sampler::new(sampling)?;
         let mut tokens = prompt.to_vec();
         for _ in 0..count {
             let logits = self.logits(&tokens)?;
-            tokens.push(choose(&logits, sampling, &mut random));
+            tokens.push(sampler.choose(&logits)?);
         }
         Ok(tokens.split_off(prompt.len()))
-    }
-}
-
-/// One token by its logit.
-fn choose(logits: &[f32], sampling: Sampling, random: &mut Random) -> u32 {
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
-    if sampling.temperature == 0.0 {
-        return order[0] as u32;
-    }
-    if sampling.top_k > 0 {
-        order.truncate(sampling.top_k);
-    }
-    let largest = f64::from(logits[order[0]]);
-    let weights: Vec<f64> = order.iter().map(|&i| ((f64::from(logits[i]) - largest) / sampling.temperature).exp()).collect();
-    let mut at = random.uniform() * weights.iter().sum::<f64>();
-    for (&token, weight) in order.iter().zip(&weights) {
-        at -= weight;
-        if at < 0.0 {
-            return token as u32;
-        }
-    }
-    order[order.len() - 1] as u32
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sampling_follows_the_logits() {
-        let logits = [0.0, 2.0f32.ln(), f32::MIN, 1.0f32.ln()];
-        let mut random = Random::new(1, 1);
-        let sampling = Sampling { temperature: 1.0, top_k: 0, seed: 0 };
-        let mut counts = [0; 4];
-        for _ in 0..8000 {
-            counts[choose(&logits, sampling, &mut random) as usize] += 1;
-        }
-        assert!((counts[1] - 4000i32).abs() < 200 && (counts[0] - 2000i32).abs() < 200 && counts[2] == 0, "{counts:?}");
-        assert_eq!(choose(&logits, Sampling { temperature: 0.0, ..sampling }, &mut random), 1);
-        assert!((0..100).all(|_| choose(&logits, Sampling { top_k: 1, ..sampling }, &mut random) == 1));
     }
 }

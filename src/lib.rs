@@ -60,6 +60,7 @@ pub mod graph;
 pub mod model;
 pub mod ops;
 mod random;
+pub mod sampling;
 pub mod text;
 pub mod train;
 pub mod weights;

@@ -242,6 +242,18 @@ impl Graph {
         self.push(label, shape.into(), dtype, Role::Input)
     }
 
+    /// A tensor of f32 that dispatches may update and whose contents stay from run to run and from program to program, zero at first. Graphs
+    /// that declare the same labels and shapes in the same order can share one `gpu::State`.
+    pub fn state(&mut self, label: &str, shape: impl Into<Shape>) -> Tensor {
+        let before = self.states().count() as u32;
+        self.push(label, shape.into(), DType::F32, Role::State(before))
+    }
+
+    /// The states in the order in which they were declared.
+    pub fn states(&self) -> impl Iterator<Item = &Info> {
+        self.tensors.iter().filter(|info| matches!(info.role, Role::State(_)))
+    }
+
     /// A tensor written by a dispatch of this recording.
     pub fn activation(&mut self, label: &str, shape: impl Into<Shape>) -> Tensor {
         self.push(label, shape.into(), DType::F32, Role::Activation)

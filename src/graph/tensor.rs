@@ -116,6 +116,9 @@ pub enum Role {
     Frozen,
     /// Something of the model that outlives a program: an arena, the metrics.
     Shared,
+    /// Something that programs change as they run and that outlives them: the state of this number among its graph's. Programs that share
+    /// a `gpu::State` share its contents.
+    State(u32),
     /// Written by the host before a run.
     Input,
     /// Written and read within a run; its buffer serves others before and after.

@@ -118,7 +118,7 @@ impl Model {
         };
         let activation = self.config.activation();
         let x = ops::embedding(g, inputs.tokens, self.token_embedding, inputs.order);
-        let mut x = ops::positions(g, x, self.position_embedding);
+        let mut x = ops::positions(g, x, self.position_embedding, None);
         for (i, block) in self.blocks.iter().enumerate() {
             x = g.scoped(&format!("h{i}"), |g| {
                 let a = g.scoped("attn", |g| {

@@ -7,6 +7,7 @@
 mod activation;
 mod adapter;
 mod attention;
+mod cached_attention;
 mod dropout;
 mod embedding;
 mod gated;
@@ -22,6 +23,7 @@ mod scale;
 pub use activation::{Activation, activation};
 pub use adapter::{Adapter, adapter};
 pub use attention::{Attention, attention};
+pub use cached_attention::cached_attention;
 pub use dropout::{Dropout, dropout, stochastic_depth};
 pub use embedding::{embedding, positions};
 pub use gated::gated;

@@ -23,7 +23,8 @@ fn kernels() -> Vec<Kernel> {
                 for format in ["f32", "f16", "bf16"] {
                     all.push(base.clone().with("FORMAT", format));
                 }
-                all.push(base.with("FORMAT", "f32").with("POSITIONS", 1));
+                all.push(base.clone().with("FORMAT", "f32").with("POSITIONS", 1));
+                all.push(base.with("FORMAT", "f32").with("POSITIONS", 1).with("START", 1));
             }
             "attention" => {
                 all.push(base.clone().with("DROPOUT", 1));
