@@ -84,6 +84,11 @@ impl Array {
         Array::new(Kind::Weight, shape, random)
     }
 
+    /// The values that the array's format has.
+    pub fn exact(&self) -> Vec<f64> {
+        self.encode().1
+    }
+
     /// The bytes in the array's format, and the values that these bytes stand for.
     fn encode(&self) -> (Vec<u8>, Vec<f64>) {
         let exact = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect();

@@ -112,3 +112,79 @@ fn large_tables() {
         assert_same_bits(format.name(), &got, &want);
     }
 }
+
+/// A frozen matrix (outputs, inputs) of random blocks, as the harness takes it: the words on the device.
+fn matrix(format: (GgmlType, &[usize]), [outputs, inputs]: [usize; 2], random: &mut Random) -> Array {
+    let file = blocks(format, outputs * inputs / format.0.block_len(), random, usual);
+    let values = bytemuck::pod_collect_to_vec(&repack(format.0, &file));
+    Array { shape: vec![outputs, inputs], kind: Kind::Frozen(format.0.dtype()), values }
+}
+
+/// Products in the kernels of every kind of device, by vectors of four and one by one, with whole tiles of rows and a single one.
+#[test]
+fn products_and_input_gradients() {
+    for traits in all_traits() {
+        for (i, format) in FORMATS.into_iter().enumerate() {
+            // The kernel for any size takes outputs that are not a multiple of four; it is that of a CPU without subgroups anyway.
+            let outputs = if traits.cpu && traits.subgroup.is_none() { 7 } else { 12 };
+            let rows = [1, 33][i % 2];
+            let inputs = [3, 1][i % 2] * format.0.block_len();
+            let mut random = Random(19);
+            let arrays = [Array::input(&[rows, inputs], &mut random), matrix(format, [outputs, inputs], &mut random)];
+            let name = format!("linear with {}, {rows}×{inputs}→{outputs}, cpu {}", format.0, traits.cpu);
+            let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 2e-6, twice: false };
+            check.run(|g, t| ops::linear(g, t[0], &Linear { weight: t[1], bias: None }), |v| linear(&v[0], &v[1], None, inputs));
+        }
+    }
+}
+
+/// The loss of a head in slices of the vocabulary, with the gradient of its input.
+#[test]
+fn cross_entropy_in_slices() {
+    for format in FORMATS {
+        let (rows, vocabulary) = (3, 261);
+        let hidden = format.0.block_len();
+        let mut random = Random(20);
+        let x = random.values(rows * hidden);
+        let head = matrix(format, [vocabulary, hidden], &mut random);
+        let targets = [260u32, 3, 130];
+        let dtype = format.0.dtype();
+        let traits = Traits { max_binding: dtype.bytes(128 * hidden as u64), ..all_traits()[0].clone() };
+
+        let mut parameters = Parameters::default();
+        let weight = parameters.add("head", head.shape.as_slice(), dtype, false);
+        let mut g = Graph::new(&traits, &parameters, true);
+        let input = g.input("x", [rows as u32, hidden as u32], DType::F32);
+        g.track(input);
+        let t = g.input("targets", [rows as u32], DType::U32);
+        let loss = ops::cross_entropy(&mut g, input, &Linear { weight, bias: None }, t);
+        g.backward(loss, loss);
+        let dx = g.gradient(input).expect("x is tracked");
+        g.keep(dx);
+        let memory = Memory::new(device(), &parameters, true).expect("memory");
+        let mut program = Program::with_canaries(device(), &memory, &g).expect("a program");
+        memory.write(device(), weight, bytemuck::cast_slice(&head.values));
+        program.write(device(), input, &x);
+        program.write(device(), t, &targets);
+        memory.set_step(device(), STEP);
+        memory.clear(device());
+        program.run(device()).expect("a run");
+        let metrics = memory.read(device(), memory.arenas().metrics).expect("metrics");
+        let loss = bytemuck::pod_read_unaligned::<f32>(&metrics[..4]);
+        let dx = program.read(device(), &memory, dx).expect("dx");
+
+        let w = head.exact();
+        let exact: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
+        let (mut want, mut want_dx) = (0.0, vec![0.0; rows * hidden]);
+        for ((logits, &target), dx) in linear(&exact, &w, None, hidden).chunks(vocabulary).zip(&targets).zip(want_dx.chunks_mut(hidden)) {
+            let sum: f64 = logits.iter().map(|v| v.exp()).sum();
+            want += (sum.ln() - logits[target as usize]) * f64::from(STEP.loss_scale);
+            for (word, (logit, row)) in logits.iter().zip(w.chunks(hidden)).enumerate() {
+                let dlogit = (logit.exp() / sum - f64::from(u8::from(word == target as usize))) * f64::from(STEP.loss_scale);
+                dx.iter_mut().zip(row).for_each(|(dx, w)| *dx += dlogit * w);
+            }
+        }
+        close(&format!("loss with {}", format.0), &[loss], &[want], 2e-6);
+        close(&format!("gradient with {}", format.0), &dx, &want_dx, 1e-5);
+    }
+}
