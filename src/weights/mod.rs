@@ -2,6 +2,7 @@
 
 pub mod gguf;
 mod quant;
+mod repack;
 mod safetensors;
 mod write;
 
@@ -11,19 +12,20 @@ use std::path::{Path, PathBuf};
 
 pub use gguf::{Gguf, GgufTensor};
 pub use quant::GgmlType;
+pub use repack::repack;
 pub use write::replace_file;
 
 use crate::error::{Error, Result};
 use crate::graph::{DType, Shape};
 
-/// One tensor as its file has it.
+/// One tensor in the format that its file has it in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weight {
     /// The format of the bytes.
     pub dtype: DType,
     /// The extents, the contiguous axis last.
     pub shape: Shape,
-    /// The bytes, little-endian.
+    /// The bytes, little-endian; those of a block format as [`repack()`] lays them out.
     pub bytes: Vec<u8>,
 }
 
@@ -34,16 +36,20 @@ impl Weight {
         Weight { dtype: DType::F32, shape, bytes: bytemuck::cast_slice(values).to_vec() }
     }
 
-    /// The values widened to f32, without loss.
+    /// The values as f32, without loss.
     pub fn to_f32(&self) -> Vec<f32> {
-        match self.dtype {
-            DType::F16 => self.bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            DType::Bf16 => self.bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            DType::F32 | DType::U32 => bytemuck::pod_collect_to_vec(&self.bytes),
-        }
+        let Some(format) = GgmlType::ALL.into_iter().find(|format| format.dtype() == self.dtype) else {
+            return bytemuck::pod_collect_to_vec(&self.bytes);
+        };
+        let mut values = vec![0.0; self.shape.len() as usize];
+        format.decode(&repack::unpack(format, &self.bytes, values.len()), &mut values);
+        values
     }
 
     /// The bytes in `dtype`, which is the tensor's own format, or f32, or a narrower one that the values are rounded to.
+    ///
+    /// # Panics
+    /// If `dtype` is a block format and not the tensor's own.
     pub fn in_format(&self, dtype: DType) -> Cow<'_, [u8]> {
         if dtype == self.dtype {
             return Cow::Borrowed(&self.bytes);
@@ -53,6 +59,7 @@ impl Weight {
             DType::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
             DType::Bf16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
             DType::F32 | DType::U32 => bytemuck::cast_slice(&values).to_vec(),
+            _ => panic!("a weight in {} cannot be put into blocks of {}", self.dtype.word(), dtype.word()),
         })
     }
 }

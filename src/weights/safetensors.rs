@@ -31,20 +31,18 @@ pub(super) fn read(path: &Path) -> Result<Weights> {
 }
 
 pub(super) fn write(tensors: &BTreeMap<String, Weight>, path: &Path) -> Result<()> {
-    let views: Vec<_> = tensors
-        .iter()
-        .map(|(name, weight)| {
-            let dtype = match weight.dtype {
-                DType::F32 => Dtype::F32,
-                DType::F16 => Dtype::F16,
-                DType::Bf16 => Dtype::BF16,
-                DType::U32 => Dtype::U32,
-            };
-            let shape = weight.shape.axes().iter().map(|&a| a as usize).collect();
-            let view = TensorView::new(dtype, shape, &weight.bytes).expect("a weight has as many bytes as its shape says");
-            (name.as_str(), view)
-        })
-        .collect();
+    // These files know no block formats: such a tensor is written as what it stands for.
+    let formats = tensors.values().map(|weight| match weight.dtype {
+        DType::F16 => (Dtype::F16, weight.in_format(DType::F16)),
+        DType::Bf16 => (Dtype::BF16, weight.in_format(DType::Bf16)),
+        DType::U32 => (Dtype::U32, weight.in_format(DType::U32)),
+        _ => (Dtype::F32, weight.in_format(DType::F32)),
+    });
+    let formats: Vec<_> = formats.collect();
+    let views = tensors.iter().zip(&formats).map(|((name, weight), (dtype, bytes))| {
+        let shape = weight.shape.axes().iter().map(|&a| a as usize).collect();
+        (name.as_str(), TensorView::new(*dtype, shape, bytes).expect("a weight has as many bytes as its shape says"))
+    });
     let bytes = safetensors::serialize(views, None).map_err(|e| Error::write(path, std::io::Error::other(e)))?;
     replace_file(path, &bytes)
 }

@@ -15,6 +15,7 @@ mod loss;
 mod models;
 mod norm;
 mod optimizer;
+mod quant;
 mod rope;
 mod scale;
 mod shaders;
