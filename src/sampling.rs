@@ -169,10 +169,16 @@ mod tests {
         let total: f64 = all.iter().map(|&t| weight(t)).sum();
         for top_p in [0.001, 0.2, 0.5, 0.95] {
             let mut sum = 0.0;
-            let before = all.iter().take_while(|&&t| std::mem::replace(&mut sum, sum + weight(t)) < top_p * total).count();
+            let count = 1 + all
+                .iter()
+                .take_while(|&&t| {
+                    sum += weight(t);
+                    sum < top_p * total
+                })
+                .count();
             let mut tokens: Vec<u32> = (0..5000).collect();
             keep_nucleus(&mut tokens, top_p, weight, likelier);
-            assert_eq!(tokens, all[..before], "top-p {top_p}");
+            assert_eq!(tokens, all[..count], "top-p {top_p}");
         }
     }
 

@@ -3,6 +3,7 @@
 mod activation;
 mod adapter;
 mod attention;
+mod cache;
 mod demo;
 mod dropout;
 mod embedding;
