@@ -1,11 +1,12 @@
 //! use grid
 
-// A learned factor: one for all elements (columns = 1), or one for each column.
+// A factor: a constant, or learned, one for all elements (columns = 1) or one for each column.
 
 struct Params {
     len: u32,
     columns: u32,
     has_addend: u32,
+    constant: f32, // multiply: the factor
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -40,5 +41,20 @@ fn product(
     let i = flat_index(group, groups, lane);
     if (i < params.len) {
         y[i] = x[i] * dy[i];
+    }
+}
+
+// y = x · constant + addend: the multiplication, and its gradient
+@compute @workgroup_size(FLAT)
+fn multiply(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = flat_index(group, groups, lane);
+    if (i < params.len) {
+        var v = x[i] * params.constant;
+        if (params.has_addend != 0u) { v += addend[i]; }
+        y[i] = v;
     }
 }

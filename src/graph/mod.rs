@@ -14,7 +14,7 @@ pub mod wgsl;
 use std::collections::HashMap;
 
 pub use kernel::{Kernel, Reflection, StorageBinding};
-pub use parameters::{Parameter, Parameters};
+pub use parameters::{Parameter, Parameters, Piece};
 pub use plan::Plan;
 pub use tensor::{DType, Info, Role, Shape, Tensor};
 pub use traits::Traits;

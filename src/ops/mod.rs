@@ -32,7 +32,7 @@ pub use linear::{Linear, linear, linear_activated};
 pub use loss::{IGNORED, cross_entropy};
 pub use norm::{Norm, add_norm, norm, residual_norm};
 pub use rope::{Rope, RopePairs, RopeScaling, rope, rope_frequencies, rope_table};
-pub use scale::scale;
+pub use scale::{multiply, scale};
 
 use crate::graph::{Graph, Tensor, read, write};
 

@@ -2,6 +2,14 @@ use graftling::ops;
 
 use crate::harness::{Array, Check, Random, device};
 
+/// A constant factor.
+#[test]
+fn a_constant() {
+    let arrays = [Array::input(&[5, 7], &mut Random(12))];
+    let check = Check { name: "multiply", traits: device().traits(), arrays: &arrays, tolerance: 1e-6, twice: true };
+    check.run(|g, t| ops::multiply(g, t[0], 2.5), |v| v[0].iter().map(|x| 2.5 * x).collect());
+}
+
 /// One factor for all, and one for each column.
 #[test]
 fn values_and_gradients() {
