@@ -183,7 +183,7 @@ impl Model {
     pub fn download(&self, device: &Device, memory: &Memory, wanted: impl Fn(&str) -> bool) -> Result<Weights> {
         let mut weights = Weights::default();
         for (tensor, parameter) in self.parameters.iter().filter(|(_, p)| wanted(&p.name)) {
-            let weight = Weight { dtype: parameter.dtype, shape: parameter.shape.clone(), bytes: memory.read(device, tensor)? };
+            let weight = Weight::new(parameter.dtype, parameter.shape.clone(), memory.read(device, tensor)?);
             if parameter.arena_offset.is_some() && weight.to_f32().iter().any(|v| !v.is_finite()) {
                 let reason = format!("the trained weight '{}' is not finite", parameter.name);
                 return Err(Error::Device { device: device.info().to_string(), reason });
