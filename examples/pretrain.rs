@@ -10,7 +10,7 @@ use graftling::model::{Base, GptConfig, Model, Trains};
 use graftling::ops::optimizer::Adam;
 use graftling::text::{Batch, Tokenizer, cut, shuffled};
 use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
-use graftling::weights::Weights;
+use graftling::weights::{Weight, Weights};
 use graftling::{Error, Result};
 
 /// Trains a small byte-level GPT on a text file.
@@ -114,8 +114,8 @@ fn narrowed(weights: &Weights) -> Weights {
     for (name, weight) in &weights.tensors {
         let mut weight = weight.clone();
         if weight.shape.axes().len() > 1 {
-            weight.bytes = weight.in_format(graftling::graph::DType::F16).into_owned();
-            weight.dtype = graftling::graph::DType::F16;
+            let dtype = graftling::graph::DType::F16;
+            weight = Weight::new(dtype, weight.shape.clone(), weight.in_format(dtype).into_owned());
         }
         narrow.tensors.insert(name.clone(), weight);
     }

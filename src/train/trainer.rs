@@ -63,13 +63,17 @@ struct Compiled {
 impl Compiled {
     fn new(device: &Device, model: &Model, memory: &Memory, batch: &Batch, training: bool) -> Result<Compiled> {
         let mut g = Graph::new(device.traits(), &model.parameters, training);
-        let inputs = model.inputs(&mut g, batch.rows, batch.length);
+        let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);
         let targets = g.input("targets", [batch.rows, batch.length], DType::U32);
         let loss = model.loss(&mut g, &inputs, targets);
         if training {
             g.backward(loss, loss);
         }
-        Ok(Compiled { program: Program::new(device, memory, &g)?, inputs, targets })
+        let mut program = Program::new(device, memory, &g)?;
+        if let Some((rope, table)) = inputs.rope.zip(model.rope_table(batch.length)) {
+            program.write(device, rope, &table);
+        }
+        Ok(Compiled { program, inputs, targets })
     }
 
     fn run(&mut self, device: &Device, batch: &Batch) -> Result<()> {

@@ -10,13 +10,11 @@ mod parse;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-
-use memmap2::Mmap;
 
 pub use metadata::{Array, FromValue, Kind, Strings, Value};
 
+use super::map;
 use super::quant::GgmlType;
 use crate::error::{Error, Result};
 use crate::graph::Shape;
@@ -50,17 +48,7 @@ impl Gguf {
     /// [`Error::File`]: it cannot be read, is not a whole and valid GGUF file, is one part of several, or holds a tensor of a format that is
     /// not supported.
     pub fn open(path: &Path) -> Result<Gguf> {
-        // Looked at before it is opened, since opening a pipe would wait for its other end.
-        let is_file = fs::metadata(path).map(|metadata| metadata.is_file());
-        let file = is_file.and_then(|is_file| if is_file { File::open(path).map(Some) } else { Ok(None) });
-        let cannot_be_read = |e| Error::file(path, format!("cannot be read ({e}); check the path"));
-        let Some(file) = file.map_err(cannot_be_read)? else {
-            return Err(Error::file(path, "is not a file; give the path of a .gguf file"));
-        };
-        // SAFETY: The map is only read, and only as bytes. What cannot be ruled out is that another program changes the file meanwhile. All
-        // that is checked is copied out of the map, so other bytes in the tensors are other numbers and nothing worse; a file that is
-        // cut shorter ends the process with a signal, as it does for every program that maps files.
-        let map = unsafe { Mmap::map(&file) }.map_err(cannot_be_read)?;
+        let map = map::map(path, "give the path of a .gguf file")?;
         Gguf::from_bytes(path, map)
     }
 

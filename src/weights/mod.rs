@@ -1,86 +1,65 @@
 //! Files to named tensors and back. Nothing here knows a model or a device.
 
+mod directory;
 pub mod gguf;
+mod json;
+mod map;
 mod quant;
 mod repack;
 mod safetensors;
+#[cfg(test)]
+mod tests;
+mod weight;
 mod write;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use gguf::{Gguf, GgufTensor};
 pub use quant::GgmlType;
 pub use repack::repack;
+pub use weight::Weight;
 pub use write::replace_file;
 
 use crate::error::{Error, Result};
-use crate::graph::{DType, Shape};
+use crate::graph::Shape;
 
-/// One tensor in the format that its file has it in.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Weight {
-    /// The format of the bytes.
-    pub dtype: DType,
-    /// The extents, the contiguous axis last.
-    pub shape: Shape,
-    /// The bytes, little-endian; those of a block format as [`repack()`] lays them out.
-    pub bytes: Vec<u8>,
-}
-
-impl Weight {
-    /// A tensor of f32.
-    pub fn from_f32(shape: Shape, values: &[f32]) -> Weight {
-        assert_eq!(shape.len(), values.len() as u64, "a weight of shape {shape} takes other values");
-        Weight { dtype: DType::F32, shape, bytes: bytemuck::cast_slice(values).to_vec() }
-    }
-
-    /// The values as f32, without loss.
-    pub fn to_f32(&self) -> Vec<f32> {
-        let Some(format) = GgmlType::ALL.into_iter().find(|format| format.dtype() == self.dtype) else {
-            return bytemuck::pod_collect_to_vec(&self.bytes);
-        };
-        let mut values = vec![0.0; self.shape.len() as usize];
-        format.decode(&repack::unpack(format, &self.bytes, values.len()), &mut values);
-        values
-    }
-
-    /// The bytes in `dtype`, which is the tensor's own format, or f32, or a narrower one that the values are rounded to.
-    ///
-    /// # Panics
-    /// If `dtype` is a block format and not the tensor's own.
-    pub fn in_format(&self, dtype: DType) -> Cow<'_, [u8]> {
-        if dtype == self.dtype {
-            return Cow::Borrowed(&self.bytes);
-        }
-        let values = self.to_f32();
-        Cow::Owned(match dtype {
-            DType::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
-            DType::Bf16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
-            DType::F32 | DType::U32 => bytemuck::cast_slice(&values).to_vec(),
-            _ => panic!("a weight in {} cannot be put into blocks of {}", self.dtype.word(), dtype.word()),
-        })
-    }
-}
-
-/// Named tensors, and the file that they came from for messages.
+/// Named tensors, and the file that they came from for messages. Those of a file stay there until they are asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Weights {
     /// The tensors by name.
     pub tensors: BTreeMap<String, Weight>,
+    /// Tensors of formats that no model has weights in, such as masks, and the formats' names.
+    pub unsupported: BTreeMap<String, String>,
     /// Where they were read.
     pub path: PathBuf,
 }
 
 impl Weights {
-    /// Reads a safetensors file of f32, f16 and bf16 tensors.
+    /// Opens a safetensors file. No tensor is read yet: [`Weights::get`] and [`Weights::check`] look at the numbers.
     ///
     /// # Errors
-    /// [`Error::File`], naming the file and where it applies the tensor: it is missing, cut short, malformed, of another format, or holds a
-    /// number that is not finite.
+    /// [`Error::File`], naming the file: it is missing, cut short or malformed.
     pub fn read(path: &Path) -> Result<Weights> {
         safetensors::read(path)
+    }
+
+    /// Opens `model.safetensors` of a directory, or the files that `model.safetensors.index.json` lists.
+    ///
+    /// # Errors
+    /// [`Error::File`] as [`Weights::read`]; or the files are not those of the index, or there are none.
+    pub fn read_directory(directory: &Path) -> Result<Weights> {
+        directory::read(directory)
+    }
+
+    /// The tensors of a GGUF file.
+    pub fn from_gguf(file: &Arc<Gguf>) -> Weights {
+        let mut weights = Weights { path: file.path().into(), ..Weights::default() };
+        for tensor in file.tensors() {
+            weights.tensors.insert(tensor.name.into(), Weight::of_gguf(file, tensor));
+        }
+        weights
     }
 
     /// Writes a safetensors file, complete or not at all.
@@ -91,23 +70,64 @@ impl Weights {
         safetensors::write(&self.tensors, path)
     }
 
-    /// The tensor of that name and shape.
+    /// The tensor of that name and shape, all of whose numbers are finite. Reads the tensor once.
     ///
     /// # Errors
-    /// [`Error::File`] if it is missing or has another shape.
+    /// [`Error::File`] if it is missing, has another shape or a format that is not supported, or has a number that is not finite.
     pub fn get(&self, name: &str, shape: &Shape) -> Result<&Weight> {
         let Some(weight) = self.tensors.get(name) else {
-            return Err(Error::file(&self.path, format!("has no tensor '{name}'; is it a model of another architecture?")));
-        };
-        if weight.shape != *shape {
             return Err(Error::file(
                 &self.path,
-                format!(
-                    "tensor '{name}' has the shape {} where the config asks for {shape}; file and config do not belong together",
-                    weight.shape
-                ),
+                match self.unsupported.get(name) {
+                    Some(format) => unsupported(name, format),
+                    None => format!("has no tensor '{}'; is it a model of another architecture?", shown(name)),
+                },
             ));
+        };
+        if weight.shape != *shape {
+            let (name, has) = (shown(name), &weight.shape);
+            let problem =
+                format!("tensor '{name}' has the shape {has} where the config asks for {shape}; file and config do not belong together");
+            return Err(Error::file(self.path_of(weight), problem));
         }
+        self.check_finite(name, weight)?;
         Ok(weight)
     }
+
+    /// Checks every tensor, for small files whose tensors are not asked for one by one.
+    ///
+    /// # Errors
+    /// [`Error::File`] if one has a format that is not supported, or a number that is not finite.
+    pub fn check(&self) -> Result<()> {
+        if let Some((name, format)) = self.unsupported.first_key_value() {
+            return Err(Error::file(&self.path, unsupported(name, format)));
+        }
+        self.tensors.iter().try_for_each(|(name, weight)| self.check_finite(name, weight))
+    }
+
+    fn check_finite(&self, name: &str, weight: &Weight) -> Result<()> {
+        let Some(at) = weight.first_non_finite() else { return Ok(()) };
+        let (name, block) = (shown(name), if weight.dtype.bytes(1) > 4 { " or soon after" } else { "" });
+        let problem =
+            format!("tensor '{name}' has a number that is not finite at element {at}{block}; the file is damaged, fetch it again");
+        Err(Error::file(self.path_of(weight), problem))
+    }
+
+    /// The file of a tensor: for a model in several files, the one that has it.
+    fn path_of<'a>(&'a self, weight: &'a Weight) -> &'a Path {
+        weight.file().unwrap_or(&self.path)
+    }
+}
+
+fn unsupported(name: &str, format: &str) -> String {
+    format!("tensor '{}' is of the format {format}; weights of F32, F16 and BF16 are supported", shown(name))
+}
+
+/// A name from a file as messages may show it: no control characters, and not more than a line of it.
+pub(crate) fn shown(name: &str) -> String {
+    let mut start: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+    if name.chars().nth(80).is_some() {
+        start.push('…');
+    }
+    start
 }

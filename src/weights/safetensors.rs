@@ -2,40 +2,52 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use super::map::{self, MappedFile};
 use super::{Weight, Weights, replace_file};
 use crate::error::{Error, Result};
 use crate::graph::{DType, Shape};
 
+/// The tensors of a file, which stay in it.
 pub(super) fn read(path: &Path) -> Result<Weights> {
-    let bytes = std::fs::read(path).map_err(|e| Error::file(path, format!("cannot be read ({e}); check the path")))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|e| Error::file(path, format!("is not a whole safetensors file ({e}); fetch or copy it again")))?;
-    let mut tensors = BTreeMap::new();
-    for (name, view) in file.tensors() {
-        let dtype = match view.dtype() {
+    let map = map::map(path, "give the path of a .safetensors file")?;
+    let file = Arc::new(MappedFile { path: path.into(), map });
+    let damaged =
+        |what: &dyn std::fmt::Display| Error::file(path, format!("is not a whole safetensors file ({what}); fetch or copy it again"));
+    // Checks the header against itself and against the length of the file.
+    let (header, metadata) = SafeTensors::read_metadata(&file.map).map_err(|e| damaged(&e))?;
+    let header = 8..8 + header;
+    // The crate takes the last of two entries of one name; what other programs take is anyone's guess.
+    let text = str::from_utf8(&file.map[header.clone()]).map_err(|e| damaged(&e))?;
+    super::json::parse(text).map_err(|e| damaged(&e))?;
+
+    let mut weights = Weights { path: path.into(), ..Weights::default() };
+    for (name, info) in metadata.tensors() {
+        let dtype = match info.dtype {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::Bf16,
-            other => return Err(Error::file(path, format!("tensor '{name}' is {other:?}; f32, f16 and bf16 are supported"))),
+            other => {
+                weights.unsupported.insert(name, format!("{other:?}"));
+                continue;
+            }
         };
-        let weight = Weight { dtype, shape: Shape::from(view.shape()), bytes: view.data().to_vec() };
-        if let Some(at) = weight.to_f32().iter().position(|v| !v.is_finite()) {
-            return Err(Error::file(path, format!("tensor '{name}' has a number that is not finite at element {at}; the file is damaged")));
-        }
-        tensors.insert(name, weight);
+        let (start, end) = info.data_offsets;
+        let shape = Shape::from(&info.shape[..]);
+        weights.tensors.insert(name, Weight::mapped(dtype, shape, &file, header.end + start..header.end + end));
     }
-    Ok(Weights { tensors, path: path.into() })
+    Ok(weights)
 }
 
 pub(super) fn write(tensors: &BTreeMap<String, Weight>, path: &Path) -> Result<()> {
     // These files know no block formats: such a tensor is written as what it stands for.
     let formats = tensors.values().map(|weight| match weight.dtype {
-        DType::F16 => (Dtype::F16, weight.in_format(DType::F16)),
-        DType::Bf16 => (Dtype::BF16, weight.in_format(DType::Bf16)),
-        DType::U32 => (Dtype::U32, weight.in_format(DType::U32)),
+        DType::F16 => (Dtype::F16, weight.bytes()),
+        DType::Bf16 => (Dtype::BF16, weight.bytes()),
+        DType::U32 => (Dtype::U32, weight.bytes()),
         _ => (Dtype::F32, weight.in_format(DType::F32)),
     });
     let formats: Vec<_> = formats.collect();

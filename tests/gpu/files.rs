@@ -79,7 +79,9 @@ fn bad_weights() {
     let mut nan = good.clone();
     let last = nan.len() - 4;
     nan[last..].copy_from_slice(&f32::NAN.to_le_bytes());
-    expect(read(&nan), 3, &[name, "not finite", "transformer."]);
+    std::fs::write(&path, &nan).expect("the file");
+    let damaged = Weights::read(&path).expect("a file that is whole");
+    expect(damaged.check().expect_err("not a number"), 3, &[name, "not finite", "transformer."]);
     let mut json = good.clone();
     json[8] = b'x';
     expect(read(&json), 3, &[name]);

@@ -199,7 +199,7 @@ fn toy_layer() {
         let layer = ToyLayer::new(hidden as u32, 4, 16, trains_all);
         let memory = Memory::new(device, &layer.parameters, true).expect("memory");
         for (tensor, parameter) in layer.parameters.iter() {
-            memory.write(device, tensor, &weights.get(&parameter.name, &parameter.shape).expect("a weight").bytes);
+            memory.write(device, tensor, &weights.get(&parameter.name, &parameter.shape).expect("a weight").bytes());
         }
         let mut g = Graph::new(device.traits(), &layer.parameters, true);
         let x = g.input("x", [rows as u32, length as u32, hidden as u32], DType::F32);

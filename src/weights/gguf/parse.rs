@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::metadata::{Array, Kind, Value};
 use crate::graph::Shape;
 use crate::weights::quant::{self, GgmlType};
+use crate::weights::shown;
 
 /// The specification's limit for keys.
 const MAX_KEY: usize = 65535;
@@ -250,15 +251,6 @@ fn cut(what: impl AsRef<str>) -> String {
 
 fn damaged(what: String) -> String {
     format!("is damaged: {what}; fetch or convert it again")
-}
-
-/// A name from the file as messages may show it: no control characters, and not more than a line of it.
-fn shown(name: &str) -> String {
-    let mut start: String = name.chars().take(80).flat_map(char::escape_debug).collect();
-    if name.chars().nth(80).is_some() {
-        start.push('…');
-    }
-    start
 }
 
 /// What is left to read. Each method is none where the file ends too soon.
