@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub use gguf::{Gguf, GgufTensor};
+pub use gguf::{Gguf, GgufTensor, Strings};
 pub use quant::GgmlType;
 pub use write::replace_file;
 
