@@ -11,7 +11,7 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 use graftling::generate::Generator;
 use graftling::gpu::{Device, Memory};
-use graftling::model::{AdapterConfig, Base, GptConfig, Model, Trains, write_adapter};
+use graftling::model::{AdapterConfig, Base, GptConfig, Model, SavedAdapter, Trains, write_adapter};
 use graftling::ops::optimizer::Adam;
 use graftling::sampling::Sampling;
 use graftling::text::{Batch, Tokenizer, cut, shuffled};
@@ -265,7 +265,7 @@ fn show(device: &Device, model: &Model, memory: &Memory, tokenizer: &Tokenizer, 
 fn save(device: &Device, model: &Model, memory: &Memory, trains: Trains, options: &Options) -> Result<()> {
     let directory = options.out.join("adapter");
     let trained = model.download(device, memory, |name| name.contains("_adapters.") || (trains.head && name.starts_with("cls.")))?;
-    write_adapter(&directory, model, &trained, &options.model.display().to_string())?;
+    write_adapter(&directory, &SavedAdapter::of(model, &trained, &options.model.display().to_string())?)?;
     say!("saved      the adapter in {}", directory.display());
     if trains.any_of_base() || options.full_steps > 0 {
         let directory = options.out.join("base");

@@ -13,7 +13,7 @@
 //!
 //! ```no_run
 //! use graftling::gpu::Device;
-//! use graftling::model::{AdapterConfig, Base, Model, Trains, write_adapter};
+//! use graftling::model::{AdapterConfig, Base, Model, SavedAdapter, Trains, write_adapter};
 //! use graftling::text::{Batch, cut};
 //! use graftling::train::{TrainOptions, Trainer};
 //!
@@ -31,7 +31,7 @@
 //!     }
 //! }
 //! let trained = model.download(&device, &memory, |name| name.contains("_adapters."))?;
-//! write_adapter("my-adapter".as_ref(), &model, &trained, "assets/base")
+//! write_adapter("my-adapter".as_ref(), &SavedAdapter::of(&model, &trained, "assets/base")?)
 //! # }
 //! ```
 //!
