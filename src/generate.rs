@@ -137,7 +137,7 @@ impl Step {
         let hidden = ops::embedding(&mut g, last, hidden, None);
         let logits = model.logits(&mut g, hidden);
         g.keep(logits);
-        let mut program = Program::with_state(device, memory, state, &g)?;
+        let program = Program::with_state(device, memory, state, &g)?;
         if let Some((rope, table)) = inputs.rope.zip(model.rope_table(positions)) {
             program.write(device, rope, &table);
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::adapter_json::{AdapterJson, check_name};
 use super::adapter_tensors::{to_disk, to_memory};
-use super::{AdapterConfig, Model};
+use super::{AdapterConfig, Model, is_adapter};
 use crate::error::{Error, Result};
 use crate::weights::{Weights, replace_file};
 
@@ -39,24 +39,24 @@ pub struct SavedAdapter {
 }
 
 impl SavedAdapter {
-    /// What there is to save of a model whose trained weights are `weights`; `base` says which base it is.
+    /// What there is to save of a model whose trained weights are `weights`; `name` is the adapter's, and `base` says which base it is.
     ///
     /// # Errors
     /// [`Error::Usage`] if the model has no adapters.
-    pub fn of(model: &Model, weights: &Weights, base: &str) -> Result<SavedAdapter> {
+    pub fn of(model: &Model, weights: &Weights, name: &str, base: &str) -> Result<SavedAdapter> {
         let config = model.adapters.clone().ok_or_else(|| Error::Usage("the model has no adapter to write".into()))?;
-        let part = |belongs: &dyn Fn(&str) -> bool| {
-            let tensors = weights.tensors.iter().filter(|(name, _)| belongs(name)).map(|(name, weight)| (name.clone(), weight.clone()));
+        let part = |belongs: &dyn Fn(&str) -> Option<String>| {
+            let tensors = weights.tensors.iter().filter_map(|(name, weight)| Some((belongs(name)?, weight.clone())));
             Weights { tensors: tensors.collect(), ..Weights::default() }
         };
-        let head = part(&|name| name.starts_with("cls."));
+        let head = part(&|name| model.head_on_disk(name));
         Ok(SavedAdapter {
-            name: "default".into(),
+            name: name.into(),
             config,
             hidden_size: model.config.hidden_size,
-            model_type: "graftling".into(),
+            model_type: model.config.family.model_type().into(),
             model_name: base.into(),
-            weights: part(&|name| name.contains("_adapters.")),
+            weights: part(&|name| is_adapter(name).then(|| name.into())),
             head: (!head.tensors.is_empty()).then_some(head),
         })
     }

@@ -86,7 +86,7 @@ pub(super) fn to_memory(
         }
     }
     for (in_memory, weight) in norms {
-        if memory.tensors.entry(in_memory.clone()).or_insert_with(|| weight.clone()).bytes != weight.bytes {
+        if memory.tensors.entry(in_memory.clone()).or_insert_with(|| weight.clone()) != &weight {
             return Err(problem(format!("tensor '{in_memory}' differs from its copy in 'adapter_norm_before'; save the adapter again")));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::graft::{Graft, Stream, join};
 use super::names::Names;
-use super::{AdapterConfig, Config, NormKind, Positions, Trains};
+use super::{ATTENTION_PLACE, AdapterConfig, Config, FFN_PLACE, NormKind, Positions, Trains};
 use crate::graph::{DType, Graph, Parameters, Piece, Shape, Tensor};
 use crate::ops::{self, Attention, HeadNorm, Linear, Norm, Rope};
 use crate::weights::Weights;
@@ -64,6 +64,7 @@ impl Model {
     pub fn new(config: &Config, base: Option<&Weights>, adapters: Option<&AdapterConfig>, trains: Trains) -> Result<Model, String> {
         let names = Names::of(config.family);
         let hidden = config.hidden_size;
+        adapters.map_or(Ok(()), |a| a.check_for(config.layers, hidden))?;
         let mut p = Declared { parameters: Parameters::default(), config, base, trains };
 
         let token_trains = trains.base || trains.embeddings || (config.tied && trains.head);
@@ -78,10 +79,9 @@ impl Model {
             let queries = config.heads * config.head_size;
             let keys = config.key_value_heads * config.head_size;
             let qkv = if names.qkv.len() == 1 { vec![queries + 2 * keys] } else { vec![queries, keys, keys] };
-            let mut graft = |p: &mut Declared, place: &str, wanted: fn(&AdapterConfig) -> bool| -> Result<Option<Graft>, String> {
-                let Some(config) = adapters.filter(|a| wanted(a) && !a.leave_out.contains(&i)) else { return Ok(None) };
-                let name = at(&format!("{place}.adapters.default"));
-                Ok(Some(Graft::new(&mut p.parameters, &name, config, config.bottleneck(i, hidden)?, hidden)))
+            let graft = |p: &mut Declared, place: &str| -> Result<Option<Graft>, String> {
+                let Some(config) = adapters.filter(|a| a.places(i).any(|p| p == place)) else { return Ok(None) };
+                Graft::new(&mut p.parameters, &at(&format!("{place}.adapters.default")), config, i, hidden).map(Some)
             };
             blocks.push(Block {
                 norm1: p.norm(&at(names.norms[0])),
@@ -94,14 +94,14 @@ impl Model {
                     epsilon: config.epsilon,
                 }),
                 attention_output: p.linear(&[(at(names.attention_output), hidden)], queries, config.biases.attention_output),
-                attention_adapter: graft(&mut p, "attention_adapters", |a| a.attention)?,
+                attention_adapter: graft(&mut p, ATTENTION_PLACE)?,
                 norm2: p.norm(&at(names.norms[1])),
                 ffn_input: {
                     let widths = vec![config.intermediate_size; names.ffn_input.len()];
                     p.linear(&stack(names.ffn_input, &widths, at), hidden, config.biases.ffn)
                 },
                 ffn_output: p.linear(&[(at(names.ffn_output), hidden)], config.intermediate_size, config.biases.ffn),
-                ffn_adapter: graft(&mut p, "output_adapters", |a| a.ffn)?,
+                ffn_adapter: graft(&mut p, FFN_PLACE)?,
             });
         }
         let final_norm = config.norm_first.then(|| p.norm(names.final_norm));

@@ -1,6 +1,8 @@
 //! Where an adapter stands in a block, and its branch. The formulas are those of the `adapters` library (`Adapter` and `ParallelAdapter` in
 //! its `methods/modeling.py`), for blocks whose residual sum is followed by a norm (post-norm) or not (pre-norm).
 
+use std::collections::HashMap;
+
 use super::{AdapterConfig, Scaling};
 use crate::graph::{DType, Graph, Parameters, Tensor};
 use crate::ops::{self, Adapter, Linear, Norm};
@@ -45,29 +47,24 @@ impl Stream {
 const EPSILON: f32 = 1e-5;
 
 impl Graft {
-    /// Adds an adapter's weights, `name` before their names in the library.
-    pub fn new(p: &mut Parameters, name: &str, config: &AdapterConfig, bottleneck: u32, hidden: u32) -> Graft {
-        let mut add = |suffix: &str, shape: &[usize]| p.add(format!("{name}.{suffix}"), shape, DType::F32, true);
-        let (hidden, bottleneck) = (hidden as usize, bottleneck as usize);
-        let mut norm = |add: &mut dyn FnMut(&str, &[usize]) -> Tensor, stem: &str| Norm {
-            weight: add(&format!("{stem}.weight"), &[hidden]),
-            bias: Some(add(&format!("{stem}.bias"), &[hidden])),
-            epsilon: EPSILON,
+    /// Adds the weights of an adapter in one layer, `name` before their names in the library.
+    ///
+    /// # Errors
+    /// As [`AdapterConfig::bottleneck`].
+    pub fn new(p: &mut Parameters, name: &str, config: &AdapterConfig, layer: u32, hidden: u32) -> Result<Graft, String> {
+        let ends = config.parameters(layer, hidden)?;
+        let added: HashMap<_, _> =
+            ends.into_iter().map(|(end, shape)| (end, p.add(format!("{name}.{end}"), shape, DType::F32, true))).collect();
+        let norm = |weight, bias| Norm { weight: added[weight], bias: Some(added[bias]), epsilon: EPSILON };
+        let norm_before = config.ln_before.then(|| norm("adapter_down.0.weight", "adapter_down.0.bias"));
+        let down = if config.ln_before {
+            (added["adapter_down.1.weight"], added["adapter_down.1.bias"])
+        } else {
+            (added["adapter_down.0.weight"], added["adapter_down.0.bias"])
         };
-        let norm_before = config.ln_before.then(|| norm(&mut add, "adapter_down.0"));
-        let place = config.ln_before as u32;
-        let down = (
-            add(&format!("adapter_down.{place}.weight"), &[bottleneck, hidden]),
-            add(&format!("adapter_down.{place}.bias"), &[bottleneck]),
-        );
-        let up = (add("adapter_up.weight", &[hidden, bottleneck]), add("adapter_up.bias", &[hidden]));
-        let scaling = match config.scaling {
-            Scaling::Fixed(_) => None,
-            Scaling::Learned => Some(add("scaling", &[1])),
-            Scaling::Channel => Some(add("scaling", &[hidden])),
-        };
-        let norm_after = config.ln_after.then(|| norm(&mut add, "adapter_norm_after"));
-        Graft { config: config.clone(), norm_before, down, up, scaling, norm_after }
+        let up = (added["adapter_up.weight"], added["adapter_up.bias"]);
+        let norm_after = config.ln_after.then(|| norm("adapter_norm_after.weight", "adapter_norm_after.bias"));
+        Ok(Graft { config: config.clone(), norm_before, down, up, scaling: added.get("scaling").copied(), norm_after })
     }
 
     /// What the adapter makes of a sublayer that gave `f` for the stream `h`, and what is to be added to that; `norm` is the norm behind a

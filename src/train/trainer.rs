@@ -69,7 +69,7 @@ impl Compiled {
         if training {
             g.backward(loss, loss);
         }
-        let mut program = Program::new(device, memory, &g)?;
+        let program = Program::new(device, memory, &g)?;
         if let Some((rope, table)) = inputs.rope.zip(model.rope_table(batch.length)) {
             program.write(device, rope, &table);
         }

@@ -65,6 +65,19 @@ pub enum Family {
     Qwen3,
 }
 
+impl Family {
+    /// The `model_type` of its `config.json`.
+    pub fn model_type(self) -> &'static str {
+        match self {
+            Family::Graftling => "graftling",
+            Family::Gpt2 => "gpt2",
+            Family::Llama => "llama",
+            Family::Qwen2 => "qwen2",
+            Family::Qwen3 => "qwen3",
+        }
+    }
+}
+
 /// The norm of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
