@@ -253,12 +253,13 @@ impl Graph {
         self.activation(label, shape)
     }
 
-    /// A range of `of` as a tensor of its own; `offset` is in elements and must fall on 256 bytes.
+    /// A range of `of` as a tensor of its own; `offset` is in elements, whole groups of them, and must fall on 256 bytes.
     pub fn view(&mut self, of: Tensor, label: &str, offset: u64, shape: impl Into<Shape>) -> Tensor {
         let (shape, dtype) = (shape.into(), self.info(of).dtype);
         let fits = offset + shape.len() <= self.shape(of).len();
         assert!(fits, "the view '{label}' {shape} at {offset} does not fit in '{}' {}", self.info(of).label, self.shape(of));
-        assert!(dtype.bytes(offset).is_multiple_of(256), "the view '{label}' begins at element {offset}, off the 256-byte grid");
+        let on_grid = offset.is_multiple_of(dtype.group_len()) && dtype.bytes(offset).is_multiple_of(256);
+        assert!(on_grid, "the view '{label}' begins at element {offset}, off the 256-byte grid");
         self.push(label, shape, dtype, Role::View { of, offset })
     }
 

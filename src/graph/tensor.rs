@@ -24,15 +24,51 @@ pub enum DType {
     Bf16,
     /// Unsigned integers: tokens, lengths, orders.
     U32,
+    /// Blocks of 32 numbers of 4 bits; this and the next seven are GGUF's, for frozen weights, as `weights/repack.rs` lays them out.
+    Q4_0,
+    /// Blocks of 32 numbers of 4 bits, with a minimum.
+    Q4_1,
+    /// Blocks of 32 numbers of 5 bits.
+    Q5_0,
+    /// Blocks of 32 numbers of 5 bits, with a minimum.
+    Q5_1,
+    /// Blocks of 32 numbers of 8 bits.
+    Q8_0,
+    /// Blocks of 256 numbers of 4 bits.
+    Q4K,
+    /// Blocks of 256 numbers of 5 bits.
+    Q5K,
+    /// Blocks of 256 numbers of 6 bits.
+    Q6K,
 }
 
 impl DType {
-    /// The bytes of `len` elements.
-    pub fn bytes(self, len: u64) -> u64 {
+    /// The elements and the bytes of a group, the least that can be addressed: an element, a block, or two neighbouring blocks where one
+    /// is not a whole number of words.
+    fn group(self) -> (u64, u64) {
         match self {
-            DType::F32 | DType::U32 => len * 4,
-            DType::F16 | DType::Bf16 => len * 2,
+            DType::F32 | DType::U32 => (1, 4),
+            DType::F16 | DType::Bf16 => (1, 2),
+            DType::Q4_0 => (64, 36),
+            DType::Q4_1 => (32, 20),
+            DType::Q5_0 => (64, 44),
+            DType::Q5_1 => (32, 24),
+            DType::Q8_0 => (64, 68),
+            DType::Q4K => (256, 144),
+            DType::Q5K => (256, 176),
+            DType::Q6K => (512, 420),
         }
+    }
+
+    /// The elements of a group, at whose multiples a range of a tensor may begin: 1 for plain numbers.
+    pub fn group_len(self) -> u64 {
+        self.group().0
+    }
+
+    /// The bytes of `len` elements, the last group padded.
+    pub fn bytes(self, len: u64) -> u64 {
+        let (elements, bytes) = self.group();
+        len.div_ceil(elements) * bytes
     }
 
     /// The word that shader files of weight formats carry in their names.
@@ -42,6 +78,14 @@ impl DType {
             DType::F16 => "f16",
             DType::Bf16 => "bf16",
             DType::U32 => "u32",
+            DType::Q4_0 => "q4_0",
+            DType::Q4_1 => "q4_1",
+            DType::Q5_0 => "q5_0",
+            DType::Q5_1 => "q5_1",
+            DType::Q8_0 => "q8_0",
+            DType::Q4K => "q4_k",
+            DType::Q5K => "q5_k",
+            DType::Q6K => "q6_k",
         }
     }
 }

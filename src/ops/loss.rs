@@ -1,7 +1,7 @@
 //! The linear head and the cross-entropy over its words in one op, so that the logits of the whole vocabulary are never in memory.
 
 use super::linear::inputs;
-use super::{Linear, fitting_rows, matmul, row_lanes, slice_of_rows};
+use super::{Linear, SLICE_ROWS, fitting_rows, matmul, row_lanes, slice_of_rows};
 use crate::graph::{Graph, Kernel, Tensor, read, update, write};
 
 crate::params!(Params { rows: u32, width: u32, stride: u32, start: u32 });
@@ -11,7 +11,7 @@ pub const IGNORED: u32 = u32::MAX;
 
 /// The most words in one slice.
 const SLICE_WORDS: u32 = 8192;
-/// The most bytes that the logits of one slice take, as far as a slice of 64 words allows.
+/// The most bytes that the logits of one slice take, as far as a slice of [`SLICE_ROWS`] words allows.
 const SLICE_BYTES: u64 = 64 << 20;
 
 /// One slice of the vocabulary.
@@ -75,7 +75,8 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
 fn slices(g: &mut Graph, rows: u32, head: &Linear) -> Vec<Slice> {
     let vocabulary = g.shape(head.weight).rows();
     let logits = SLICE_BYTES.min(g.traits().max_binding) / (4 * u64::from(rows));
-    let most = ((logits / 64 * 64).max(64) as u32).min(SLICE_WORDS).min(fitting_rows(g, head.weight));
+    let logits = (logits / u64::from(SLICE_ROWS)).max(1) as u32 * SLICE_ROWS;
+    let most = logits.min(SLICE_WORDS).min(fitting_rows(g, head.weight));
     let starts = (0..vocabulary).step_by(most as usize);
     starts
         .map(|start| {

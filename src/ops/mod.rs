@@ -48,15 +48,21 @@ fn row_lanes(g: &Graph) -> u32 {
     if g.traits().cpu { 1 } else { 32 }
 }
 
-/// How many rows of a matrix one binding holds: all, or a multiple of 64, at which a range may begin.
+/// A matrix that does not fit one binding is cut at multiples of this many rows: where every format has whole groups and whole 256 bytes,
+/// whatever the length of its rows.
+const SLICE_ROWS: u32 = 128;
+
+/// How many rows of a matrix one binding holds: all, or a multiple of [`SLICE_ROWS`].
 fn fitting_rows(g: &Graph, matrix: Tensor) -> u32 {
-    let rows = g.shape(matrix).rows();
-    let row_bytes = g.info(matrix).dtype.bytes(u64::from(g.shape(matrix).last()));
-    let fitting = g.traits().max_binding / row_bytes;
-    if u64::from(rows) <= fitting { rows } else { (fitting / 64 * 64).max(64) as u32 }
+    let info = g.info(matrix);
+    if info.bytes() <= g.traits().max_binding {
+        return info.shape.rows();
+    }
+    let slice_bytes = info.dtype.bytes(u64::from(SLICE_ROWS) * u64::from(info.shape.last()));
+    (g.traits().max_binding / slice_bytes).max(1) as u32 * SLICE_ROWS
 }
 
-/// `count` rows of a matrix from row `start` on, or of a vector as many elements; `start` is a multiple of 64.
+/// `count` rows of a matrix from row `start` on, or of a vector as many elements; `start` is a multiple of [`SLICE_ROWS`].
 fn slice_of_rows(g: &mut Graph, matrix: Tensor, start: u32, count: u32) -> Tensor {
     match *g.shape(matrix).axes() {
         [len] if len == u64::from(count) => matrix,

@@ -5,6 +5,7 @@ pub mod gguf;
 mod json;
 mod map;
 mod quant;
+mod repack;
 mod safetensors;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 pub use gguf::{Gguf, GgufTensor};
 pub use quant::GgmlType;
+pub use repack::repack;
 pub use weight::Weight;
 pub use write::replace_file;
 
@@ -54,13 +56,7 @@ impl Weights {
     /// The tensors of a GGUF file.
     pub fn from_gguf(file: &Arc<Gguf>) -> Weights {
         let mut weights = Weights { path: file.path().into(), ..Weights::default() };
-        for tensor in file.tensors() {
-            let name = tensor.name.to_string();
-            match Weight::of_gguf(file, tensor) {
-                Some(weight) => drop(weights.tensors.insert(name, weight)),
-                None => drop(weights.unsupported.insert(name, tensor.format.to_string())),
-            }
-        }
+        weights.tensors = file.tensors().map(|tensor| (tensor.name.to_string(), Weight::of_gguf(file, tensor))).collect();
         weights
     }
 
@@ -109,7 +105,7 @@ impl Weights {
 
     fn check_finite(&self, name: &str, weight: &Weight) -> Result<()> {
         let Some(at) = weight.first_non_finite() else { return Ok(()) };
-        let (name, block) = (shown(name), if weight.dtype.bytes(1) > 4 { " or soon after" } else { "" });
+        let (name, block) = (shown(name), if weight.dtype.group_len() > 1 { " or soon after" } else { "" });
         let problem =
             format!("tensor '{name}' has a number that is not finite at element {at}{block}; the file is damaged, fetch it again");
         Err(Error::file(self.path_of(weight), problem))

@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::map::MappedFile;
+use super::repack::{repack, unpack};
 use super::{GgmlType, Gguf, GgufTensor};
 use crate::graph::{DType, Shape};
 
@@ -52,38 +54,36 @@ impl Weight {
         Weight { dtype, shape, bytes: Bytes::Mapped(file.clone(), range) }
     }
 
-    /// A tensor that lies in a GGUF file, unless the device has no such format.
-    pub(super) fn of_gguf(file: &Arc<Gguf>, tensor: GgufTensor<'_>) -> Option<Weight> {
+    /// A tensor that lies in a GGUF file.
+    pub(super) fn of_gguf(file: &Arc<Gguf>, tensor: GgufTensor<'_>) -> Weight {
         let bytes = Bytes::Gguf(file.clone(), tensor.name.into());
-        Some(Weight { dtype: device_format(tensor.format)?, shape: tensor.shape.clone(), bytes })
+        Weight { dtype: tensor.format.dtype(), shape: tensor.shape.clone(), bytes }
     }
 
-    /// The bytes, little-endian and laid out as on the device. What has another layout in its file is copied at each call.
+    /// The bytes, little-endian and laid out as on the device, for which some block formats are copied at each call; see [`repack()`].
     pub fn bytes(&self) -> Cow<'_, [u8]> {
         match &self.bytes {
             Bytes::Owned(bytes) => Cow::Borrowed(bytes),
             Bytes::Mapped(file, range) => Cow::Borrowed(&file.map[range.clone()]),
-            Bytes::Gguf(file, name) => Cow::Borrowed(tensor(file, name).bytes),
+            Bytes::Gguf(file, name) => {
+                let tensor = tensor(file, name);
+                repack(tensor.format, tensor.bytes)
+            }
         }
     }
 
     /// The values as f32, without loss.
     pub fn to_f32(&self) -> Vec<f32> {
-        if let Bytes::Gguf(file, name) = &self.bytes {
-            return tensor(file, name).to_f32();
-        }
-        let bytes = self.bytes();
-        match file_format(self.dtype) {
-            Some(format) => {
-                let mut values = vec![0.0; self.shape.len() as usize];
-                format.decode(&bytes, &mut values);
-                values
-            }
-            None => bytemuck::pod_collect_to_vec(&bytes),
-        }
+        let Some(format) = self.format() else { return bytemuck::pod_collect_to_vec(&self.bytes()) };
+        let mut values = vec![0.0; self.shape.len() as usize];
+        format.decode(&self.blocks(format), &mut values);
+        values
     }
 
     /// The bytes in `dtype`, which is the tensor's own format, or f32, or a narrower one that the values are rounded to.
+    ///
+    /// # Panics
+    /// If `dtype` is a block format and not the tensor's own.
     pub fn in_format(&self, dtype: DType) -> Cow<'_, [u8]> {
         if dtype == self.dtype {
             return self.bytes();
@@ -93,41 +93,38 @@ impl Weight {
             DType::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
             DType::Bf16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
             DType::F32 | DType::U32 => bytemuck::cast_slice(&values).to_vec(),
+            _ => panic!("a weight in {} cannot be put into blocks of {}", self.dtype.word(), dtype.word()),
         })
     }
 
-    /// The first element that is not a finite number, or the first of its block. Reads the tensor once and copies nothing.
+    /// The first element that is not a finite number, or the first of its block. Reads the tensor once; integers are all finite.
     pub fn first_non_finite(&self) -> Option<usize> {
-        if let Bytes::Gguf(file, name) = &self.bytes {
-            let tensor = tensor(file, name);
-            return tensor.format.first_non_finite(tensor.bytes);
+        let format = self.format()?;
+        format.first_non_finite(&self.blocks(format))
+    }
+
+    /// The format of [`Weight::blocks`]; none for integers.
+    fn format(&self) -> Option<GgmlType> {
+        GgmlType::ALL.into_iter().find(|format| format.dtype() == self.dtype)
+    }
+
+    /// The bytes as a GGUF file has them.
+    fn blocks(&self, format: GgmlType) -> Cow<'_, [u8]> {
+        match &self.bytes {
+            Bytes::Owned(bytes) => unpack(format, bytes, self.shape.len() as usize),
+            Bytes::Mapped(file, range) => Cow::Borrowed(&file.map[range.clone()]),
+            Bytes::Gguf(file, name) => Cow::Borrowed(tensor(file, name).bytes),
         }
-        file_format(self.dtype)?.first_non_finite(&self.bytes())
     }
 
     /// The file that the bytes lie in.
-    pub(super) fn file(&self) -> Option<&std::path::Path> {
+    pub(super) fn file(&self) -> Option<&Path> {
         match &self.bytes {
             Bytes::Owned(_) => None,
             Bytes::Mapped(file, _) => Some(&file.path),
             Bytes::Gguf(file, _) => Some(file.path()),
         }
     }
-}
-
-/// The format that tensors of a GGUF format have on the device.
-fn device_format(format: GgmlType) -> Option<DType> {
-    match format {
-        GgmlType::F32 => Some(DType::F32),
-        GgmlType::F16 => Some(DType::F16),
-        GgmlType::Bf16 => Some(DType::Bf16),
-        _ => None,
-    }
-}
-
-/// The reverse of [`device_format`]; none for integers.
-fn file_format(dtype: DType) -> Option<GgmlType> {
-    GgmlType::ALL.into_iter().find(|&format| device_format(format) == Some(dtype))
 }
 
 fn tensor<'a>(file: &'a Gguf, name: &str) -> GgufTensor<'a> {

@@ -35,16 +35,16 @@ fn values_and_gradients() {
     });
 }
 
-/// A table that does not fit one binding passes in slices of 64 rows.
+/// A table that does not fit one binding passes in slices of 128 rows.
 #[test]
 fn large_tables() {
-    let (hidden, vocabulary) = (6, 150);
+    let (hidden, vocabulary) = (6, 300);
     let mut random = Random(16);
-    let tokens = [149u32, 3, 63, 64, 3, 127, 128, 0];
+    let tokens = [299u32, 3, 127, 128, 3, 255, 256, 0];
     let mut order: Vec<u32> = (0..8).collect();
     order.sort_by_key(|&i| tokens[i as usize]);
     let arrays = [Array::weight(&[vocabulary, hidden], &mut random), whole(&tokens, &[2, 4]), whole(&order, &[8])];
-    let traits = graftling::graph::Traits { max_binding: 64 * 6 * 4, ..all_traits()[0].clone() };
+    let traits = graftling::graph::Traits { max_binding: 128 * 6 * 4, ..all_traits()[0].clone() };
     let check = Check { name: "large embedding", traits: &traits, arrays: &arrays, tolerance: 1e-6, twice: true };
     check.run(
         |g, t| ops::embedding(g, t[1], t[0], Some(t[2])),

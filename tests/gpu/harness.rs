@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use graftling::gpu::{Device, Memory, Program, Step};
 use graftling::graph::{DType, Graph, Parameters, Tensor, Traits};
 use graftling::ops;
+use graftling::weights::Weight;
 
 /// The one device of the test run; a missing device fails.
 pub fn device() -> &'static Device {
@@ -57,7 +58,7 @@ pub enum Kind {
     Input,
     /// A weight that trains.
     Weight,
-    /// A weight that does not, in this format.
+    /// A weight that does not, in this format. Of a block format, `values` are the words on the device.
     Frozen(DType),
 }
 
@@ -83,6 +84,11 @@ impl Array {
         Array::new(Kind::Weight, shape, random)
     }
 
+    /// The values that the array's format has.
+    pub fn exact(&self) -> Vec<f64> {
+        self.encode().1
+    }
+
     /// The bytes in the array's format, and the values that these bytes stand for.
     fn encode(&self) -> (Vec<u8>, Vec<f64>) {
         let exact = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect();
@@ -94,6 +100,12 @@ impl Array {
             Kind::Frozen(DType::Bf16) => {
                 let v: Vec<_> = self.values.iter().map(|&x| half::bf16::from_f32(x)).collect();
                 (bytemuck::cast_slice(&v).to_vec(), v.iter().map(|x| x.to_f64()).collect())
+            }
+            Kind::Frozen(dtype) if dtype.group_len() > 1 => {
+                let bytes = bytemuck::cast_slice(&self.values).to_vec();
+                let weight = Weight { dtype, shape: self.shape.as_slice().into(), bytes };
+                let values = exact(&weight.to_f32());
+                (weight.bytes, values)
             }
             _ => (bytemuck::cast_slice(&self.values).to_vec(), exact(&self.values)),
         }

@@ -92,8 +92,8 @@ fn values_and_gradients() {
     for traits in all_traits() {
         check(&traits, 7, 8, 67, None);
         check(&traits, 70, 5, 10, None);
-        // Bindings so small that the vocabulary passes in three slices of 64, and in two of 128.
-        check(&traits, 5, 12, 131, Some(64 * 12 * 4));
+        // Bindings so small that the vocabulary passes in three slices of 128, and in two.
+        check(&traits, 5, 12, 259, Some(128 * 12 * 4));
         check(&traits, 1, 4, 256, Some(128 * 4 * 4));
     }
 }
@@ -103,18 +103,18 @@ fn values_and_gradients() {
 fn large_logits() {
     for traits in all_traits() {
         let parameters = Parameters::default();
-        let traits = Traits { max_binding: 64 * 4 * 4, ..traits };
+        let traits = Traits { max_binding: 128 * 4 * 4, ..traits };
         let mut g = Graph::new(&traits, &parameters, true);
         let x = g.input("x", [1, 4], DType::F32);
-        let weight = g.input("weight", [128, 4], DType::F32);
+        let weight = g.input("weight", [256, 4], DType::F32);
         let t = g.input("targets", [1], DType::U32);
         ops::cross_entropy(&mut g, x, &Linear { weight, bias: None }, t);
         let memory = Memory::new(device(), &parameters, true).expect("memory");
         let mut program = Program::new(device(), &memory, &g).expect("a program");
         program.write(device(), x, &[100.0f32, 0.0, 0.0, 0.0]);
-        for largest in [0, 1, 2, 31, 70] {
+        for largest in [0, 1, 2, 31, 140] {
             let lowest = largest + 1;
-            let rows: Vec<[f32; 4]> = (0..128)
+            let rows: Vec<[f32; 4]> = (0..256)
                 .map(|word| match word {
                     _ if word == largest => [10.0, 0.0, 0.0, 1.0],
                     _ if word == lowest => [-10.0, 0.0, 0.0, 1.0],

@@ -15,5 +15,6 @@ mod loss;
 mod models;
 mod norm;
 mod optimizer;
+mod quant;
 mod rope;
 mod shaders;

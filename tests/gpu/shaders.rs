@@ -4,6 +4,9 @@ use graftling::graph::Kernel;
 use graftling::graph::wgsl::FILES;
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
+/// Every format of frozen weights.
+const FORMATS: [&str; 11] = ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k"];
+
 /// Every file with entry points, in each form that differs in more than numbers.
 fn kernels() -> Vec<Kernel> {
     let mut all = Vec::new();
@@ -14,13 +17,13 @@ fn kernels() -> Vec<Kernel> {
         let base = Kernel::new(file, "");
         match *file {
             "matmul_any" | "matmul_cpu" | "matmul_gpu" => {
-                for format in ["f32", "f16", "bf16"] {
+                for format in FORMATS {
                     all.push(base.clone().with("FORMAT", format).with("EPILOGUE", "plain"));
                 }
                 all.push(base.with("FORMAT", "f32").with("EPILOGUE", "act").with("ACTIVATION", 1));
             }
             "embedding" => {
-                for format in ["f32", "f16", "bf16"] {
+                for format in FORMATS {
                     all.push(base.clone().with("FORMAT", format));
                 }
                 all.push(base.with("FORMAT", "f32").with("POSITIONS", 1));

@@ -1,0 +1,15 @@
+//! use quant
+
+// A frozen weight in Q5_0, two blocks of 32 elements a group of 11 words: their scales, the fifth bits of the first and of the second,
+// four words of low bits of each.
+@group(0) @binding(2) var<storage, read> weight: array<u32>;
+
+// Elements 4i to 4i + 3: d (q − 16).
+fn weight4(i: u32) -> vec4<f32> {
+    let group = i / 16u * 11u;
+    let block = i / 8u % 2u;
+    let d = unpack2x16float(weight[group])[block];
+    let low = nibbles(weight[group + 3u + block * 4u + i % 4u], i & 4u);
+    let q = low | fifth_bits(weight[group + 1u + block] >> (i % 8u * 4u));
+    return d * (four(q) - 16.0);
+}

@@ -1,0 +1,17 @@
+//! use quant
+
+// A frozen weight in Q6_K, two blocks of 256 elements a group of 105 words: 32 words of low bits of each block, 16 of high bits of each, 4 of
+// scales of each, and a word with both d. Half a block of 128 elements has 16 words of low bits, elements 0–63 in the low nibbles and
+// 64–127 in the high ones, and 8 words of high bits, of which two bits each belong to elements i, i + 32, i + 64 and i + 96.
+@group(0) @binding(2) var<storage, read> weight: array<u32>;
+
+// Elements 4i to 4i + 3: d s (q − 32).
+fn weight4(i: u32) -> vec4<f32> {
+    let group = i / 128u * 105u;
+    let half = i / 32u % 4u; // of the group: two of each block
+    let d = unpack2x16float(weight[group + 104u])[half / 2u];
+    let scale = i32(weight[group + 96u + i / 16u % 8u] << (24u - i / 4u % 4u * 8u)) >> 24u;
+    let low = nibbles(weight[group + half * 16u + i % 16u], i / 16u % 2u * 4u);
+    let high = (weight[group + 64u + half * 8u + i % 8u] >> (i / 8u % 4u * 2u)) & 0x03030303u;
+    return d * f32(scale) * (four(low | (high << 4u)) - 32.0);
+}

@@ -1,0 +1,127 @@
+//! From a file's blocks to device memory and back.
+//!
+//! A kernel reads whole words, so what it reads must be whole words: groups of one block, or of two neighbours where a block is not. A tensor
+//! is one row of groups, over all of its elements; so the two blocks of a group may belong to two rows. In a group of two, each part of
+//! the first block is followed by the same part of the second:
+//!
+//! | format | file | device |
+//! |---|---|---|
+//! | Q4_1, Q5_1, Q4_K, Q5_K | blocks of 20, 24, 144, 176 bytes | the same |
+//! | Q4_0 | d 2, numbers 16 | d 4, numbers 32 |
+//! | Q5_0 | d 2, fifth bits 4, low bits 16 | d 4, fifth bits 8, low bits 32 |
+//! | Q8_0 | d 2, numbers 32 | d 4, numbers 64 |
+//! | Q6_K | low bits 128, high bits 64, scales 16, d 2 | low bits 256, high bits 128, scales 32, d 4 |
+//!
+//! The second half of a last group with one block is zero.
+
+use std::borrow::Cow;
+
+use super::quant::GgmlType;
+use crate::graph::DType;
+
+impl GgmlType {
+    /// The format that tensors of this one have on the device.
+    pub fn dtype(self) -> DType {
+        match self {
+            GgmlType::F32 => DType::F32,
+            GgmlType::F16 => DType::F16,
+            GgmlType::Bf16 => DType::Bf16,
+            GgmlType::Q4_0 => DType::Q4_0,
+            GgmlType::Q4_1 => DType::Q4_1,
+            GgmlType::Q5_0 => DType::Q5_0,
+            GgmlType::Q5_1 => DType::Q5_1,
+            GgmlType::Q8_0 => DType::Q8_0,
+            GgmlType::Q4K => DType::Q4K,
+            GgmlType::Q5K => DType::Q5K,
+            GgmlType::Q6K => DType::Q6K,
+        }
+    }
+
+    /// The bytes of each part of a block, where two blocks make a group.
+    fn parts(self) -> Option<&'static [usize]> {
+        match self {
+            GgmlType::Q4_0 => Some(&[2, 16]),
+            GgmlType::Q5_0 => Some(&[2, 4, 16]),
+            GgmlType::Q8_0 => Some(&[2, 32]),
+            GgmlType::Q6K => Some(&[128, 64, 16, 2]),
+            _ => None,
+        }
+    }
+}
+
+/// The bytes of a tensor on the device, as many as [`DType::bytes`] says, from all of its blocks in a file.
+///
+/// # Panics
+/// If `blocks` is not a whole number of blocks.
+pub fn repack(format: GgmlType, blocks: &[u8]) -> Cow<'_, [u8]> {
+    let bytes = format.block_bytes();
+    assert!(blocks.len().is_multiple_of(bytes), "{} bytes are not whole blocks of {format}", blocks.len());
+    let Some(parts) = format.parts() else { return Cow::Borrowed(blocks) };
+    let mut groups = vec![0; blocks.len().next_multiple_of(2 * bytes)];
+    for (pair, group) in blocks.chunks(2 * bytes).zip(groups.chunks_exact_mut(2 * bytes)) {
+        for (block, from, to, len) in places(parts, pair.len() / bytes) {
+            group[to..to + len].copy_from_slice(&pair[block * bytes + from..][..len]);
+        }
+    }
+    Cow::Owned(groups)
+}
+
+/// The blocks of a tensor of `len` elements, from what [`repack`] made of them.
+///
+/// # Panics
+/// If `groups` has another length.
+pub(super) fn unpack(format: GgmlType, groups: &[u8], len: usize) -> Cow<'_, [u8]> {
+    assert_eq!(groups.len() as u64, format.dtype().bytes(len as u64), "bytes for {len} elements of {format}");
+    let bytes = format.block_bytes();
+    let Some(parts) = format.parts() else { return Cow::Borrowed(groups) };
+    let mut blocks = vec![0; len / format.block_len() * bytes];
+    for (pair, group) in blocks.chunks_mut(2 * bytes).zip(groups.chunks_exact(2 * bytes)) {
+        for (block, from, to, len) in places(parts, pair.len() / bytes) {
+            pair[block * bytes + from..][..len].copy_from_slice(&group[to..to + len]);
+        }
+    }
+    Cow::Owned(blocks)
+}
+
+/// For each part of each of `blocks` blocks: the block, where the part begins in it and in the group, and its bytes.
+fn places(parts: &[usize], blocks: usize) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+    let starts = parts.iter().scan(0, |at, &len| Some((std::mem::replace(at, *at + len), len)));
+    starts.flat_map(move |(from, len)| (0..blocks).map(move |block| (block, from, 2 * from + block * len, len)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that differ from their neighbours, of so many blocks.
+    fn bytes(format: GgmlType, blocks: usize) -> Vec<u8> {
+        (0..blocks * format.block_bytes()).map(|i| (i * 89 + i / 256 * 7 + 1) as u8).collect()
+    }
+
+    #[test]
+    fn unpacking_undoes_repacking() {
+        for format in GgmlType::ALL {
+            for blocks in [1, 2, 3, 6, 7] {
+                let (file, len) = (bytes(format, blocks), blocks * format.block_len());
+                let device = repack(format, &file);
+                assert_eq!(device.len() as u64, format.dtype().bytes(len as u64), "{format}");
+                assert_eq!(*unpack(format, &device, len), file, "{blocks} blocks of {format}");
+                assert_eq!(matches!(device, Cow::Borrowed(_)), device[..] == file[..], "{format} is copied only where it must be");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_two_blocks_lie_side_by_side() {
+        for format in GgmlType::ALL {
+            let Some(parts) = format.parts() else { continue };
+            assert_eq!(parts.iter().sum::<usize>(), format.block_bytes(), "{format}");
+            assert!(format.dtype().group_len() as usize == 2 * format.block_len(), "{format}");
+        }
+        let file = bytes(GgmlType::Q5_0, 3);
+        let (a, b, c) = (&file[..22], &file[22..44], &file[44..]);
+        let two = [&a[..2], &b[..2], &a[2..6], &b[2..6], &a[6..], &b[6..]].concat();
+        let one = [&c[..2], &[0; 2], &c[2..6], &[0; 4], &c[6..], &[0; 16]].concat();
+        assert_eq!(*repack(GgmlType::Q5_0, &file), [two, one].concat());
+    }
+}
