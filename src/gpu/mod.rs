@@ -9,6 +9,6 @@ mod state;
 
 pub use device::{Device, DeviceInfo, devices};
 pub use memory::{Memory, Step};
-pub use program::Program;
+pub use program::{Program, bytes_of};
 pub use readback::Readback;
 pub use state::State;

@@ -267,6 +267,12 @@ fn join(times: &[(usize, Duration)]) -> Vec<usize> {
     cuts
 }
 
+/// The bytes of device memory that the buffers of a recording's own will take.
+pub fn bytes_of(graph: &Graph) -> u64 {
+    let own = |info: &&Info| matches!(info.role, Role::Input | Role::Output);
+    graph.plan().sizes.iter().sum::<u64>() + graph.tensors().iter().filter(own).map(Info::bytes).sum::<u64>()
+}
+
 /// Buffers for inputs, outputs and planned activations, the sum of their sizes, and those of the states, which are not counted.
 fn allocate(device: &Device, state: Option<&State>, graph: &Graph, canaries: bool) -> Result<(Vec<Option<wgpu::Buffer>>, u64)> {
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;

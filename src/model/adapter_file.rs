@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::adapter_json::{AdapterJson, check_name};
 use super::adapter_tensors::{to_disk, to_memory};
-use super::{AdapterConfig, Model, is_adapter};
+use super::names::Names;
+use super::{AdapterConfig, Config, Model, is_adapter};
 use crate::error::{Error, Result};
 use crate::weights::{Weights, replace_file};
 
@@ -15,6 +16,7 @@ const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter.safetensors";
 const HEAD_CONFIG: &str = "head_config.json";
 const HEAD: &str = "model_head.safetensors";
+const BASE: &str = "base.safetensors";
 
 /// Bytes that a config may have: many times what it needs.
 const LONGEST_CONFIG: u64 = 1 << 20;
@@ -36,6 +38,8 @@ pub struct SavedAdapter {
     pub weights: Weights,
     /// The head that trained beside it, as it is called on disk.
     pub head: Option<Weights>,
+    /// Other tensors of the base that trained beside it, which the library knows nothing of.
+    pub base: Option<Weights>,
 }
 
 impl SavedAdapter {
@@ -45,33 +49,46 @@ impl SavedAdapter {
     /// [`Error::Usage`] if the model has no adapters.
     pub fn of(model: &Model, weights: &Weights, name: &str, base: &str) -> Result<SavedAdapter> {
         let config = model.adapters.clone().ok_or_else(|| Error::Usage("the model has no adapter to write".into()))?;
-        let part = |belongs: &dyn Fn(&str) -> Option<String>| {
-            let tensors = weights.tensors.iter().filter_map(|(name, weight)| Some((belongs(name)?, weight.clone())));
-            Weights { tensors: tensors.collect(), ..Weights::default() }
-        };
-        let head = part(&|name| model.head_on_disk(name));
-        Ok(SavedAdapter {
+        let mut saved = SavedAdapter {
             name: name.into(),
             config,
             hidden_size: model.config.hidden_size,
             model_type: model.config.family.model_type().into(),
             model_name: base.into(),
-            weights: part(&|name| is_adapter(name).then(|| name.into())),
-            head: (!head.tensors.is_empty()).then_some(head),
-        })
+            weights: Weights::default(),
+            head: None,
+            base: None,
+        };
+        for (name, weight) in &weights.tensors {
+            let (part, name) = match model.config.head_on_disk(name) {
+                _ if is_adapter(name) => (&mut saved.weights, name.clone()),
+                Some(name) => (saved.head.get_or_insert_default(), name),
+                None => (saved.base.get_or_insert_default(), name.clone()),
+            };
+            part.tensors.insert(name, weight.clone());
+        }
+        Ok(saved)
     }
 
-    /// Its tensors for a model of that many layers, under their names in memory, each checked against the configuration. `prefix` is what
-    /// stands before a layer's number in tensors' names: `transformer.h` or `model.layers`.
+    /// Its tensors for a model of that form, under their names in memory, each checked against the configuration; and those of the head
+    /// and of other parts of the base that trained beside it.
     ///
     /// # Errors
     /// [`Error::File`], naming file and tensor or key.
-    pub fn weights_for(&self, prefix: &str, layers: u32, hidden: u32) -> Result<Weights> {
+    pub fn sources(&self, model: &Config) -> Result<Vec<Weights>> {
+        let hidden = model.hidden_size;
         if self.hidden_size != hidden {
             let problem = format!("hidden_size is {}, but the model's is {hidden}; take the adapter's own base", self.hidden_size);
             return Err(Error::file(self.weights.path.with_file_name(CONFIG), problem));
         }
-        to_memory(&self.weights, &self.name, &self.config, (prefix, layers, hidden))
+        let prefix = Names::of(model.family).layers;
+        let mut sources = vec![to_memory(&self.weights, &self.name, &self.config, (prefix, model.layers, hidden))?];
+        if let Some(head) = &self.head {
+            let tensors = head.tensors.iter().map(|(name, weight)| (model.head_in_memory(name), weight.clone())).collect();
+            sources.push(Weights { tensors, ..head.clone() });
+        }
+        sources.extend(self.base.clone());
+        Ok(sources)
     }
 
     fn json(&self) -> AdapterJson {
@@ -97,11 +114,18 @@ pub fn write_adapter(directory: &Path, adapter: &SavedAdapter) -> Result<()> {
         head.write(&directory.join(HEAD))?;
         replace_file(&directory.join(HEAD_CONFIG), json.write_head().as_bytes())?;
     } else {
-        for file in [HEAD, HEAD_CONFIG].map(|file| directory.join(file)) {
-            fs::remove_file(&file).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(Error::write(&file, e)) })?;
-        }
+        remove(&directory.join(HEAD))?;
+        remove(&directory.join(HEAD_CONFIG))?;
+    }
+    match &adapter.base {
+        Some(base) => base.write(&directory.join(BASE))?,
+        None => remove(&directory.join(BASE))?,
     }
     replace_file(&directory.join(CONFIG), json.write().as_bytes())
+}
+
+fn remove(file: &Path) -> Result<()> {
+    fs::remove_file(file).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(Error::write(file, e)) })
 }
 
 /// Reads what [`write_adapter`] or the library wrote. Which tensors there are is checked by [`SavedAdapter::weights_for`], which knows the
@@ -117,21 +141,16 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
         return Err(Error::file(&path, "is missing beside pytorch_adapter.bin; save the adapter again with use_safetensors=True"));
     }
     let weights = Weights::read(&path)?;
-    let path = directory.join(HEAD);
-    let head = if path.exists() { Some(read_head(&path)?) } else { None };
+    let [head, base] = [HEAD, BASE].map(|file| directory.join(file)).map(|path| path.exists().then(|| read_checked(&path)).transpose());
+    let (head, base) = (head?, base?);
     let AdapterJson { name, config, hidden_size, model_type, model_name } = json;
-    Ok(SavedAdapter { name, config, hidden_size, model_type, model_name, weights, head })
+    Ok(SavedAdapter { name, config, hidden_size, model_type, model_name, weights, head, base })
 }
 
-fn read_head(path: &Path) -> Result<Weights> {
-    let head = Weights::read(path)?;
-    for (name, weight) in &head.tensors {
-        if let Some(at) = weight.to_f32().iter().position(|value| !value.is_finite()) {
-            let damaged = format!("tensor '{name}' has a number that is not finite at element {at}; the file is damaged");
-            return Err(Error::file(path, damaged));
-        }
-    }
-    Ok(head)
+fn read_checked(path: &Path) -> Result<Weights> {
+    let weights = Weights::read(path)?;
+    weights.check()?;
+    Ok(weights)
 }
 
 /// A config's text, which is not read further than any config goes.

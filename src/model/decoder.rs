@@ -3,6 +3,7 @@
 use super::graft::{Graft, Stream, join};
 use super::names::Names;
 use super::{ATTENTION_PLACE, AdapterConfig, Config, FFN_PLACE, NormKind, Positions, Trains};
+use crate::error::{Error, Result};
 use crate::graph::{DType, Graph, Parameters, Piece, Shape, Tensor};
 use crate::ops::{self, Attention, HeadNorm, Linear, Norm, Rope};
 use crate::weights::Weights;
@@ -51,21 +52,21 @@ pub struct Inputs {
 pub struct Cache {
     /// How many tokens come before (1).
     pub start: Tensor,
-    /// The keys and values of each layer, both (context, key_value_heads·head_size).
+    /// The keys and values of each layer, both (key_value_heads, context, head_size).
     pub layers: Vec<[Tensor; 2]>,
 }
 
 impl Model {
-    /// A model of that form. `base` gives the format in which each frozen weight lies on the device; without it, as for pretraining, all
-    /// are f32. `adapters` of `None` makes a plain decoder.
+    /// A model of that form. `sources` are the base and what changes it; they give the format in which each frozen weight lies on the
+    /// device, and without any, as for pretraining, all are f32. `adapters` of `None` makes a plain decoder.
     ///
     /// # Errors
-    /// One sentence, if the adapters do not fit the model.
-    pub fn new(config: &Config, base: Option<&Weights>, adapters: Option<&AdapterConfig>, trains: Trains) -> Result<Model, String> {
+    /// [`Error::Usage`] if the adapters do not fit the model.
+    pub fn new(config: &Config, sources: &[&Weights], adapters: Option<&AdapterConfig>, trains: Trains) -> Result<Model> {
         let names = Names::of(config.family);
         let hidden = config.hidden_size;
-        adapters.map_or(Ok(()), |a| a.check_for(config.layers, hidden))?;
-        let mut p = Declared { parameters: Parameters::default(), config, base, trains };
+        adapters.map_or(Ok(()), |a| a.check_for(config.layers, hidden)).map_err(Error::Usage)?;
+        let mut p = Declared { parameters: Parameters::default(), config, sources, trains };
 
         let token_trains = trains.base || trains.embeddings || (config.tied && trains.head);
         let token_embedding = p.matrix(names.token_embedding, config.vocab_size, hidden, token_trains);
@@ -79,9 +80,9 @@ impl Model {
             let queries = config.heads * config.head_size;
             let keys = config.key_value_heads * config.head_size;
             let qkv = if names.qkv.len() == 1 { vec![queries + 2 * keys] } else { vec![queries, keys, keys] };
-            let graft = |p: &mut Declared, place: &str| -> Result<Option<Graft>, String> {
-                let Some(config) = adapters.filter(|a| a.places(i).any(|p| p == place)) else { return Ok(None) };
-                Graft::new(&mut p.parameters, &at(&format!("{place}.adapters.default")), config, i, hidden).map(Some)
+            let graft = |p: &mut Declared, place: &str| {
+                let config = adapters.filter(|a| a.places(i).any(|p| p == place))?;
+                Some(Graft::new(&mut p.parameters, &at(&format!("{place}.adapters.default")), config, i, hidden))
             };
             blocks.push(Block {
                 norm1: p.norm(&at(names.norms[0])),
@@ -94,14 +95,14 @@ impl Model {
                     epsilon: config.epsilon,
                 }),
                 attention_output: p.linear(&[(at(names.attention_output), hidden)], queries, config.biases.attention_output),
-                attention_adapter: graft(&mut p, ATTENTION_PLACE)?,
+                attention_adapter: graft(&mut p, ATTENTION_PLACE),
                 norm2: p.norm(&at(names.norms[1])),
                 ffn_input: {
                     let widths = vec![config.intermediate_size; names.ffn_input.len()];
                     p.linear(&stack(names.ffn_input, &widths, at), hidden, config.biases.ffn)
                 },
                 ffn_output: p.linear(&[(at(names.ffn_output), hidden)], config.intermediate_size, config.biases.ffn),
-                ffn_adapter: graft(&mut p, FFN_PLACE)?,
+                ffn_adapter: graft(&mut p, FFN_PLACE),
             });
         }
         let final_norm = config.norm_first.then(|| p.norm(names.final_norm));
@@ -132,8 +133,8 @@ impl Model {
 
     /// The states that generating `context` tokens needs.
     pub fn cache(&self, g: &mut Graph, context: u32) -> Cache {
-        let width = self.config.key_value_heads * self.config.head_size;
-        let layers = (0..self.config.layers).map(|i| ["keys", "values"].map(|name| g.state(&format!("h{i}.{name}"), [context, width])));
+        let shape = [self.config.key_value_heads, context, self.config.head_size];
+        let layers = (0..self.config.layers).map(|i| ["keys", "values"].map(|name| g.state(&format!("h{i}.{name}"), shape)));
         Cache { layers: layers.collect(), start: g.input("start", [1], DType::U32) }
     }
 
@@ -227,14 +228,14 @@ fn stack(names: &[&str], widths: &[u32], at: impl Fn(&str) -> String) -> Vec<(St
 struct Declared<'a> {
     parameters: Parameters,
     config: &'a Config,
-    base: Option<&'a Weights>,
+    sources: &'a [&'a Weights],
     trains: Trains,
 }
 
 impl Declared<'_> {
     /// A matrix stays in the format of its file; vectors are few and are widened.
     fn format(&self, name: &str) -> DType {
-        self.base.and_then(|b| b.tensors.get(name)).map_or(DType::F32, |w| w.dtype)
+        self.sources.iter().rev().find_map(|s| s.tensors.get(name)).map_or(DType::F32, |w| w.dtype)
     }
 
     fn matrix(&mut self, name: &str, outputs: u32, inputs: u32, trains: bool) -> Tensor {

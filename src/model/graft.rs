@@ -49,10 +49,10 @@ const EPSILON: f32 = 1e-5;
 impl Graft {
     /// Adds the weights of an adapter in one layer, `name` before their names in the library.
     ///
-    /// # Errors
-    /// As [`AdapterConfig::bottleneck`].
-    pub fn new(p: &mut Parameters, name: &str, config: &AdapterConfig, layer: u32, hidden: u32) -> Result<Graft, String> {
-        let ends = config.parameters(layer, hidden)?;
+    /// # Panics
+    /// If the configuration was not checked for the model.
+    pub fn new(p: &mut Parameters, name: &str, config: &AdapterConfig, layer: u32, hidden: u32) -> Graft {
+        let ends = config.parameters(layer, hidden).expect("a checked configuration has a width in every layer");
         let added: HashMap<_, _> =
             ends.into_iter().map(|(end, shape)| (end, p.add(format!("{name}.{end}"), shape, DType::F32, true))).collect();
         let norm = |weight, bias| Norm { weight: added[weight], bias: Some(added[bias]), epsilon: EPSILON };
@@ -64,7 +64,7 @@ impl Graft {
         };
         let up = (added["adapter_up.weight"], added["adapter_up.bias"]);
         let norm_after = config.ln_after.then(|| norm("adapter_norm_after.weight", "adapter_norm_after.bias"));
-        Ok(Graft { config: config.clone(), norm_before, down, up, scaling: added.get("scaling").copied(), norm_after })
+        Graft { config: config.clone(), norm_before, down, up, scaling: added.get("scaling").copied(), norm_after }
     }
 
     /// What the adapter makes of a sublayer that gave `f` for the stream `h`, and what is to be added to that; `norm` is the norm behind a

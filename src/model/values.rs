@@ -1,7 +1,6 @@
 //! A model's values: from files and starts to device memory, and back.
 
 use super::Model;
-use super::names::Names;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory};
 use crate::graph::{Piece, Shape};
@@ -92,27 +91,6 @@ impl Model {
             [_] => len.map(|_| 1.0).collect(),
             _ => len.map(|_| (random.normal() * 0.02) as f32).collect(),
         }
-    }
-
-    /// What a tensor of the head is called in a file of the head alone, where a tied one has a name of its own; `None` for other tensors.
-    pub fn head_on_disk(&self, name: &str) -> Option<String> {
-        let names = Names::of(self.config.family);
-        let end = match name.strip_prefix(names.token_embedding) {
-            Some(end) if self.config.tied => end,
-            _ => name.strip_prefix(names.head)?,
-        };
-        Some(format!("{}{end}", names.head))
-    }
-
-    /// A head's tensors from such a file, as the model calls them.
-    pub fn head_in_memory(&self, head: &Weights) -> Weights {
-        let names = Names::of(self.config.family);
-        let rename = |name: &String| match name.strip_prefix(names.head) {
-            Some(end) if self.config.tied => format!("{}{end}", names.token_embedding),
-            _ => name.clone(),
-        };
-        let tensors = head.tensors.iter().map(|(name, weight)| (rename(name), weight.clone())).collect();
-        Weights { tensors, ..head.clone() }
     }
 }
 

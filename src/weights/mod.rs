@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use gguf::{Gguf, GgufTensor, Strings};
+pub use gguf::{Gguf, GgufTensor};
 pub use quant::GgmlType;
 pub use repack::repack;
 pub use weight::Weight;
@@ -56,9 +56,7 @@ impl Weights {
     /// The tensors of a GGUF file.
     pub fn from_gguf(file: &Arc<Gguf>) -> Weights {
         let mut weights = Weights { path: file.path().into(), ..Weights::default() };
-        for tensor in file.tensors() {
-            weights.tensors.insert(tensor.name.into(), Weight::of_gguf(file, tensor));
-        }
+        weights.tensors = file.tensors().map(|tensor| (tensor.name.to_string(), Weight::of_gguf(file, tensor))).collect();
         weights
     }
 
@@ -107,7 +105,7 @@ impl Weights {
 
     fn check_finite(&self, name: &str, weight: &Weight) -> Result<()> {
         let Some(at) = weight.first_non_finite() else { return Ok(()) };
-        let (name, block) = (shown(name), if weight.dtype.bytes(1) > 4 { " or soon after" } else { "" });
+        let (name, block) = (shown(name), if weight.dtype.group_len() > 1 { " or soon after" } else { "" });
         let problem =
             format!("tensor '{name}' has a number that is not finite at element {at}{block}; the file is damaged, fetch it again");
         Err(Error::file(self.path_of(weight), problem))

@@ -45,9 +45,9 @@ pub(super) fn read(path: &Path) -> Result<Weights> {
 pub(super) fn write(tensors: &BTreeMap<String, Weight>, path: &Path) -> Result<()> {
     // These files know no block formats: such a tensor is written as what it stands for.
     let formats = tensors.values().map(|weight| match weight.dtype {
-        DType::F16 => (Dtype::F16, weight.bytes()),
-        DType::Bf16 => (Dtype::BF16, weight.bytes()),
-        DType::U32 => (Dtype::U32, weight.bytes()),
+        DType::F16 => (Dtype::F16, weight.in_format(DType::F16)),
+        DType::Bf16 => (Dtype::BF16, weight.in_format(DType::Bf16)),
+        DType::U32 => (Dtype::U32, weight.in_format(DType::U32)),
         _ => (Dtype::F32, weight.in_format(DType::F32)),
     });
     let formats: Vec<_> = formats.collect();

@@ -81,3 +81,43 @@ fn tensors_stay_in_their_file() {
     assert_eq!(again.tensors["a"], weights.tensors["a"]);
     again.check().expect("all finite");
 }
+
+/// One tensor of 2 rows of 64 in Q8_0 and one of F32, as a GGUF file of its own bytes.
+fn gguf() -> Vec<u8> {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    let tensor = |name: &str, axes: [u64; 2], format: u32, offset: u64| {
+        let axes: Vec<u8> = axes.iter().flat_map(|axis| axis.to_le_bytes()).collect();
+        [&text(name)[..], &2_u32.to_le_bytes(), &axes, &format.to_le_bytes(), &offset.to_le_bytes()].concat()
+    };
+    let blocks: Vec<u8> = (0..4).flat_map(|b| [&half::f16::from_f32(0.5 + b as f32).to_le_bytes()[..], &[b + 1; 32]].concat()).collect();
+    let counts = [2_u64.to_le_bytes(), 0_u64.to_le_bytes()].concat();
+    let mut file = [b"GGUF", &3_u32.to_le_bytes()[..], &counts, &tensor("q", [64, 2], 8, 0), &tensor("v", [1, 1], 0, 160)].concat();
+    file.resize(file.len().next_multiple_of(32), 0);
+    file.extend(&blocks);
+    file.resize(file.len().next_multiple_of(32), 0);
+    file.extend(1.5_f32.to_le_bytes());
+    file
+}
+
+#[test]
+fn tensors_of_gguf_are_laid_out_for_the_device_when_they_are_asked_for() {
+    let open = |bytes| Weights::from_gguf(&Arc::new(Gguf::from_bytes(Path::new("some.gguf"), bytes).unwrap_or_else(|e| panic!("{e}"))));
+    let weights = open(gguf());
+    let weight = weights.get("q", &[2, 64].into()).expect("a tensor");
+    assert_eq!(weight.dtype, DType::Q8_0);
+    let values = weight.to_f32();
+    assert_eq!([values[0], values[32], values[64], values[127]], [0.5, 3.0, 7.5, 14.0]);
+    let bytes = weight.bytes();
+    assert_eq!(bytes.len() as u64, weight.dtype.bytes(128));
+    // What is downloaded from the device is the same tensor.
+    let owned = Weight::new(weight.dtype, weight.shape.clone(), bytes.into_owned());
+    assert_eq!((owned.to_f32(), &owned), (values, weight));
+    assert_eq!(*weights.get("v", &[1, 1].into()).expect("a tensor").bytes(), 1.5_f32.to_le_bytes());
+    assert!(sentence("another shape", weights.get("q", &[64, 2].into())).contains("some.gguf: tensor 'q' has the shape (2, 64)"));
+
+    let mut damaged = gguf();
+    let scale = damaged.len() - 4 - 160 + 34; // That of the second block.
+    damaged[scale..scale + 2].copy_from_slice(&half::f16::NAN.to_le_bytes());
+    let message = sentence("a scale that is no number", open(damaged).get("q", &[2, 64].into()));
+    assert!(message.contains("'q' has a number that is not finite at element 32 or soon after"), "{message}");
+}

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::map::MappedFile;
-use super::{GgmlType, Gguf, GgufTensor, repack};
+use super::repack::{repack, unpack};
+use super::{GgmlType, Gguf, GgufTensor};
 use crate::graph::{DType, Shape};
 
 /// One tensor in the format that its file has it in. Cloning one that lies in a file copies no bytes.
@@ -60,24 +62,14 @@ impl Weight {
         Weight { dtype: tensor.format.dtype(), shape: tensor.shape.clone(), bytes }
     }
 
-    /// The matrix with its columns as rows. Nothing is copied before the bytes are asked for.
-    ///
-    /// # Panics
-    /// If this is no matrix of plain numbers.
-    pub fn transposed(&self) -> Weight {
-        let &[rows, columns] = self.shape.axes() else { panic!("{self:?} is no matrix") };
-        assert_eq!(self.dtype.group_len(), 1, "{self:?} is in blocks, which follow the rows");
-        Weight { dtype: self.dtype, shape: [columns as u32, rows as u32].into(), bytes: Bytes::Transposed(Arc::new(self.clone())) }
-    }
-
-    /// The bytes, little-endian and laid out as on the device. What has another layout in its file is copied at each call.
+    /// The bytes, little-endian and laid out as on the device, for which some block formats are copied at each call; see [`repack()`].
     pub fn bytes(&self) -> Cow<'_, [u8]> {
         match &self.bytes {
             Bytes::Owned(bytes) => Cow::Borrowed(bytes),
             Bytes::Mapped(file, range) => Cow::Borrowed(&file.map[range.clone()]),
             Bytes::Gguf(file, name) => {
                 let tensor = tensor(file, name);
-                repack::repack(tensor.format, tensor.bytes)
+                repack(tensor.format, tensor.bytes)
             }
             Bytes::Transposed(matrix) => {
                 let (rows, columns) = (matrix.shape.rows() as usize, matrix.shape.last() as usize);
@@ -93,18 +85,10 @@ impl Weight {
 
     /// The values as f32, without loss.
     pub fn to_f32(&self) -> Vec<f32> {
-        if let Bytes::Gguf(file, name) = &self.bytes {
-            return tensor(file, name).to_f32();
-        }
-        let bytes = self.bytes();
-        match file_format(self.dtype) {
-            Some(format) => {
-                let mut values = vec![0.0; self.shape.len() as usize];
-                format.decode(&repack::unpack(format, &bytes, values.len()), &mut values);
-                values
-            }
-            None => bytemuck::pod_collect_to_vec(&bytes),
-        }
+        let Some(format) = self.format() else { return bytemuck::pod_collect_to_vec(&self.bytes()) };
+        let mut values = vec![0.0; self.shape.len() as usize];
+        format.decode(&self.blocks(format), &mut values);
+        values
     }
 
     /// The bytes in `dtype`, which is the tensor's own format, or f32, or a narrower one that the values are rounded to.
@@ -124,21 +108,29 @@ impl Weight {
         })
     }
 
-    /// The first element that is not a finite number, or the first of its block. Reads the tensor once and copies nothing.
+    /// The first element that is not a finite number, or the first of its block. Reads the tensor once; integers are all finite.
     pub fn first_non_finite(&self) -> Option<usize> {
-        if let Bytes::Gguf(file, name) = &self.bytes {
-            let tensor = tensor(file, name);
-            return tensor.format.first_non_finite(tensor.bytes);
+        let format = self.format()?;
+        format.first_non_finite(&self.blocks(format))
+    }
+
+    /// The format of [`Weight::blocks`]; none for integers.
+    fn format(&self) -> Option<GgmlType> {
+        GgmlType::ALL.into_iter().find(|format| format.dtype() == self.dtype)
+    }
+
+    /// The bytes as a GGUF file has them.
+    fn blocks(&self, format: GgmlType) -> Cow<'_, [u8]> {
+        match &self.bytes {
+            Bytes::Owned(bytes) => unpack(format, bytes, self.shape.len() as usize),
+            Bytes::Mapped(file, range) => Cow::Borrowed(&file.map[range.clone()]),
+            Bytes::Gguf(file, name) => Cow::Borrowed(tensor(file, name).bytes),
+            Bytes::Transposed(_) => self.bytes(),
         }
-        if let Bytes::Transposed(matrix) = &self.bytes {
-            return matrix.first_non_finite();
-        }
-        let format = file_format(self.dtype)?;
-        format.first_non_finite(&repack::unpack(format, &self.bytes(), self.shape.len() as usize))
     }
 
     /// The file that the bytes lie in.
-    pub(super) fn file(&self) -> Option<&std::path::Path> {
+    pub(super) fn file(&self) -> Option<&Path> {
         match &self.bytes {
             Bytes::Owned(_) => None,
             Bytes::Mapped(file, _) => Some(&file.path),
@@ -146,11 +138,6 @@ impl Weight {
             Bytes::Transposed(matrix) => matrix.file(),
         }
     }
-}
-
-/// The file's name of a format; none for integers.
-fn file_format(dtype: DType) -> Option<GgmlType> {
-    GgmlType::ALL.into_iter().find(|format| format.dtype() == dtype)
 }
 
 fn tensor<'a>(file: &'a Gguf, name: &str) -> GgufTensor<'a> {

@@ -103,9 +103,9 @@ impl Array {
             }
             Kind::Frozen(dtype) if dtype.group_len() > 1 => {
                 let bytes = bytemuck::cast_slice(&self.values).to_vec();
-                let weight = Weight { dtype, shape: self.shape.as_slice().into(), bytes };
+                let weight = Weight::new(dtype, self.shape.as_slice().into(), bytes);
                 let values = exact(&weight.to_f32());
-                (weight.bytes, values)
+                (weight.bytes().into_owned(), values)
             }
             _ => (bytemuck::cast_slice(&self.values).to_vec(), exact(&self.values)),
         }

@@ -5,6 +5,7 @@ mod graftling;
 
 pub use graftling::GptConfig;
 
+use super::names::Names;
 use crate::ops::{Activation, RopePairs, RopeScaling};
 
 /// What a decoder is made of. One forward page serves every combination.
@@ -143,6 +144,25 @@ impl Config {
     /// The width of queries, keys and values side by side.
     pub fn qkv_width(&self) -> u32 {
         (self.heads + 2 * self.key_value_heads) * self.head_size
+    }
+
+    /// What a tensor of the head is called in a file of the head alone, where a tied one has a name of its own; `None` for other tensors.
+    pub(super) fn head_on_disk(&self, name: &str) -> Option<String> {
+        let names = Names::of(self.family);
+        let end = match name.strip_prefix(names.token_embedding) {
+            Some(end) if self.tied => end,
+            _ => name.strip_prefix(names.head)?,
+        };
+        Some(format!("{}{end}", names.head))
+    }
+
+    /// What the model calls a tensor of such a file.
+    pub(super) fn head_in_memory(&self, name: &str) -> String {
+        let names = Names::of(self.family);
+        match name.strip_prefix(names.head) {
+            Some(end) if self.tied => format!("{}{end}", names.token_embedding),
+            _ => name.into(),
+        }
     }
 
     /// Says what no model can have, whatever its file says.
