@@ -17,15 +17,15 @@ struct Part {
     y: Tensor,
 }
 
-/// The rows of each state behind the context that attention knows of: nothing may be written there.
-const BEHIND: u32 = 3;
+/// The numbers of each state behind those that attention knows of: nothing may be written there.
+const BEHIND: u32 = 3 * 128;
 
 fn record(g: &mut Graph, length: usize, context: u32, form: Attention) -> (Tensor, Tensor, [Tensor; 2], Tensor) {
-    let width = form.key_value_heads * form.head_size;
+    let shape = [form.key_value_heads, context, form.head_size];
     let qkv = g.input("qkv", [1, length as u32, (form.heads + 2 * form.key_value_heads) * form.head_size], DType::F32);
     let start = g.input("start", [1], DType::U32);
-    let states = ["keys", "values"].map(|name| g.state(name, [context + BEHIND, width]));
-    let [keys, values] = states.map(|state| g.view(state, "context", 0, [context, width]));
+    let states = ["keys", "values"].map(|name| g.state(name, [shape.iter().product::<u32>() + BEHIND]));
+    let [keys, values] = states.map(|state| g.view(state, "heads", 0, shape));
     let y = ops::cached_attention(g, qkv, keys, values, start, form);
     g.keep(y);
     (qkv, start, states, y)
@@ -39,7 +39,7 @@ fn parts(traits: &Traits, memory: &Memory, lengths: &[usize], context: u32, form
         let (qkv, start, states, y) = record(&mut g, length, context, form);
         assert!(states.iter().all(|s| g.plan().buffer[s.index()].is_none()), "the plan gave a state away");
         let state = state.get_or_insert_with(|| State::new(device(), &g).expect("memory"));
-        assert_eq!(state.bytes(), 2 * 4 * u64::from((context + BEHIND) * form.key_value_heads * form.head_size));
+        assert_eq!(state.bytes(), 2 * 4 * u64::from(context * form.key_value_heads * form.head_size + BEHIND));
         let program = Program::with_state_and_canaries(device(), memory, state, &g).expect("a program");
         Part { length, program, qkv, start, states, y }
     };
@@ -104,9 +104,14 @@ fn uncached(traits: &Traits, memory: &Memory, qkv: &[f32], form: Attention) -> V
 /// `chunks` by a program of 8, the last of them padded, then one token at a time, up to `length`; twice, and with what a longer sequence
 /// left in the cache.
 fn check(form: Attention, chunks: &[usize], length: usize, context: u32) {
+    for traits in [device().traits().clone(), Traits { cpu: false, ..device().traits().clone() }] {
+        check_with(&traits, form, chunks, length, context);
+    }
+}
+
+fn check_with(traits: &Traits, form: Attention, chunks: &[usize], length: usize, context: u32) {
     let width = ((form.heads + 2 * form.key_value_heads) * form.head_size) as usize;
     let memory = Memory::new(device(), &Parameters::default(), false).expect("memory");
-    let traits = device().traits();
     let mut random = Random(31);
     let mut sequence = |length: usize| random.values(length * width).iter().map(|v| v * 2.0).collect::<Vec<_>>();
     let (other, qkv) = (sequence(context as usize), sequence(length));
@@ -122,23 +127,25 @@ fn check(form: Attention, chunks: &[usize], length: usize, context: u32) {
         (y, parts[0].states(&memory))
     };
 
-    let name = format!("{form:?}, {chunks:?} of {length} in {context}");
+    let name = format!("{form:?}, {chunks:?} of {length} in {context}, cpu {}", traits.cpu);
     let (y, states) = run(&qkv, chunks);
     close(&name, &y, &reference(&qkv, &form), 1e-5);
     close(&format!("{name}, uncached"), &y, &uncached(traits, &memory, &qkv, form), 1e-5);
-    let shared = (form.key_value_heads * form.head_size) as usize;
+    let (heads, shared, size) = (form.heads as usize, form.key_value_heads as usize, form.head_size as usize);
+    let end = shared * context as usize * size;
     for (i, state) in states.iter().enumerate() {
-        let first = (form.heads * form.head_size) as usize + i * shared;
-        for t in 0..length {
-            assert_eq!(state[t * shared..][..shared], qkv[t * width + first..][..shared], "{name}: what is cached of token {t}");
+        for (t, head) in (0..length).flat_map(|t| (0..shared).map(move |head| (t, head))) {
+            let cached = &state[(head * context as usize + t) * size..][..size];
+            let given = &qkv[t * width + (heads + i * shared + head) * size..][..size];
+            assert_eq!(cached, given, "{name}: what is cached of head {head} of token {t}");
         }
-        assert!(state[context as usize * shared..].iter().all(|&v| v == 0.0), "{name}: written past the context");
+        assert!(state[end..].iter().all(|&v| v == 0.0), "{name}: written past the context");
     }
     // A full context, whose last chunk reaches past it: 8s and a rest.
     let full: Vec<usize> = (0..context as usize).step_by(8).map(|at| 8.min(context as usize - at)).collect();
     let (all, states) = run(&other, &full);
     close(&format!("{name}, full"), &all, &reference(&other, &form), 1e-5);
-    assert!(states.iter().all(|s| s[context as usize * shared..].iter().all(|&v| v == 0.0)), "{name}: written past the context");
+    assert!(states.iter().all(|s| s[end..].iter().all(|&v| v == 0.0)), "{name}: written past the context");
     let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&run(&qkv, chunks).0), bits(&y), "{name}: a second run over a used cache gave something else");
 }
