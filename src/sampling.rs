@@ -19,6 +19,23 @@ pub struct Sampling {
     pub seed: u64,
 }
 
+impl Sampling {
+    /// Says what no rule can be.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the temperature is negative or not finite, or `top_p` is not above 0 and at most 1.
+    pub fn check(&self) -> Result<()> {
+        let Sampling { temperature, top_p, .. } = *self;
+        if !temperature.is_finite() || temperature < 0.0 {
+            return Err(Error::Usage(format!("the temperature is {temperature}; use 0, which takes the likeliest token, or more")));
+        }
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return Err(Error::Usage(format!("top-p is {top_p}; use a probability above 0 and at most 1, which considers all tokens")));
+        }
+        Ok(())
+    }
+}
+
 /// A rule and its random numbers: the same seed and logits give the same tokens.
 pub struct Sampler {
     sampling: Sampling,
@@ -29,15 +46,9 @@ impl Sampler {
     /// A sampler at the beginning of its random numbers.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the temperature is negative or not finite, or `top_p` is not above 0 and at most 1.
+    /// As [`Sampling::check`].
     pub fn new(sampling: Sampling) -> Result<Sampler> {
-        let Sampling { temperature, top_p, .. } = sampling;
-        if !temperature.is_finite() || temperature < 0.0 {
-            return Err(Error::Usage(format!("the temperature is {temperature}; use 0, which takes the likeliest token, or more")));
-        }
-        if !(top_p > 0.0 && top_p <= 1.0) {
-            return Err(Error::Usage(format!("top-p is {top_p}; use a probability above 0 and at most 1, which considers all tokens")));
-        }
+        sampling.check()?;
         Ok(Sampler { sampling, random: Random::new(sampling.seed, 0x6E) })
     }
 

@@ -3,6 +3,7 @@
 mod eval;
 mod generate;
 mod inspect;
+mod progress;
 mod setup;
 mod train;
 

@@ -64,6 +64,12 @@ impl Model {
         Ok(weights)
     }
 
+    /// Whether the tensor of that name trains.
+    pub fn trains(&self, name: &str) -> bool {
+        let trained = self.parameters.iter().filter(|(_, p)| p.arena_offset.is_some());
+        trained.flat_map(|(_, p)| &p.pieces).any(|piece| piece.name == name)
+    }
+
     /// A fingerprint of the bytes of all frozen weights as they lie on the device.
     ///
     /// # Errors
