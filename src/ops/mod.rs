@@ -116,3 +116,19 @@ pub fn add(g: &mut Graph, x: Tensor, y: Tensor) -> Tensor {
     });
     total
 }
+
+#[cfg(test)]
+mod tests {
+    use super::SLICE_ROWS;
+    use crate::weights::GgmlType;
+
+    #[test]
+    fn every_slice_begins_at_a_whole_group_and_256_bytes() {
+        for format in GgmlType::ALL {
+            // The shortest row that a format can have; all others are multiples of it.
+            let (dtype, len) = (format.dtype(), u64::from(SLICE_ROWS) * format.block_len() as u64);
+            assert!(len.is_multiple_of(dtype.group_len()), "{format}");
+            assert!(dtype.bytes(len).is_multiple_of(256), "{format}");
+        }
+    }
+}
