@@ -17,7 +17,8 @@ const WIDEST: u32 = 512;
 /// The configuration of the bottleneck adapters of a model: the library's `BnConfig`, with its field names where they say enough.
 ///
 /// With f what attention or the feed-forward layer gives and h the residual stream before it, an adapter takes x = f, x = f + h
-/// (`original_ln_before`) or x = h (`parallel`), and its branch is [LN] → down → activation → up → stochastic depth → scaling → dropout.
+/// (`original_ln_before`) or x = h (`parallel`), and its branch is LN (`ln_before`) → down → activation → up → stochastic depth → scaling →
+/// dropout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterConfig {
     /// Whether there is an adapter behind attention (`mh_adapter`).

@@ -80,6 +80,36 @@ fn what_the_library_saved_is_read_and_written_as_it_was() {
 }
 
 #[test]
+fn adapters_of_whole_models_are_read_and_written_as_they_were() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    for model in ["gpt2", "llama", "qwen2", "qwen3"] {
+        let prefix = if model == "gpt2" { "transformer.h" } else { "model.layers" };
+        let Ok(entries) = fs::read_dir(models.join(model)) else {
+            continue;
+        };
+        let base = json_at(&models.join(model), "config.json");
+        let number = |a: &str, b: &str| base.get(a).unwrap_or(&base[b]).as_u64().expect(a) as u32;
+        let (layers, hidden) = (number("n_layer", "num_hidden_layers"), number("n_embd", "hidden_size"));
+        let mut read = 0;
+        for directory in entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.join(CONFIG).exists()) {
+            let name = directory.display().to_string();
+            let adapter = read_adapter(&directory).expect(&name);
+            let memory = adapter.weights_for(prefix, layers, hidden).expect(&name);
+            let place = Place::new(&format!("{model}-{read}"));
+            write_adapter(&place.0, &SavedAdapter { weights: memory.clone(), ..adapter.clone() }).expect(&name);
+            assert_same(&json_at(&place.0, CONFIG), &json_at(&directory, CONFIG), &name);
+            if adapter.head.is_some() {
+                assert_same(&json_at(&place.0, HEAD_CONFIG), &json_at(&directory, HEAD_CONFIG), &name);
+            }
+            let again = read_adapter(&place.0).expect(&name).weights_for(prefix, layers, hidden).expect(&name);
+            assert_eq!(again.tensors, memory.tensors, "{name}");
+            read += 1;
+        }
+        assert!(read > 2, "{model} has {read} adapters");
+    }
+}
+
+#[test]
 fn saved_configs_are_understood() {
     let read = |name| read_adapter(&fixture(name)).expect(name).config;
     let double = AdapterConfig { width: Width::Reduction(3.5), dropout: 0.05, init_seed: Some(7), ..AdapterConfig::double_seq_bn() };
@@ -157,7 +187,7 @@ fn bad_configs_are_refused_in_one_sentence() {
             "'version' is '3.2.1', but must begin with 'adapters.'; load and save it with the adapters library".into(),
         ),
         (&|j| j["version"] = json!(1), "'version' is 1, but must be text".into()),
-        (&|j| j["name"] = json!("a.b"), "'a.b' cannot be an adapter's name; take up to 100 letters without dots and slashes".into()),
+        (&|j| j["name"] = json!("a.b"), "'a.b' cannot be an adapter's name; take up to 100 letters without dots".into()),
         (&|j| j["name"] = json!(null), "'name' is None, but must be text".into()),
         (&|j| j["model_type"] = json!(["gpt2"]), "'model_type' is ['gpt2'], but must be text".into()),
         (&|j| j["hidden_size"] = json!(-8), "'hidden_size' is -8, but must be a model's hidden size".into()),

@@ -104,9 +104,9 @@ fn read_config(json: &Map<String, Value>, missing: &dyn Fn(&str) -> String) -> R
 /// # Errors
 /// One sentence.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
-    let bad = name.is_empty() || name.len() > 100 || name.contains(|c: char| c == '.' || c == '/' || c.is_control());
+    let bad = name.is_empty() || name.len() > 100 || name.contains(|c: char| c == '.' || c.is_control());
     match bad {
-        true => Err(format!("'{}' cannot be an adapter's name; take up to 100 letters without dots and slashes", short(name))),
+        true => Err(format!("'{}' cannot be an adapter's name; take up to 100 letters without dots", short(name))),
         false => Ok(()),
     }
 }

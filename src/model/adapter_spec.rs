@@ -93,13 +93,16 @@ impl<'a> Reader<'a> {
             return Err(example("lists and maps lie too deep in each other"));
         }
         self.space();
-        if self.takes('[') {
-            let mut list = Vec::new();
-            while !self.takes(']') {
-                list.push(self.value(depth + 1)?);
-                self.separator(']')?;
+        // A tuple is a list in other brackets.
+        for (open, close) in [('[', ']'), ('(', ')')] {
+            if self.takes(open) {
+                let mut list = Vec::new();
+                while !self.takes(close) {
+                    list.push(self.value(depth + 1)?);
+                    self.separator(close)?;
+                }
+                return Ok(list.into());
             }
-            return Ok(list.into());
         }
         if self.takes('{') {
             let mut map = Map::new();

@@ -83,6 +83,7 @@ fn strings_are_short() {
         ("seq_bn[dropout=0.1,non_linearity=silu]", "seq_bn[non_linearity='swish',dropout=0.1]"),
         ("seq_bn[reduction_factor={'default':16.0,3:4.5}]", "seq_bn[reduction_factor={'3': 4.5, 'default': 16}]"),
         ("seq_bn[leave_out = [0 , 1,], init_weights_seed=null]", "seq_bn[leave_out=[0, 1]]"),
+        ("seq_bn[leave_out=(1,)]", "seq_bn[leave_out=[1]]"),
         ("double_seq_bn[init_weights_seed=7,ln_after=true]", "double_seq_bn[ln_after=True,init_weights_seed=7]"),
     ];
     for (spec, canonical) in cases {
@@ -111,6 +112,73 @@ fn presets_and_strings_mean_what_the_library_says() {
         let default = AdapterConfig::bn(true, true, Activation::Relu, 1.0);
         for key in KEYS.into_iter().filter(|key| !keys.contains_key(*key)) {
             assert_eq!(expected.value(key, None), default.value(key, None), "{spec}: {key}");
+        }
+    }
+}
+
+/// Strings that the library refuses, or does not add to a model, but that say clearly what they mean.
+const CLEARER_HERE: [&str; 9] = [
+    " seq_bn[ ln_before = True ] ",
+    "double_seq_bn[reduction_factor={0:4,'default':16}]",
+    "double_seq_bn[reduction_factor={'0':4}]",
+    "par_bn[scaling=2]",
+    "seq_bn[non_linearity=gelu]",
+    "seq_bn[ln_before=true]",
+    "seq_bn[inv_adapter=null]",
+    "identity_bn",
+    "adapter_plus",
+];
+
+/// Strings that the library takes, with the word by which they are refused here.
+const REFUSED_HERE: [(&str, &str); 10] = [
+    ("", "no preset"),
+    ("seq_bn[reduction_factor=8,reduction_factor=4]", "twice"),
+    ("seq_bn[residual_before_ln='post_add']", "post_add"),
+    ("seq_bn[reduction_factor=-2]", "reduction_factor"),
+    ("pfeiffer+inv", "inv_adapter"),
+    ("houlsby+inv", "inv_adapter"),
+    ("seq_bn_inv", "inv_adapter"),
+    ("double_seq_bn_inv", "inv_adapter"),
+    ("compacter", "phm_layer"),
+    ("compacter++", "phm_layer"),
+];
+
+#[test]
+fn strings_give_the_librarys_configs_and_widths() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/presets.json");
+    let Ok(text) = std::fs::read_to_string(path) else {
+        return;
+    };
+    let library: BTreeMap<String, Value> = serde_json::from_str(&text).expect("the library's configs");
+    for (spec, said) in library {
+        let parsed = AdapterConfig::parse(if spec == "AdapterPlusConfig()" { "adapter_plus" } else { &spec });
+        if let Some((_, word)) = REFUSED_HERE.iter().find(|(refused, _)| *refused == spec) {
+            let problem = parsed.expect_err(&spec).to_string();
+            assert!(problem.contains(word), "{problem}");
+            continue;
+        }
+        if CLEARER_HERE.contains(&spec.as_str()) {
+            parsed.expect(&spec);
+            continue;
+        }
+        if said.get("error").is_some() || said.get("add_error").is_some() {
+            parsed.expect_err(&spec);
+            continue;
+        }
+        let config = parsed.expect(&spec);
+        let mut theirs = AdapterConfig::bn(false, false, Activation::Relu, 1.0);
+        for (key, value) in said["config"].as_object().expect("a map") {
+            theirs.set(key, value).expect(&spec);
+        }
+        assert_eq!(config, theirs, "{spec}");
+        // Their model has two layers of width 32.
+        let place = |layer| config.places(layer).map(move |place| (layer, place));
+        let widths = (0..2).flat_map(place).map(|(layer, place)| {
+            let width = config.bottleneck(layer, 32).expect(&spec);
+            (format!("h.{layer}.{place}"), Value::from(width))
+        });
+        if let Some(theirs) = said.get("widths") {
+            assert_eq!(widths.collect::<Map<_, _>>(), *theirs.as_object().expect("a map"), "{spec}");
         }
     }
 }
