@@ -7,7 +7,6 @@ use crate::random::Random;
 /// The ends of an adapter's names of matrices, whose start is random.
 const MATRICES: [&str; 3] = ["adapter_down.0.weight", "adapter_down.1.weight", "adapter_up.weight"];
 
-#[allow(dead_code, reason = "the decoder starts its adapters by itself until it has all of these forms")]
 impl AdapterConfig {
     /// The random numbers for the tensor whose name ends with `end`. `stream` tells the model's tensors apart; where the configuration has a
     /// seed of its own, all adapters start with the same values, as in the library.

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use gguf::{Gguf, GgufTensor};
+pub use gguf::{Gguf, GgufTensor, Strings};
 pub use quant::GgmlType;
 pub use repack::repack;
 pub use weight::Weight;

@@ -62,6 +62,16 @@ impl Weight {
         Weight { dtype: tensor.format.dtype(), shape: tensor.shape.clone(), bytes }
     }
 
+    /// The matrix with its columns as rows. Nothing is copied before the bytes are asked for.
+    ///
+    /// # Panics
+    /// If this is no matrix of plain numbers.
+    pub fn transposed(&self) -> Weight {
+        let &[rows, columns] = self.shape.axes() else { panic!("{self:?} is no matrix") };
+        assert_eq!(self.dtype.group_len(), 1, "{self:?} is in blocks, which follow the rows");
+        Weight { dtype: self.dtype, shape: [columns as u32, rows as u32].into(), bytes: Bytes::Transposed(Arc::new(self.clone())) }
+    }
+
     /// The bytes, little-endian and laid out as on the device, for which some block formats are copied at each call; see [`repack()`].
     pub fn bytes(&self) -> Cow<'_, [u8]> {
         match &self.bytes {
