@@ -1,0 +1,323 @@
+//! `config.json` as the `transformers` library writes it. Defaults are those of its version 4.57; the keys of version 5 are known too.
+//!
+//! Every key either is understood, or is known not to change the model's numbers, or is an error that names it. Sizes have no defaults here:
+//! a file that lost its number of layers would be another model.
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::fields::{Checked, Fields, json, wrong};
+use super::{BaseDropout, Biases, Config, Family, NormKind, Positions, graftling};
+use crate::error::{Error, Result};
+use crate::ops::{Activation, RopePairs, RopeScaling};
+use crate::weights::{parse_json, read_text, shown};
+
+impl Config {
+    /// Reads and checks the `config.json` of a model.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is missing, malformed, of an architecture that is not supported, or has a key or value that is not.
+    pub fn read(path: &Path) -> Result<Config> {
+        Config::from_json(&read_text(path)?).map_err(|problem| Error::file(path, problem))
+    }
+
+    /// Checks the text of a `config.json`.
+    ///
+    /// # Errors
+    /// The part of a sentence that follows the file's name.
+    pub fn from_json(text: &str) -> Checked<Config> {
+        let mut fields = Fields::new("", parse_json(text)?)?;
+        let model_type = fields.text("model_type")?.ok_or_else(|| fields.missing("model_type"))?;
+        if fields.take("quantization_config").is_some() {
+            return Err(
+                "has a quantization_config, and such checkpoints are not supported; use a GGUF file of the model, or its plain weights"
+                    .into(),
+            );
+        }
+        let config = match &model_type[..] {
+            "graftling" => graftling::config(&mut fields)?,
+            "gpt2" => gpt2(&mut fields)?,
+            "llama" => llama(&mut fields, Family::Llama)?,
+            "qwen2" => llama(&mut fields, Family::Qwen2)?,
+            "qwen3" => llama(&mut fields, Family::Qwen3)?,
+            other => {
+                return Err(format!("has model_type = \"{}\", which is not supported; gpt2, llama, qwen2 and qwen3 are", shown(other)));
+            }
+        };
+        fields.only("is_encoder_decoder", false)?;
+        fields.only("add_cross_attention", false)?;
+        fields.only("pruned_heads", serde_json::json!({}))?;
+        fields.finish(|key| HARMLESS.contains(&key) || key.starts_with("summary_"))?;
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// Keys that change no number of a language model: who made it, how text is generated, what other tasks want, and what is derived.
+const HARMLESS: [&str; 75] = [
+    "_attn_implementation",
+    "_attn_implementation_autoset",
+    "_commit_hash",
+    "_name_or_path",
+    "_num_labels",
+    "architectures",
+    "attn_implementation",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "cross_attention_hidden_size",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "dtype",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "eos_token_id",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "gradient_checkpointing",
+    "id2label",
+    "initializer_range",
+    "is_decoder",
+    "is_llama_config",
+    "keys_to_ignore_at_inference",
+    "label2id",
+    "length_penalty",
+    "max_length",
+    "max_sequence_length",
+    "min_length",
+    "model_max_length",
+    "n_ctx",
+    "n_special",
+    "name_or_path",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_labels",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_past",
+    "output_scores",
+    "pad_token_id",
+    "predict_special_tokens",
+    "prefix",
+    // Splits a product into parts that are added up.
+    "pretraining_tp",
+    "problem_type",
+    "remove_invalid_values",
+    "reorder_and_upcast_attn",
+    "repetition_penalty",
+    "return_dict",
+    "return_dict_in_generate",
+    "sep_token_id",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torch_dtype",
+    "torchscript",
+    "transformers.js_config",
+    "transformers_version",
+    "typical_p",
+    "unsloth_fixed",
+    "unsloth_version",
+    "use_bfloat16",
+    "use_cache",
+];
+
+fn gpt2(fields: &mut Fields) -> Checked<Config> {
+    let hidden_size = fields.required("n_embd")?;
+    let heads = fields.required("n_head")?;
+    let residual = fields.dropout("resid_pdrop", 0.1)?;
+    let config = Config {
+        family: Family::Gpt2,
+        vocab_size: fields.required("vocab_size")?,
+        context: fields.required("n_positions")?,
+        hidden_size,
+        layers: fields.required("n_layer")?,
+        heads,
+        key_value_heads: heads,
+        head_size: head_size(hidden_size, heads, ["n_embd", "n_head"])?,
+        intermediate_size: fields.count("n_inner")?.unwrap_or(4 * hidden_size),
+        activation: fields.activation("activation_function", Activation::GeluNew)?,
+        gated: false,
+        norm: NormKind::LayerNorm,
+        norm_first: true,
+        epsilon: fields.epsilon("layer_norm_epsilon", 1e-5)?,
+        positions: Positions::Learned,
+        head_norm: false,
+        biases: Biases { qkv: true, attention_output: true, ffn: true, head: false },
+        tied: fields.flag("tie_word_embeddings", true)?,
+        dropout: BaseDropout {
+            embedding: fields.dropout("embd_pdrop", 0.1)?,
+            attention: fields.dropout("attn_pdrop", 0.1)?,
+            attention_output: residual,
+            ffn_output: residual,
+        },
+    };
+    fields.only("scale_attn_weights", true)?;
+    fields.only("scale_attn_by_inverse_layer_idx", false)?;
+    Ok(config)
+}
+
+/// Llama, Qwen2 and Qwen3, which differ in little.
+fn llama(fields: &mut Fields, family: Family) -> Checked<Config> {
+    let hidden_size = fields.required("hidden_size")?;
+    let (layers, context) = (fields.required("num_hidden_layers")?, fields.required("max_position_embeddings")?);
+    let heads = fields.required("num_attention_heads")?;
+    let key_value_heads = fields.count("num_key_value_heads")?.unwrap_or(heads);
+    let divided = || head_size(hidden_size, heads, ["hidden_size", "num_attention_heads"]);
+    let head_size = match family {
+        Family::Qwen3 => fields.count("head_dim")?.unwrap_or(128),
+        // The code of Qwen2 takes the key too where it is there.
+        _ => fields.count("head_dim")?.map_or_else(divided, Ok)?,
+    };
+    let biases = match family {
+        Family::Qwen2 => Biases { qkv: true, ..Biases::default() },
+        _ => {
+            let attention = fields.flag("attention_bias", false)?;
+            Biases { qkv: attention, attention_output: attention, ..Biases::default() }
+        }
+    };
+    let config = Config {
+        family,
+        vocab_size: fields.required("vocab_size")?,
+        context,
+        hidden_size,
+        layers,
+        heads,
+        key_value_heads,
+        head_size,
+        intermediate_size: fields.required("intermediate_size")?,
+        activation: fields.activation("hidden_act", Activation::Silu)?,
+        gated: true,
+        norm: NormKind::RmsNorm,
+        norm_first: true,
+        epsilon: fields.epsilon("rms_norm_eps", 1e-6)?,
+        positions: rotary(fields)?,
+        head_norm: family == Family::Qwen3,
+        biases: Biases { ffn: family == Family::Llama && fields.flag("mlp_bias", false)?, ..biases },
+        tied: fields.flag("tie_word_embeddings", false)?,
+        dropout: BaseDropout { attention: fields.dropout("attention_dropout", 0.0)?, ..BaseDropout::default() },
+    };
+    fields.only("partial_rotary_factor", 1)?;
+    match family {
+        // Of SmolLM2: the order of its training program, not that of its weights here.
+        Family::Llama => fields.only("rope_interleaved", false)?,
+        _ => {
+            fields.only("use_mrope", false)?;
+            sliding_window(fields, context, layers)?;
+        }
+    }
+    Ok(config)
+}
+
+fn head_size(hidden_size: u32, heads: u32, [hidden_key, heads_key]: [&str; 2]) -> Checked<u32> {
+    if hidden_size.is_multiple_of(heads) {
+        return Ok(hidden_size / heads);
+    }
+    Err(format!("has {hidden_key} = {hidden_size}, which is not a multiple of {heads_key} = {heads}; fetch the file again"))
+}
+
+/// Takes the keys of attention to the last tokens only, and fails if they keep a token of the context from another.
+fn sliding_window(fields: &mut Fields, context: u32, layers: u32) -> Checked<()> {
+    let used = fields.flag("use_sliding_window", false)?;
+    let window = fields.take("sliding_window").unwrap_or(Value::Null);
+    let first = fields.take("max_window_layers").unwrap_or(28.into());
+    let first = first.as_u64().ok_or_else(|| wrong("max_window_layers", &first, "an integer from 0 up"))?;
+    let wide = match &window {
+        Value::Null => false,
+        window => window.as_u64().ok_or_else(|| wrong("sliding_window", window, "an integer from 0 up"))? >= context.into(),
+    };
+    let types = match fields.take("layer_types") {
+        None => None,
+        Some(Value::Array(types)) if types.len() == layers as usize => Some(types),
+        Some(other) => return Err(wrong("layer_types", &other, &format!("a list of {layers}"))),
+    };
+    if let Some(other) = types.iter().flatten().find(|kind| *kind != "full_attention" && *kind != "sliding_attention") {
+        return Err(format!("has {} in its layer_types, which is not supported; choose another model", json(other)));
+    }
+    let slides = match types {
+        Some(types) => types.iter().any(|kind| kind == "sliding_attention"),
+        None => used && u64::from(layers) > first,
+    };
+    if slides && !wide {
+        let window = json(&window);
+        return Err(format!(
+            "has layers with a sliding_window of {window}, of which only one of the whole context is supported; choose another model"
+        ));
+    }
+    Ok(())
+}
+
+/// Takes the keys of rotary positions: `rope_theta` with `rope_scaling`, or the `rope_parameters` of version 5.
+fn rotary(fields: &mut Fields) -> Checked<Positions> {
+    let theta = theta(fields)?;
+    let (key, value) = match (fields.take("rope_scaling"), fields.take("rope_parameters")) {
+        (Some(_), Some(_)) => return Err("has both rope_scaling and rope_parameters; remove the one that is not meant".into()),
+        (Some(scaling), None) => ("rope_scaling", scaling),
+        (None, Some(parameters)) => ("rope_parameters", parameters),
+        (None, None) => ("rope_parameters", serde_json::json!({})),
+    };
+    let mut rope = Fields::new(key, value)?;
+    let mut thetas = vec![theta];
+    if key == "rope_parameters" {
+        thetas.push(self::theta(&mut rope)?);
+        rope.only("partial_rotary_factor", 1)?;
+    }
+    let mut thetas = thetas.into_iter().flatten();
+    let theta = thetas.next().unwrap_or(10000.0);
+    if thetas.any(|other| other != theta) {
+        return Err("has another rope_theta in its rope_parameters than beside them; remove the one that is not meant".into());
+    }
+
+    let kind = match (rope.text("rope_type")?, rope.text("type")?) {
+        (Some(kind), Some(old)) if kind != old => {
+            let (kind, old) = (shown(&kind), shown(&old));
+            return Err(format!("has {key}.rope_type = \"{kind}\" and {key}.type = \"{old}\"; remove the one that is not meant"));
+        }
+        (Some(kind), _) | (None, Some(kind)) => kind,
+        (None, None) if key == "rope_parameters" => "default".into(),
+        (None, None) => return Err(rope.missing("rope_type")),
+    };
+    let scaling = match &kind[..] {
+        "default" => RopeScaling::None,
+        "linear" => RopeScaling::Linear(stretch(&mut rope)?),
+        "llama3" => {
+            let mut positive =
+                |key: &str| rope.number(key, "a number above 0 up to 1000", |n| n > 0.0 && n <= 1000.0)?.ok_or_else(|| rope.missing(key));
+            let (low_freq_factor, high_freq_factor) = (positive("low_freq_factor")?, positive("high_freq_factor")?);
+            if low_freq_factor >= high_freq_factor {
+                let factors = format!("low_freq_factor = {low_freq_factor} and high_freq_factor = {high_freq_factor}");
+                return Err(format!("has {key}.{factors}, of which the second must be larger; fetch the file again"));
+            }
+            let original = rope.required("original_max_position_embeddings")?.into();
+            RopeScaling::Llama3 { factor: stretch(&mut rope)?, low_freq_factor, high_freq_factor, original }
+        }
+        other => return Err(format!("has {key} of the type \"{}\", which is not supported; default, linear and llama3 are", shown(other))),
+    };
+    rope.finish(|_| false)?;
+    Ok(Positions::Rotary { theta, scaling, pairs: RopePairs::Halves })
+}
+
+fn theta(fields: &mut Fields) -> Checked<Option<f64>> {
+    fields.number("rope_theta", "a number from 1 to 1e15", |n| (1.0..=1e15).contains(&n))
+}
+
+/// What wavelengths grow by.
+fn stretch(rope: &mut Fields) -> Checked<f64> {
+    let factor = rope.number("factor", "a number from 1 to 1000000", |n| (1.0..=1e6).contains(&n))?;
+    factor.ok_or_else(|| rope.missing("factor"))
+}
