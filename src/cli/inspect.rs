@@ -17,7 +17,9 @@ use super::setup::max_length;
 
 /// Shows a model's architecture, parameters and formats, and the GPU memory that training will take
 #[derive(Args)]
-#[command(after_help = "Example:\n  graftling inspect SmolLM2-135M-Instruct.Q4_1.gguf --adapter double_seq_bn --batch-size 1 --max-length 128")]
+#[command(
+    after_help = "Example:\n  graftling inspect SmolLM2-135M-Instruct.Q4_1.gguf --adapter double_seq_bn --batch-size 1 --max-length 128"
+)]
 pub struct Inspect {
     /// A directory in Hugging Face form, or a .gguf file
     model: PathBuf,

@@ -151,7 +151,9 @@ impl Train {
         common.note(format!("model      {} of {} parameters train ({percent:.1} %): {adapters}", HumanCount(trainable), HumanCount(total)));
         let tokens: usize = data.sequences.iter().map(|s| s.tokens.len()).sum();
         common.note(format!("data       {} sequences, {} tokens", data.sequences.len(), HumanCount(tokens as u64)));
-        for (count, what) in [(data.cut, "were longer than --max-length and cut"), (data.dropped, "have no target within it and are left out")] {
+        for (count, what) in
+            [(data.cut, "were longer than --max-length and cut"), (data.dropped, "have no target within it and are left out")]
+        {
             if count > 0 {
                 common.note(format!("           {count} of them {what}"));
             }

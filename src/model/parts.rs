@@ -79,8 +79,7 @@ impl Base {
     /// # Errors
     /// [`Error::Write`].
     pub fn write(directory: &Path, config: &Config, weights: &Weights, tokenizer_json: &str) -> Result<()> {
-        let config = serde_json::to_string_pretty(&config.to_json()).expect("a config is plain data") + "\n";
-        replace_file(&directory.join("config.json"), config.as_bytes())?;
+        replace_file(&directory.join("config.json"), config.to_json().as_bytes())?;
         replace_file(&directory.join("tokenizer.json"), tokenizer_json.as_bytes())?;
         weights.write(&directory.join("model.safetensors"))
     }

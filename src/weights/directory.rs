@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 
 use serde_json::Value;
 
-use super::{Weights, map, safetensors, shown};
+use super::{Weights, map, parse_json, safetensors, shown};
 use crate::error::{Error, Result};
 
 const WHOLE: &str = "model.safetensors";
@@ -30,7 +30,8 @@ pub(super) fn read(directory: &Path) -> Result<Weights> {
 /// The files that the index lists, each tensor where the index says.
 fn sharded(directory: &Path) -> Result<Weights> {
     let path = directory.join(INDEX);
-    let map = weight_map(&map::read_json(&path)?).map_err(|problem| Error::file(&path, problem))?;
+    let text = map::read_text(&path)?;
+    let map = parse_json(&text).and_then(|index| weight_map(&index)).map_err(|problem| Error::file(&path, problem))?;
     let mut weights = Weights { path: path.clone(), ..Weights::default() };
     for shard in map.values().collect::<BTreeSet<_>>() {
         let file = directory.join(shard);

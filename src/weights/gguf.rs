@@ -4,6 +4,8 @@
 //! is done with it, all arithmetic is checked, and tensors must lie one behind the other without a gap or an overlap. A bad file is one
 //! [`Error::File`]: there is no panic, and no allocation that is larger than the file.
 
+#[cfg(test)]
+pub(crate) mod build;
 mod metadata;
 mod parse;
 #[cfg(test)]

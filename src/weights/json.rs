@@ -5,6 +5,14 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+/// Parses the text of a JSON file, in which no object may have a key twice: which of the two counts would be anyone's guess.
+///
+/// # Errors
+/// The part of a sentence that follows the file's name.
+pub(crate) fn parse_json(text: &str) -> Result<Value, String> {
+    parse(text).map_err(|problem| format!("is not valid JSON ({problem}); fetch it again"))
+}
+
 /// Parses a text. Nothing in it may be deeper than 127 levels, which is `serde_json`'s limit.
 ///
 /// # Errors

@@ -38,17 +38,16 @@ pub(super) fn map(path: &Path, advice: &str) -> Result<Mmap> {
     unsafe { Mmap::map(&file) }.map_err(|e| unreadable(path, e))
 }
 
-/// Reads a JSON file, in which no object has a key twice: which of the two would count is anyone's guess.
+/// Reads the text of a JSON file.
 ///
 /// # Errors
 /// [`Error::File`].
-pub(crate) fn read_json(path: &Path) -> Result<serde_json::Value> {
+pub(crate) fn read_text(path: &Path) -> Result<String> {
     let mut text = Vec::new();
     let file = open(path, "give the path of a JSON file")?;
     file.take(MAX_TEXT + 1).read_to_end(&mut text).map_err(|e| unreadable(path, e))?;
     if text.len() as u64 > MAX_TEXT {
         return Err(Error::file(path, "is far too large for a JSON file of a model; fetch it again"));
     }
-    let text = str::from_utf8(&text).map_err(|_| Error::file(path, "is not text in UTF-8; fetch it again"))?;
-    super::json::parse(text).map_err(|problem| Error::file(path, format!("is not valid JSON ({problem}); fetch it again")))
+    String::from_utf8(text).map_err(|_| Error::file(path, "is not text in UTF-8; fetch it again"))
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::gguf::build;
 use super::*;
 use crate::graph::DType;
 
@@ -82,18 +83,13 @@ fn tensors_stay_in_their_file() {
     again.check().expect("all finite");
 }
 
-/// One tensor of 2 rows of 64 in Q8_0 and one of F32, as a GGUF file of its own bytes.
+/// One tensor of 2 rows of 64 in Q8_0 and one number.
 fn gguf() -> Vec<u8> {
-    let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
-    let tensor = |name: &str, axes: [u64; 2], format: u32, offset: u64| {
-        let axes: Vec<u8> = axes.iter().flat_map(|axis| axis.to_le_bytes()).collect();
-        [&text(name)[..], &2_u32.to_le_bytes(), &axes, &format.to_le_bytes(), &offset.to_le_bytes()].concat()
-    };
-    let blocks: Vec<u8> = (0..4).flat_map(|b| [&half::f16::from_f32(0.5 + b as f32).to_le_bytes()[..], &[b + 1; 32]].concat()).collect();
-    let counts = [2_u64.to_le_bytes(), 0_u64.to_le_bytes()].concat();
-    let mut file = [b"GGUF", &3_u32.to_le_bytes()[..], &counts, &tensor("q", [64, 2], 8, 0), &tensor("v", [1, 1], 0, 160)].concat();
-    file.resize(file.len().next_multiple_of(32), 0);
-    file.extend(&blocks);
+    let mut file = build::file(&[], &[build::described("q", &[64, 2], 8, 0), build::described("v", &[1, 1], 0, 160)], 0);
+    for block in 0..4 {
+        file.extend(half::f16::from_f32(0.5 + f32::from(block)).to_le_bytes());
+        file.extend([block + 1; 32]);
+    }
     file.resize(file.len().next_multiple_of(32), 0);
     file.extend(1.5_f32.to_le_bytes());
     file

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::LARGEST;
+use super::fields::{Checked, Fields};
+use super::{BaseDropout, Biases, Config, Family, LARGEST, NormKind, Positions};
 use crate::error::{Error, Result};
 use crate::ops::Activation;
 
@@ -39,6 +40,85 @@ pub struct GptConfig {
 
 fn architectures() -> Vec<String> {
     vec!["GraftlingForCausalLM".into()]
+}
+
+/// Takes the keys of a small GPT.
+pub(super) fn config(fields: &mut Fields) -> Checked<Config> {
+    let name = fields.text("hidden_act")?.ok_or_else(|| fields.missing("hidden_act"))?;
+    let number = |fields: &mut Fields, key: &str, expected: &str, allowed: fn(f64) -> bool| {
+        fields.number(key, expected, allowed)?.map(|n| n as f32).ok_or_else(|| fields.missing(key))
+    };
+    let config = GptConfig {
+        architectures: architectures(),
+        model_type: "graftling".into(),
+        vocab_size: fields.required("vocab_size")?,
+        max_position_embeddings: fields.required("max_position_embeddings")?,
+        hidden_size: fields.required("hidden_size")?,
+        num_hidden_layers: fields.required("num_hidden_layers")?,
+        num_attention_heads: fields.required("num_attention_heads")?,
+        intermediate_size: fields.required("intermediate_size")?,
+        hidden_act: name,
+        layer_norm_eps: number(fields, "layer_norm_eps", "a number between 0 and 1", |n| n as f32 > 0.0 && (n as f32) < 1.0)?,
+        dropout: number(fields, "dropout", "a number from 0 to below 1", |n| n >= 0.0 && (n as f32) < 1.0)?,
+    };
+    config.check()?;
+    Ok(config.into())
+}
+
+impl From<GptConfig> for Config {
+    fn from(gpt: GptConfig) -> Config {
+        Config {
+            family: Family::Graftling,
+            vocab_size: gpt.vocab_size,
+            context: gpt.max_position_embeddings,
+            hidden_size: gpt.hidden_size,
+            layers: gpt.num_hidden_layers,
+            heads: gpt.num_attention_heads,
+            key_value_heads: gpt.num_attention_heads,
+            head_size: gpt.hidden_size / gpt.num_attention_heads,
+            intermediate_size: gpt.intermediate_size,
+            activation: gpt.activation(),
+            gated: false,
+            norm: NormKind::LayerNorm,
+            norm_first: false,
+            epsilon: gpt.layer_norm_eps,
+            positions: Positions::Learned,
+            head_norm: false,
+            biases: Biases { qkv: true, attention_output: true, ffn: true, head: true },
+            tied: false,
+            dropout: BaseDropout { attention: gpt.dropout, ffn_output: gpt.dropout, ..BaseDropout::default() },
+        }
+    }
+}
+
+impl Config {
+    /// A small GPT of that many blocks with the usual proportions: heads of 32, a feed-forward layer four times as wide.
+    pub fn gpt(vocab_size: u32, context: u32, hidden_size: u32, layers: u32) -> Config {
+        GptConfig::new(vocab_size, context, hidden_size, layers).into()
+    }
+
+    /// The `config.json` of a small GPT, which [`Config::read`] reads.
+    ///
+    /// # Panics
+    /// If the family is another, or the file cannot say what the config does.
+    pub fn to_json(&self) -> String {
+        let gpt = GptConfig {
+            architectures: architectures(),
+            model_type: "graftling".into(),
+            vocab_size: self.vocab_size,
+            max_position_embeddings: self.context,
+            hidden_size: self.hidden_size,
+            num_hidden_layers: self.layers,
+            num_attention_heads: self.heads,
+            intermediate_size: self.intermediate_size,
+            hidden_act: self.activation.name().into(),
+            layer_norm_eps: self.epsilon,
+            dropout: self.dropout.attention,
+        };
+        let json = serde_json::to_string_pretty(&gpt).expect("a config is plain data") + "\n";
+        assert_eq!(*self, gpt.into(), "only the config of a small GPT is written");
+        json
+    }
 }
 
 impl GptConfig {

@@ -1,7 +1,10 @@
 //! The form of a decoder, whichever file says it. To add an architecture: a [`Family`], a reader of its `config.json` and GGUF metadata
 //! beside this file, and a table of its tensors' names; `README.md` of `model` has the steps.
 
+mod fields;
+mod gguf;
 mod graftling;
+mod hf;
 
 pub use graftling::GptConfig;
 
