@@ -75,7 +75,7 @@ impl<'a> Generator<'a> {
         loop {
             let rest = &seen[self.cached.len()..];
             let chunk = rest.len() > ONE_BY_ONE;
-            let (kept, length) = if chunk { (&mut self.chunk, CHUNK) } else { (&mut self.single, 1) };
+            let (kept, length) = if chunk { (&mut self.chunk, CHUNK.min(self.context as u32)) } else { (&mut self.single, 1) };
             let step = match kept {
                 Some(step) => step,
                 None => kept.insert(Step::new(self.device, self.model, self.memory, &self.state, self.context as u32, length)?),

@@ -70,19 +70,19 @@ pub struct Train {
     optimizer: Optimizer,
     /// The decay of the mean gradient
     #[arg(long, default_value_t = 0.9)]
-    beta1: f32,
+    beta1: f64,
     /// The decay of the mean squared gradient
     #[arg(long, default_value_t = 0.999)]
-    beta2: f32,
+    beta2: f64,
     /// Added to the root of the mean squared gradient
     #[arg(long, default_value_t = 1e-8)]
-    epsilon: f32,
+    epsilon: f64,
     /// How much weights are drawn to zero
     #[arg(long, default_value_t = 0.0)]
-    weight_decay: f32,
+    weight_decay: f64,
     /// The largest norm of the gradient, to which longer ones are cut
     #[arg(long, value_name = "NORM")]
-    clip_norm: Option<f32>,
+    clip_norm: Option<f64>,
     /// The dropout of the adapter and the base, instead of their own
     #[arg(long, value_name = "SHARE")]
     dropout: Option<f32>,
@@ -212,7 +212,7 @@ impl Train {
     /// Options whose range clap does not know.
     fn check(&self) -> Result<()> {
         let usage = |problem: String| Err(Error::Usage(problem));
-        let shares = [("--beta1", Some(self.beta1)), ("--beta2", Some(self.beta2)), ("--dropout", self.dropout)];
+        let shares = [("--beta1", Some(self.beta1)), ("--beta2", Some(self.beta2)), ("--dropout", self.dropout.map(f64::from))];
         for (name, share) in shares {
             if share.is_some_and(|share| !(0.0..1.0).contains(&share)) {
                 return usage(format!("{name} is not a share from 0 to below 1; give one"));
@@ -221,9 +221,9 @@ impl Train {
         let positive = [
             ("--learning-rate", self.learning_rate, true),
             ("--epochs", self.epochs, false),
-            ("--epsilon", f64::from(self.epsilon), false),
-            ("--weight-decay", f64::from(self.weight_decay), true),
-            ("--clip-norm", f64::from(self.clip_norm.unwrap_or(1.0)), false),
+            ("--epsilon", self.epsilon, false),
+            ("--weight-decay", self.weight_decay, true),
+            ("--clip-norm", self.clip_norm.unwrap_or(1.0), false),
         ];
         for (name, value, zero) in positive {
             if !(value.is_finite() && (value > 0.0 || zero && value == 0.0)) {

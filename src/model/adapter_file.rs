@@ -76,19 +76,23 @@ impl SavedAdapter {
     /// # Errors
     /// [`Error::File`], naming file and tensor or key.
     pub fn sources(&self, model: &Config) -> Result<Vec<Weights>> {
-        let hidden = model.hidden_size;
-        if self.hidden_size != hidden {
-            let problem = format!("hidden_size is {}, but the model's is {hidden}; take the adapter's own base", self.hidden_size);
-            return Err(Error::file(self.weights.path.with_file_name(CONFIG), problem));
-        }
-        let prefix = Names::of(model.family).layers;
-        let mut sources = vec![to_memory(&self.weights, &self.name, &self.config, (prefix, model.layers, hidden))?];
+        let mut sources = vec![self.weights_for(Names::of(model.family).layers, model.layers, model.hidden_size)?];
         if let Some(head) = &self.head {
             let tensors = head.tensors.iter().map(|(name, weight)| (model.head_in_memory(name), weight.clone())).collect();
             sources.push(Weights { tensors, ..head.clone() });
         }
         sources.extend(self.base.clone());
         Ok(sources)
+    }
+
+    /// The adapter's own tensors for a model of that many layers. `prefix` is what stands before a layer's number in tensors' names:
+    /// `transformer.h` or `model.layers`.
+    fn weights_for(&self, prefix: &str, layers: u32, hidden: u32) -> Result<Weights> {
+        if self.hidden_size != hidden {
+            let problem = format!("hidden_size is {}, but the model's is {hidden}; take the adapter's own base", self.hidden_size);
+            return Err(Error::file(self.weights.path.with_file_name(CONFIG), problem));
+        }
+        to_memory(&self.weights, &self.name, &self.config, (prefix, layers, hidden))
     }
 
     fn json(&self) -> AdapterJson {
