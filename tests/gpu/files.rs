@@ -27,7 +27,7 @@ impl Drop for Place {
 }
 
 fn config() -> Config {
-    Config { heads: 2, head_size: 8, ..Config::gpt(256, 16, 16, 1) }
+    Config { heads: 2, key_value_heads: 2, head_size: 8, ..Config::gpt(256, 16, 16, 1) }
 }
 
 /// A base on disk.
