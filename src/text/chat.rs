@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, ErrorKind};
+use minijinja::{Environment, ErrorKind, context};
 
 use super::Tokenizer;
 use crate::error::{Error, Result};
@@ -49,7 +49,6 @@ impl ChatTemplate {
         environment.set_syntax(syntax.map_err(|e| fails("cannot be set up", &e))?);
         environment.set_fuel(Some(FUEL));
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_formatter(python::write);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_filter("tojson", |value: &Value, options: Kwargs| python::to_json(value, &options));
         let now = std::time::SystemTime::now();
@@ -82,19 +81,18 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Usage`] if the template refuses it, fails, or runs for too long.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let pair = |key: &str, value: Value| (key.to_owned(), value);
-        let message = |m: &Message| Value::from_iter([pair("role", m.role.as_str().into()), pair("content", m.content.as_str().into())]);
-        let none = Value::from(());
-        let mut context = vec![
-            pair("messages", Value::from_iter(messages.iter().map(message))),
-            pair("add_generation_prompt", add_generation_prompt.into()),
-            pair("tools", none.clone()),
-            pair("documents", none),
-        ];
-        context.extend(self.bos.as_deref().map(|bos| pair("bos_token", bos.into())));
-        context.extend(self.eos.as_deref().map(|eos| pair("eos_token", eos.into())));
+        let message = |m: &Message| context! { role => m.role.as_str(), content => m.content.as_str() };
+        let text = |text: &Option<String>| text.as_deref().map_or(Value::UNDEFINED, Value::from);
+        let context = context! {
+            messages => Value::from_iter(messages.iter().map(message)),
+            add_generation_prompt,
+            bos_token => text(&self.bos),
+            eos_token => text(&self.eos),
+            tools => Value::from(()),
+            documents => Value::from(()),
+        };
         let template = self.environment.get_template("chat").expect("it was added");
-        template.render(Value::from_iter(context)).map_err(|e| fails("cannot be used for this conversation", &e))
+        template.render(context).map_err(|e| fails("cannot be used for this conversation", &e))
     }
 
     /// The text of a conversation and the bytes of it that are the assistant's turns, what ends each turn included.

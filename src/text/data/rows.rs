@@ -77,7 +77,7 @@ impl Row {
 }
 
 /// The tokens of a prompt and its completion, and how many of them are the prompt's.
-fn continued(tokenizer: &Tokenizer, prompt: &str, completion: &str) -> Result<(Vec<u32>, usize)> {
+pub(super) fn continued(tokenizer: &Tokenizer, prompt: &str, completion: &str) -> Result<(Vec<u32>, usize)> {
     let mut tokens = tokenizer.encode_document(prompt)?;
     let from = tokens.len();
     let whole = tokenizer.encode_document(&[prompt, completion].concat())?;
