@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 /// The instructions that one rendering may take: hundreds for a message are usual.
 const FUEL: u64 = 20_000_000;
 
-/// Stands for a turn's content where it is to be found again. These characters are in no text.
+/// Stands for a turn's content where it is to be found again. Characters for private use, so no text has them by chance.
 const MARK: &str = "\u{F8FF}\u{10FFFD}graftling\u{10FFFD}\u{F8FF}";
 
 /// One turn of a conversation.
@@ -65,7 +65,7 @@ impl ChatTemplate {
     /// The template of a model.
     ///
     /// # Errors
-    /// [`Error::File`] if its files have none, [`Error::Usage`] if it is not valid.
+    /// [`Error::File`] if its files have none, or one that is not valid.
     pub fn of(tokenizer: &Tokenizer) -> Result<ChatTemplate> {
         let Some(source) = tokenizer.chat_template() else {
             let advice = "give rows with 'prompt' and 'completion', use an instruction-tuned model, or put a chat_template.jinja beside it";
@@ -73,7 +73,7 @@ impl ChatTemplate {
         };
         let text = |token: Option<u32>| token.and_then(|token| tokenizer.token(token));
         let (bos, eos) = (text(tokenizer.bos()), text(tokenizer.end_tokens().first().copied()));
-        ChatTemplate::new(source, bos.as_deref(), eos.as_deref())
+        ChatTemplate::new(source, bos.as_deref(), eos.as_deref()).map_err(|e| Error::file(tokenizer.path(), format!("cannot be used: {e}")))
     }
 
     /// The text of a conversation. `add_generation_prompt` adds what comes before the assistant's answer.

@@ -8,6 +8,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use stream::Decoder;
@@ -206,13 +207,14 @@ impl Tokenizer {
         self.encode(text)
     }
 
-    /// The tokens of a text as it stands, and the bytes of the text that each stands for.
+    /// The tokens of a text as it stands, each with the bytes of the text that it stands for.
     ///
     /// # Errors
     /// [`Error::Usage`] if the tokenizer cannot take it.
-    pub(super) fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<(usize, usize)>)> {
+    pub(super) fn encode_with_places(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>> {
         let encoding = self.inner.encode(text, false).map_err(cannot_take)?;
-        Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
+        let places = encoding.get_offsets().iter().map(|&(start, end)| start..end);
+        Ok(encoding.get_ids().iter().copied().zip(places).collect())
     }
 
     /// The text of tokens, special ones included; bytes that are not UTF-8 become U+FFFD.

@@ -232,6 +232,9 @@ fn bad_data_are_named() {
     let refuses = place.bytes(r#"{"chat_template": "{{ raise_exception('no') }}"}"#);
     let refused = error(&refuses, "a.jsonl", chat);
     assert!(refused.exit_code() == 3 && refused.to_string().contains("a.jsonl: line 1: the model's chat template"), "{refused}");
+    let invalid = place.bytes(r#"{"chat_template": "{% for %}"}"#);
+    assert_eq!(error(&invalid, "a.jsonl", chat).exit_code(), 3);
+    assert_eq!(Dataset::read(&place.put("a.txt", "abc"), &tokenizer, &options(1)).expect_err("too short").exit_code(), 2);
     for path in [place.0.join("none.jsonl"), place.0.join("none"), place.0.clone()] {
         assert_eq!(Dataset::read(&path, &tokenizer, &options(8)).expect_err("no file").exit_code(), 3);
     }
