@@ -103,8 +103,8 @@ impl Batch {
 /// program is compiled for each length, so there should be few.
 pub fn round_length(longest: usize, max_length: usize) -> usize {
     let step = match longest {
-        ..=64 => 16,
-        ..=128 => 32,
+        0..=64 => 16,
+        65..=128 => 32,
         _ => 64,
     };
     longest.max(1).next_multiple_of(step).min(max_length).max(longest)

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, ErrorKind};
+use minijinja::{Environment, ErrorKind, context};
 
 use super::Tokenizer;
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 /// The instructions that one rendering may take: hundreds for a message are usual.
 const FUEL: u64 = 20_000_000;
 
-/// Stands for a turn's content where it is to be found again. These characters are in no text.
+/// Stands for a turn's content where it is to be found again. Characters for private use, so no text has them by chance.
 const MARK: &str = "\u{F8FF}\u{10FFFD}graftling\u{10FFFD}\u{F8FF}";
 
 /// One turn of a conversation.
@@ -49,7 +49,6 @@ impl ChatTemplate {
         environment.set_syntax(syntax.map_err(|e| fails("cannot be set up", &e))?);
         environment.set_fuel(Some(FUEL));
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_formatter(python::write);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_filter("tojson", |value: &Value, options: Kwargs| python::to_json(value, &options));
         let now = std::time::SystemTime::now();
@@ -66,7 +65,7 @@ impl ChatTemplate {
     /// The template of a model.
     ///
     /// # Errors
-    /// [`Error::File`] if its files have none, [`Error::Usage`] if it is not valid.
+    /// [`Error::File`] if its files have none, or one that is not valid.
     pub fn of(tokenizer: &Tokenizer) -> Result<ChatTemplate> {
         let Some(source) = tokenizer.chat_template() else {
             let advice = "give rows with 'prompt' and 'completion', use an instruction-tuned model, or put a chat_template.jinja beside it";
@@ -74,7 +73,7 @@ impl ChatTemplate {
         };
         let text = |token: Option<u32>| token.and_then(|token| tokenizer.token(token));
         let (bos, eos) = (text(tokenizer.bos()), text(tokenizer.end_tokens().first().copied()));
-        ChatTemplate::new(source, bos.as_deref(), eos.as_deref())
+        ChatTemplate::new(source, bos.as_deref(), eos.as_deref()).map_err(|e| Error::file(tokenizer.path(), format!("cannot be used: {e}")))
     }
 
     /// The text of a conversation. `add_generation_prompt` adds what comes before the assistant's answer.
@@ -82,19 +81,18 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Usage`] if the template refuses it, fails, or runs for too long.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let pair = |key: &str, value: Value| (key.to_owned(), value);
-        let message = |m: &Message| Value::from_iter([pair("role", m.role.as_str().into()), pair("content", m.content.as_str().into())]);
-        let none = Value::from(());
-        let mut context = vec![
-            pair("messages", Value::from_iter(messages.iter().map(message))),
-            pair("add_generation_prompt", add_generation_prompt.into()),
-            pair("tools", none.clone()),
-            pair("documents", none),
-        ];
-        context.extend(self.bos.as_deref().map(|bos| pair("bos_token", bos.into())));
-        context.extend(self.eos.as_deref().map(|eos| pair("eos_token", eos.into())));
+        let message = |m: &Message| context! { role => m.role.as_str(), content => m.content.as_str() };
+        let text = |text: &Option<String>| text.as_deref().map_or(Value::UNDEFINED, Value::from);
+        let context = context! {
+            messages => Value::from_iter(messages.iter().map(message)),
+            add_generation_prompt,
+            bos_token => text(&self.bos),
+            eos_token => text(&self.eos),
+            tools => Value::from(()),
+            documents => Value::from(()),
+        };
         let template = self.environment.get_template("chat").expect("it was added");
-        template.render(Value::from_iter(context)).map_err(|e| fails("cannot be used for this conversation", &e))
+        template.render(context).map_err(|e| fails("cannot be used for this conversation", &e))
     }
 
     /// The text of a conversation and the bytes of it that are the assistant's turns, what ends each turn included.

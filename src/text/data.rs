@@ -85,12 +85,12 @@ impl Dataset {
     ///
     /// # Errors
     /// [`Error::File`], naming the line if there is one: the file cannot be read, a row is none of the three kinds or has nothing to learn,
-    /// or no row is left.
-    ///
-    /// # Panics
-    /// If the maximum length is below 2.
+    /// or no row is left. [`Error::Usage`] if the maximum length is below 2.
     pub fn read(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Dataset> {
-        assert!(options.max_length >= 2, "a sequence has a token and its target");
+        if options.max_length < 2 {
+            let problem = format!("the maximum length is {}, but a sequence needs two tokens", options.max_length);
+            return Err(Error::Usage(format!("{problem}; use a longer maximum length")));
+        }
         let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
         let is_text = match extension.as_ref().and_then(|extension| extension.to_str()) {
             Some("jsonl") => false,

@@ -2,11 +2,13 @@
 
 mod files;
 mod gguf;
+mod long;
 mod split;
 mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use stream::Decoder;
@@ -23,6 +25,8 @@ pub struct Tokenizer {
     vocab_size: usize,
     /// Whether a space is put in front of each text, as SentencePiece does.
     adds_space: bool,
+    /// Whether long texts can be tokenised in pieces.
+    in_pieces: bool,
 }
 
 /// What the files say of a vocabulary's special tokens.
@@ -91,7 +95,8 @@ impl Tokenizer {
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |largest| largest as usize + 1);
         let first = inner.encode("a", false).ok().and_then(|encoding| encoding.get_tokens().first().cloned());
         let adds_space = first.is_some_and(|token| token.starts_with('▁'));
-        Tokenizer { inner, path, special, vocab_size, adds_space }
+        let in_pieces = long::is_sum_of_pieces(&inner);
+        Tokenizer { inner, path, special, vocab_size, adds_space, in_pieces }
     }
 
     /// The tokenizer of 256 tokens, one a byte: byte-level BPE without merges, as the text of a `tokenizer.json`.
@@ -162,8 +167,9 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Usage`] if the tokenizer cannot take it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(cannot_take)?;
-        Ok(encoding.get_ids().to_vec())
+        let mut tokens = Vec::new();
+        self.encode_into(text, &mut tokens)?;
+        Ok(tokens)
     }
 
     /// The tokens of a text with BOS before it if the model's own files ask for that: by the post-processor of `tokenizer.json`, or
@@ -172,8 +178,18 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Usage`] if the tokenizer cannot take it.
     pub fn encode_document(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(cannot_take)?;
-        Ok([&self.special.prefix, encoding.get_ids()].concat())
+        let mut tokens = self.special.prefix.clone();
+        self.encode_into(text, &mut tokens)?;
+        Ok(tokens)
+    }
+
+    fn encode_into(&self, text: &str, tokens: &mut Vec<u32>) -> Result<()> {
+        let whole = (!self.in_pieces).then_some(text);
+        let pieces = self.in_pieces.then(|| long::pieces(text));
+        for piece in whole.into_iter().chain(pieces.into_iter().flatten()) {
+            tokens.extend_from_slice(self.inner.encode_fast(piece, false).map_err(cannot_take)?.get_ids());
+        }
+        Ok(())
     }
 
     /// The tokens of a text that goes on where another ends: without the space that SentencePiece puts first.
@@ -191,13 +207,14 @@ impl Tokenizer {
         self.encode(text)
     }
 
-    /// The tokens of a text as it stands, and the bytes of the text that each stands for.
+    /// The tokens of a text as it stands, each with the bytes of the text that it stands for.
     ///
     /// # Errors
     /// [`Error::Usage`] if the tokenizer cannot take it.
-    pub(super) fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<(usize, usize)>)> {
+    pub(super) fn encode_with_places(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>> {
         let encoding = self.inner.encode(text, false).map_err(cannot_take)?;
-        Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
+        let places = encoding.get_offsets().iter().map(|&(start, end)| start..end);
+        Ok(encoding.get_ids().iter().copied().zip(places).collect())
     }
 
     /// The text of tokens, special ones included; bytes that are not UTF-8 become U+FFFD.

@@ -3,16 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Error, ErrorKind, Output, State};
-
-/// Writes a value into the text, as Python's `str` has it.
-pub(super) fn write(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
-    match value.kind() {
-        ValueKind::None => Ok(out.write_str("None")?),
-        ValueKind::Bool => Ok(out.write_str(if value.is_true() { "True" } else { "False" })?),
-        _ => minijinja::escape_formatter(out, state, value),
-    }
-}
+use minijinja::{Error, ErrorKind};
 
 /// JSON as Python's `json.dumps(value, ensure_ascii=False)` writes it, with its option `indent`.
 pub(super) fn to_json(value: &Value, options: &Kwargs) -> Result<Value, Error> {
@@ -47,7 +38,8 @@ fn json(out: &mut String, value: &Value, indent: Option<usize>, depth: usize) ->
     };
     match value.kind() {
         ValueKind::None | ValueKind::Undefined => out.push_str("null"),
-        ValueKind::Bool | ValueKind::Number => out.push_str(&value.to_string()),
+        ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
+        ValueKind::Number => out.push_str(&value.to_string()),
         ValueKind::String => out.push_str(&serde_json::Value::from(value.as_str().ok_or_else(cannot)?).to_string()),
         ValueKind::Seq | ValueKind::Iterable => {
             out.push('[');

@@ -1,5 +1,7 @@
 //! One row of a `.jsonl` file.
 
+use std::ops::Range;
+
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -67,17 +69,17 @@ impl Row {
                     return Ok(Sequence::new(tokenizer.encode(&template.render(&messages, false)?)?));
                 }
                 let (text, turns) = template.render_with_turns(&messages)?;
-                let (tokens, offsets) = tokenizer.encode_with_offsets(&text)?;
+                let (tokens, places): (Vec<_>, Vec<_>) = tokenizer.encode_with_places(&text)?.into_iter().unzip();
                 let speaks = messages.iter().any(|message| message.role == "assistant" && !message.content.trim().is_empty());
-                let within = |(start, end): (usize, usize)| turns.iter().any(|turn| turn.start <= start && end <= turn.end);
-                Ok(Sequence::masked(tokens, |i| speaks && within(offsets[i])))
+                let within = |place: &Range<usize>| turns.iter().any(|turn| turn.start <= place.start && place.end <= turn.end);
+                Ok(Sequence::masked(tokens, |i| speaks && within(&places[i])))
             }
         }
     }
 }
 
 /// The tokens of a prompt and its completion, and how many of them are the prompt's.
-fn continued(tokenizer: &Tokenizer, prompt: &str, completion: &str) -> Result<(Vec<u32>, usize)> {
+pub(super) fn continued(tokenizer: &Tokenizer, prompt: &str, completion: &str) -> Result<(Vec<u32>, usize)> {
     let mut tokens = tokenizer.encode_document(prompt)?;
     let from = tokens.len();
     let whole = tokenizer.encode_document(&[prompt, completion].concat())?;

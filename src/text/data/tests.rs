@@ -1,1 +1,283 @@
+use std::path::{Path, PathBuf};
 
+use super::{DataOptions, Dataset, Splits};
+use crate::error::{Error, Result};
+use crate::ops::IGNORED;
+use crate::text::{Batches, Position, Sequence, Tokenizer};
+use crate::weights::Gguf;
+
+const NO: u32 = IGNORED;
+
+/// A directory that goes away with it.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        let place = std::env::temp_dir().join(format!("graftling-data-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&place);
+        std::fs::create_dir_all(&place).expect("a directory");
+        Place(place)
+    }
+
+    fn put(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, bytes).expect("a file");
+        path
+    }
+
+    /// The tokenizer of bytes, with `config` beside it.
+    fn bytes(&self, config: &str) -> Tokenizer {
+        self.put("tokenizer.json", Tokenizer::bytes_json());
+        self.put("tokenizer_config.json", config);
+        Tokenizer::read(&self.0).expect("a tokenizer")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn fixture(kind: &str) -> Tokenizer {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/tokenizers/{kind}.gguf"));
+    Tokenizer::from_gguf(&Gguf::open(&path).expect("a fixture")).expect("a tokenizer")
+}
+
+fn options(max_length: usize) -> DataOptions {
+    DataOptions { max_length, train_on_prompt: false }
+}
+
+fn everything(max_length: usize) -> DataOptions {
+    DataOptions { max_length, train_on_prompt: true }
+}
+
+const CONFIG: &str = r#"{"eos_token": "~", "bos_token": "^",
+    "chat_template": "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}{% if add_generation_prompt %}a:{% endif %}"}"#;
+
+fn ids(text: &str) -> Vec<u32> {
+    text.bytes().map(u32::from).collect()
+}
+
+/// The tokens of bytes as a text, and the targets with `.` for none.
+fn shown(sequence: &Sequence) -> (String, String) {
+    let text = |ids: &[u32]| ids.iter().map(|&id| if id == NO { '.' } else { char::from(id as u8) }).collect();
+    (text(&sequence.tokens), text(&sequence.targets))
+}
+
+fn one(place: &Place, tokenizer: &Tokenizer, row: &str, options: &DataOptions) -> Result<(String, String)> {
+    let path = place.put("one.jsonl", row);
+    Dataset::read(&path, tokenizer, options).map(|data| shown(&data.sequences[0]))
+}
+
+#[test]
+fn rows_become_sequences() {
+    let place = Place::new("rows");
+    let tokenizer = place.bytes(CONFIG);
+    let read = |row: &str, options: &DataOptions| one(&place, &tokenizer, row, options).expect("a row");
+    let pair = |tokens: &str, targets: &str| (tokens.to_owned(), targets.to_owned());
+    assert_eq!(read(r#"{"text": "abc", "other": [{}]}"#, &options(9)), pair("abc", "bc."));
+    let completion = r#"{"prompt": "ab", "completion": "cd"}"#;
+    assert_eq!(read(completion, &options(9)), pair("abcd~", ".cd~."));
+    assert_eq!(read(completion, &everything(9)), pair("abcd~", "bcd~."));
+    assert_eq!(read(completion, &options(3)), pair("abc", ".c."));
+    assert_eq!(read(r#"{"prompt": "", "completion": "cd"}"#, &options(9)), pair("cd~", "d~."));
+    let chat = r#"{"messages": [{"role": "user", "content": "x", "more": 1}, {"role": "assistant", "content": "yz"},
+        {"role": "user", "content": "w"}, {"role": "assistant", "content": "v"}]}"#
+        .replace('\n', " ");
+    assert_eq!(read(&chat, &options(99)), pair("u:x;a:yz;u:w;a:v;", ".....yz;......v;."));
+    assert_eq!(read(&chat, &everything(99)), pair("u:x;a:yz;u:w;a:v;", ":x;a:yz;u:w;a:v;."));
+    // Several kinds in one row: the one with most structure counts.
+    assert_eq!(read(r#"{"text": "no", "prompt": "a", "completion": "b"}"#, &options(9)), pair("ab~", "b~."));
+}
+
+#[test]
+fn bos_is_where_the_model_asks_for_it() {
+    let place = Place::new("bos");
+    let config = CONFIG.replacen('{', r#"{"add_bos_token": true, "#, 1);
+    let tokenizer = place.bytes(&config);
+    let read = |row: &str| one(&place, &tokenizer, row, &options(99)).expect("a row").0;
+    assert_eq!(read(r#"{"text": "a"}"#), "^a");
+    assert_eq!(read(r#"{"prompt": "a", "completion": "b"}"#), "^ab~");
+    assert_eq!(read(r#"{"messages": [{"role": "assistant", "content": "b"}]}"#), "a:b;");
+    let text = Dataset::read(&place.put("t.txt", "abcdefgh"), &tokenizer, &options(3)).expect("a text");
+    assert_eq!(text.sequences.iter().map(|s| shown(s).0).collect::<Vec<_>>(), ["^ab", "cde", "fgh"]);
+    // And no end token where there is none.
+    let tokenizer = place.bytes("{}");
+    assert_eq!(one(&place, &tokenizer, r#"{"prompt": "a", "completion": "b"}"#, &options(9)).expect("a row").0, "ab");
+}
+
+#[test]
+fn texts_are_cut_into_full_sequences() {
+    let place = Place::new("texts");
+    let tokenizer = place.bytes("{}");
+    let read = |text: &str, length| {
+        let data = Dataset::read(&place.put("t.TXT", text), &tokenizer, &options(length)).expect("a text");
+        assert_eq!((data.cut, data.dropped, data.max_length), (0, 0, length));
+        data.sequences
+    };
+    assert_eq!(read("abcdefg", 3), [Sequence::new(ids("abc")), Sequence::new(ids("def"))]);
+    assert_eq!(read("\u{FEFF}ab", 3), [Sequence::new(ids("ab"))]);
+    assert_eq!(read("a\n", 2), [Sequence { tokens: ids("a\n"), targets: vec![10, NO] }]);
+}
+
+#[test]
+fn rows_that_are_too_long_are_counted() {
+    let place = Place::new("long");
+    let tokenizer = place.bytes(CONFIG);
+    let rows = [
+        r#"{"text": "abcdef"}"#,
+        "",
+        r#"{"prompt": "abcd", "completion": "e"}"#,
+        r#"{"prompt": "abc", "completion": "e"}"#,
+        "  \t",
+        r#"{"text": "ab"}"#,
+    ];
+    let path = place.put("rows.jsonl", format!("\u{FEFF}{}", rows.join("\r\n")));
+    let data = Dataset::read(&path, &tokenizer, &options(4)).expect("rows");
+    assert_eq!(
+        data.sequences.iter().map(shown).collect::<Vec<_>>(),
+        [("abcd".into(), "bcd.".into()), ("abce".into(), "..e.".into()), ("ab".into(), "b.".into())]
+    );
+    assert_eq!((data.cut, data.dropped), (3, 1));
+    let error = Dataset::read(&path, &tokenizer, &options(2)).map(|data| (data.cut, data.dropped)).expect("two rows are left");
+    assert_eq!(error, (3, 2));
+}
+
+#[test]
+fn prompts_keep_their_tokens() {
+    for kind in ["gpt-2", "smollm", "llama-bpe", "qwen2", "tekken", "llama", "llama-no-space"] {
+        let tokenizer = fixture(kind);
+        let pairs = [
+            ("The gar", "den was"),
+            ("The garden ", "was"),
+            ("The garden", " was"),
+            ("12", "34"),
+            ("it'", "s"),
+            ("a\n", "\nb"),
+            ("", "x y"),
+        ];
+        for (prompt, completion) in pairs {
+            let (tokens, from) = super::rows::continued(&tokenizer, prompt, completion).expect("tokens");
+            assert_eq!(tokens[..from], tokenizer.encode_document(prompt).expect("tokens"), "{kind}");
+            assert_eq!(tokens.last(), tokenizer.end_tokens().first());
+            let bos = usize::from(tokenizer.encode_document("").expect("tokens").len() == 1);
+            assert_eq!(tokenizer.decode(&tokens[bos..tokens.len() - 1]), [prompt, completion].concat(), "{kind}");
+        }
+    }
+}
+
+#[test]
+fn only_whole_tokens_of_a_turn_are_learned() {
+    let tokenizer = fixture("gpt-2");
+    let place = Place::new("turns");
+    // The template of this file writes `<|user|>`, the content and `<|end|>` for everyone.
+    let row = r#"{"messages": [{"role": "user", "content": "it's"}, {"role": "assistant", "content": "the garden"}]}"#;
+    let path = place.put("chat.jsonl", row);
+    let data = Dataset::read(&path, &tokenizer, &options(99)).expect("a chat");
+    let sequence = &data.sequences[0];
+    let learned: Vec<u32> = sequence.targets.iter().copied().filter(|&t| t != NO).collect();
+    assert_eq!(sequence.tokens, tokenizer.encode("<|user|>it's<|end|><|user|>the garden<|end|>").expect("tokens"));
+    assert_eq!(learned, tokenizer.encode("<|user|>the garden<|end|>").expect("tokens"));
+}
+
+#[test]
+fn bad_data_are_named() {
+    let place = Place::new("bad");
+    let tokenizer = place.bytes(CONFIG);
+    let plain = fixture("llama");
+    let error = |tokenizer: &Tokenizer, name: &str, bytes: &[u8]| -> Error {
+        Dataset::read(&place.put(name, bytes), tokenizer, &options(8)).err().unwrap_or_else(|| panic!("{name}"))
+    };
+    let cases: [(&str, &[u8], &str); 26] = [
+        ("a.jsonl", b"", "no rows"),
+        ("a.jsonl", b"\n \n", "no rows"),
+        ("a.jsonl", b"{\"text\": \"ab\"}\n{", "line 2 is not a JSON object"),
+        ("a.jsonl", b"[\"ab\"]", "line 1 is not a JSON object"),
+        ("a.jsonl", b"\"ab\"", "line 1 is not a JSON object"),
+        ("a.jsonl", b"{\"text\": \"ab\"} x", "line 1 is not a JSON object"),
+        ("a.jsonl", b"{\"text\": \"ab\", \"text\": \"c\"}", "line 1 is not a JSON object (duplicate field"),
+        ("a.jsonl", b"\n{\"text\": \"\xff\"}", "line 2 is not UTF-8"),
+        ("a.jsonl", b"{\"texts\": \"ab\"}", "line 1 has none of the keys"),
+        ("a.jsonl", b"{}", "line 1 has none of the keys"),
+        ("a.jsonl", b"{\"text\": null}", "line 1 has none of the keys"),
+        ("a.jsonl", b"{\"text\": 3}", "line 1 has a 'text'"),
+        ("a.jsonl", b"{\"prompt\": \"a\"}", "line 1 has a 'prompt' without"),
+        ("a.jsonl", b"{\"completion\": \"a\"}", "line 1 has a 'completion' without"),
+        ("a.jsonl", b"{\"prompt\": \"a\", \"completion\": []}", "line 1 has a 'completion' that"),
+        ("a.jsonl", b"{\"messages\": {}}", "line 1 has 'messages' that are no list"),
+        ("a.jsonl", b"{\"messages\": []}", "line 1 has 'messages' without"),
+        ("a.jsonl", b"{\"messages\": [1]}", "no 'role' in message 1"),
+        ("a.jsonl", b"{\"messages\": [{\"role\": \"user\"}]}", "no 'content' in message 1"),
+        ("a.jsonl", b"{\"messages\": [{\"role\": \"user\", \"content\": [1]}]}", "a 'content' in message 1"),
+        ("a.jsonl", b"{\"text\": \"a\"}", "line 1 has nothing to learn"),
+        ("a.jsonl", b"{\"prompt\": \"ab\", \"completion\": \"\"}", "line 1 has nothing to learn"),
+        ("a.jsonl", b"{\"messages\": [{\"role\": \"user\", \"content\": \"b\"}]}", "line 1 has nothing to learn"),
+        ("a.jsonl", b"{\"messages\": [{\"role\": \"assistant\", \"content\": \" \"}]}", "line 1 has nothing to learn"),
+        ("a.jsonl", b"{\"prompt\": \"12345678\", \"completion\": \"b\"}", "a longer maximum length"),
+        ("a.txt", b"a\nb\n\xff", "line 3 is not UTF-8"),
+    ];
+    for (name, bytes, words) in cases {
+        let error = error(&tokenizer, name, bytes);
+        let text = error.to_string();
+        assert!(error.exit_code() == 3 && text.contains(name) && text.contains(words) && !text.contains('\n'), "{words}: {text}");
+    }
+    for name in ["a.txt", "b.csv", "c"] {
+        assert_eq!(error(&tokenizer, name, b"a").exit_code(), 3);
+    }
+    let deep = [b"{\"x\": ".as_slice(), &[b'['; 100_000]].concat();
+    assert!(error(&tokenizer, "a.jsonl", &deep).to_string().contains("line 1"));
+    let chat = b"{\"messages\": [{\"role\": \"assistant\", \"content\": \"b\"}]}";
+    assert!(error(&plain, "a.jsonl", chat).to_string().contains("without a chat template"));
+    let refuses = place.bytes(r#"{"chat_template": "{{ raise_exception('no') }}"}"#);
+    let refused = error(&refuses, "a.jsonl", chat);
+    assert!(refused.exit_code() == 3 && refused.to_string().contains("a.jsonl: line 1: the model's chat template"), "{refused}");
+    let invalid = place.bytes(r#"{"chat_template": "{% for %}"}"#);
+    assert_eq!(error(&invalid, "a.jsonl", chat).exit_code(), 3);
+    assert_eq!(Dataset::read(&place.put("a.txt", "abc"), &tokenizer, &options(1)).expect_err("too short").exit_code(), 2);
+    for path in [place.0.join("none.jsonl"), place.0.join("none"), place.0.clone()] {
+        assert_eq!(Dataset::read(&path, &tokenizer, &options(8)).expect_err("no file").exit_code(), 3);
+    }
+}
+
+#[test]
+fn directories_have_splits() {
+    let place = Place::new("splits");
+    let tokenizer = place.bytes("{}");
+    let read = || Splits::read(&place.0, &tokenizer, &options(8));
+    assert!(read().expect_err("no train.jsonl").to_string().contains("train.jsonl"));
+    place.put("train.txt", "abc");
+    let splits = read().expect("a text");
+    assert!(splits.train.path.ends_with("train.txt") && splits.valid.is_none() && splits.test.is_none());
+    for name in ["train.jsonl", "valid.jsonl", "test.jsonl"] {
+        place.put(name, r#"{"text": "ab"}"#);
+    }
+    let splits = read().expect("three files");
+    assert!(splits.train.path.ends_with("train.jsonl") && splits.valid.is_some() && splits.test.is_some());
+    assert!(Splits::read(&place.0.join("test.jsonl"), &tokenizer, &options(8)).expect("a file").valid.is_none());
+}
+
+#[test]
+fn batches_go_on_where_they_were() {
+    let place = Place::new("batches");
+    let tokenizer = place.bytes("{}");
+    let rows: String = ('a'..='g').map(|c| format!("{{\"text\": \"{c}{c}\"}}\n")).collect();
+    let data = Dataset::read(&place.put("a.jsonl", rows), &tokenizer, &options(512)).expect("rows");
+    let firsts = |batch: crate::text::Batch| batch.tokens.chunks(batch.length as usize).map(|row| row[0]).collect::<Vec<_>>();
+    let mut batches = Batches::new(&data, 3, Some(7));
+    assert_eq!((batches.per_epoch(), batches.position()), (3, Position { epoch: 0, index: 0 }));
+    let all: Vec<Vec<u32>> = batches.by_ref().take(9).map(firsts).collect();
+    assert_eq!(batches.position(), Position { epoch: 3, index: 0 });
+    assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 1, 3, 3, 1, 3, 3, 1]);
+    for epoch in all.chunks(3) {
+        let mut sorted = epoch.concat();
+        sorted.sort();
+        assert_eq!(sorted, ids("abcdefg"));
+    }
+    assert_ne!(all[0], all[3]);
+    let later = Batches::new(&data, 3, Some(7)).starting_at(Position { epoch: 1, index: 1 });
+    assert_eq!(later.take(3).map(firsts).collect::<Vec<_>>(), all[4..7]);
+    assert_eq!(Batches::new(&data, 3, None).starting_at(Position { epoch: 0, index: 9 }).position(), Position { epoch: 1, index: 0 });
+    assert_eq!(data.batches(4).map(firsts).collect::<Vec<_>>(), [ids("abcd"), ids("efg")]);
+    assert_eq!(data.batches(4).map(|batch| batch.length).collect::<Vec<_>>(), [16, 16]);
+}

@@ -16,6 +16,11 @@ const TEKKEN: &str = concat!(
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 
+/// Whether the expression is one of those here.
+pub(super) fn is_known(expression: &str) -> bool {
+    [LLAMA3, QWEN2, TEKKEN].contains(&expression)
+}
+
 /// A known kind of splitting, with what else depends on the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pre {

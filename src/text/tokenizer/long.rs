@@ -1,0 +1,52 @@
+//! Long texts in pieces. The `tokenizers` crate keeps some hundred bytes for each of a text, which is too much for a whole corpus.
+
+use serde_json::Value;
+
+use super::split;
+
+/// The bytes after which a piece ends at the next place where it may.
+const PIECE: usize = 1 << 16;
+
+/// Whether the tokens of a text are those of its [`pieces`]. That is so where the text is first split into words by an expression that is
+/// known never to take a letter and a space behind it as one, and nothing else looks across the two.
+pub(super) fn is_sum_of_pieces(inner: &tokenizers::Tokenizer) -> bool {
+    let json = |value: Result<Value, serde_json::Error>| value.unwrap_or_default();
+    let normalizer = json(serde_json::to_value(inner.get_normalizer()));
+    let pre = json(serde_json::to_value(inner.get_pre_tokenizer()));
+    let parts = match &pre["pretokenizers"] {
+        Value::Array(parts) => parts.clone(),
+        _ => vec![pre],
+    };
+    let splits = |part: &Value| match part["type"].as_str() {
+        Some("ByteLevel") => part["use_regex"] == true,
+        Some("Split") => {
+            part["behavior"] == "Isolated" && part["invert"] == false && part["pattern"]["Regex"].as_str().is_some_and(split::is_known)
+        }
+        _ => false,
+    };
+    let harmless = |part: &Value| match part["type"].as_str() {
+        Some("ByteLevel") => part["add_prefix_space"] == false,
+        Some("Digits") => true,
+        _ => splits(part),
+    };
+    let added = inner.get_added_vocabulary().get_vocab().keys().all(|token| !token.contains(' '));
+    (normalizer.is_null() || normalizer["type"] == "NFC") && parts.iter().all(harmless) && parts.iter().any(splits) && added
+}
+
+/// Cuts a text between a letter of ASCII and a space that has another behind it.
+pub(super) fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest.take()?;
+        let mut places = text.as_bytes().get(PIECE..).unwrap_or_default().windows(3);
+        let at = places.position(|w| w[0].is_ascii_alphabetic() && w[1] == b' ' && w[2].is_ascii_alphabetic());
+        match at {
+            Some(at) => {
+                let (piece, after) = text.split_at(PIECE + at + 1);
+                rest = Some(after);
+                Some(piece)
+            }
+            None => Some(text),
+        }
+    })
+}
