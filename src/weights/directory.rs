@@ -33,15 +33,16 @@ fn sharded(directory: &Path) -> Result<Weights> {
     let text = map::read_text(&path)?;
     let map = parse_json(&text).and_then(|index| weight_map(&index)).map_err(|problem| Error::file(&path, problem))?;
     let mut weights = Weights { path: path.clone(), ..Weights::default() };
-    for shard in map.values().collect::<BTreeSet<_>>() {
+    let shards: BTreeSet<_> = map.values().collect();
+    if let Some(shard) = shards.iter().find(|shard| !directory.join(shard).exists()) {
+        return Err(Error::file(&path, format!("lists {}, which is not there; fetch all files of the model", shown(shard))));
+    }
+    for shard in shards {
         let file = directory.join(shard);
-        if !file.exists() {
-            return Err(Error::file(&path, format!("lists {shard}, which is not there; fetch all files of the model")));
-        }
         let read = safetensors::read(&file)?;
         for name in read.tensors.keys().chain(read.unsupported.keys()) {
             if map.get(name) != Some(shard) {
-                let says = map.get(name).map_or("nowhere".into(), |other| format!("in {other}"));
+                let says = map.get(name).map_or("nowhere".into(), |other| format!("in {}", shown(other)));
                 let problem = format!("has a tensor '{}', which {INDEX} puts {says}; fetch all files of the model again", shown(name));
                 return Err(Error::file(&file, problem));
             }
@@ -52,8 +53,11 @@ fn sharded(directory: &Path) -> Result<Weights> {
     // No shard has what the index puts elsewhere, so whatever is there is there once.
     for (name, shard) in &map {
         if !weights.tensors.contains_key(name) && !weights.unsupported.contains_key(name) {
-            let problem =
-                format!("puts the tensor '{}' in {shard}, which does not have it; fetch all files of the model again", shown(name));
+            let problem = format!(
+                "puts the tensor '{}' in {}, which does not have it; fetch all files of the model again",
+                shown(name),
+                shown(shard)
+            );
             return Err(Error::file(&path, problem));
         }
     }

@@ -125,8 +125,19 @@ fn unsupported(name: &str, format: &str) -> String {
 
 /// A name from a file as messages may show it: no control characters, and not more than a line of it.
 pub(crate) fn shown(name: &str) -> String {
-    let mut start: String = name.chars().take(80).flat_map(char::escape_debug).collect();
-    if name.chars().nth(80).is_some() {
+    printable(name, 80)
+}
+
+/// The first `most` characters of a text from outside, those that do not print written out.
+fn printable(text: &str, most: usize) -> String {
+    let mut start = String::new();
+    for c in text.chars().take(most) {
+        match c {
+            '\'' | '"' => start.push(c),
+            c => start.extend(c.escape_debug()),
+        }
+    }
+    if text.chars().nth(most).is_some() {
         start.push('…');
     }
     start

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::map::{self, MappedFile};
-use super::{Weight, Weights, replace_file};
+use super::{Weight, Weights, printable, replace_file};
 use crate::error::{Error, Result};
 use crate::graph::{DType, Shape};
 
@@ -15,8 +15,10 @@ use crate::graph::{DType, Shape};
 pub(super) fn read(path: &Path) -> Result<Weights> {
     let map = map::map(path, "give the path of a .safetensors file")?;
     let file = Arc::new(MappedFile { path: path.into(), map });
-    let damaged =
-        |what: &dyn std::fmt::Display| Error::file(path, format!("is not a whole safetensors file ({what}); fetch or copy it again"));
+    let damaged = |what: &dyn std::fmt::Display| {
+        let what = printable(&what.to_string(), 200);
+        Error::file(path, format!("is not a whole safetensors file ({what}); fetch or copy it again"))
+    };
     // Checks the header against itself and against the length of the file.
     let (header, metadata) = SafeTensors::read_metadata(&file.map).map_err(|e| damaged(&e))?;
     let header = 8..8 + header;

@@ -117,3 +117,186 @@ fn tensors_of_gguf_are_laid_out_for_the_device_when_they_are_asked_for() {
     let message = sentence("a scale that is no number", open(damaged).get("q", &[2, 64].into()));
     assert!(message.contains("'q' has a number that is not finite at element 32 or soon after"), "{message}");
 }
+
+#[test]
+fn bad_safetensors_are_errors_that_name_what_is_wrong() {
+    let place = Place::new("bad");
+    let max = u64::MAX;
+    let one = |entry: Value| file(json!({ "a": entry }).to_string(), 8);
+    let two = |a: Value, b: Value| file(json!({ "a": a, "b": b }).to_string(), 8);
+    let f32 = |shape: &[u64], start, end| entry("F32", shape, start, end);
+    let long = |len: u64| [&len.to_le_bytes()[..], &[b' '; 64]].concat();
+    let whole = one(f32(&[2], 0, 8));
+    let same = r#"{"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}"#;
+
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("0 bytes", vec![], "header too small"),
+        ("7 bytes", vec![1; 7], "header too small"),
+        ("no header", long(0), "JSON"),
+        ("only spaces", long(64), "JSON"),
+        ("a header longer than the file", long(65), "header length"),
+        ("a header of 100,000,000 bytes", long(100_000_000), "header length"),
+        ("a header of more", long(100_000_001), "header too large"),
+        ("a header of 2^64 - 1 bytes", long(max), "header too large"),
+        ("a header that wraps", long(max - 7), "header too large"),
+        ("a GGUF file", build::file(&[], &[], 64), "header"),
+        ("not UTF-8", file([b'{', 0xff, b'}'], 0), "UTF-8"),
+        ("not JSON", file("{\"a\"", 0), "JSON"),
+        ("a list", file("[]", 0), "JSON"),
+        ("JSON too deep", file(format!("{{\"a\": {}", "[".repeat(100_000)), 0), "JSON"),
+        ("no shape", file(r#"{"a": {"dtype": "F32", "data_offsets": [0, 8]}}"#, 8), "missing field `shape`"),
+        ("an unknown format", one(entry("F33", &[2], 0, 8)), "F33"),
+        ("a format of control characters", one(entry("\x1b[2J\n", &[2], 0, 8)), "\\u{1b}[2J\\n"),
+        ("a negative extent", file(r#"{"a": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}"#, 8), "JSON"),
+        ("an extent of 2.0", file(r#"{"a": {"dtype": "F32", "shape": [2.0], "data_offsets": [0, 8]}}"#, 8), "JSON"),
+        ("one name twice", file(format!(r#"{{"a": {same}, "a": {same}}}"#), 8), "'a' is there twice"),
+        (
+            "one name twice, of other formats",
+            file(format!(r#"{{"a": {}, "a": {same}}}"#, entry("U32", &[2], 0, 8)), 8),
+            "'a' is there twice",
+        ),
+        ("one key twice", file(format!(r#"{{"a": {}}}"#, same.replace("{", r#"{"shape": [8], "#)), 8), "duplicate field"),
+        // Where the tensors lie.
+        ("overlap", two(f32(&[1], 0, 4), f32(&[2], 0, 8)), "offset for tensor `b`"),
+        ("a hole", two(f32(&[], 0, 4), entry("BF16", &[1], 6, 8)), "offset for tensor `b`"),
+        ("a hole in front", one(f32(&[1], 4, 8)), "offset for tensor `a`"),
+        ("backwards", one(f32(&[2], 8, 0)), "offset"),
+        ("past the end", one(f32(&[3], 0, 12)), "not fully covered"),
+        ("before the end", one(f32(&[1], 0, 4)), "not fully covered"),
+        ("2^64 - 1", one(f32(&[2], 0, max)), "shape"),
+        ("offsets that wrap", two(f32(&[2], 0, 8), f32(&[2], 8, max)), "shape"),
+        ("other bytes than the shape", one(f32(&[3], 0, 8)), "invalid shape"),
+        ("other bytes than the format", one(entry("F16", &[2], 0, 8)), "invalid shape"),
+        ("no extent", one(f32(&[0], 0, 8)), "invalid shape"),
+        ("extents that wrap", one(f32(&[1 << 32, 1 << 32], 0, 8)), "overflow"),
+        ("bytes that wrap", one(f32(&[1 << 62], 0, 8)), "overflow"),
+        ("extents that wrap before a 0", one(f32(&[max, max, 0], 0, 8)), "overflow"),
+        ("half a byte", one(entry("F4", &[1], 0, 8)), "byte boundary"),
+    ];
+    for (what, bytes, expected) in cases {
+        let message = sentence(what, Weights::read(&place.put("bad.safetensors", bytes)));
+        assert!(message.contains("bad.safetensors: is not a whole safetensors file (") && message.contains(expected), "{what}: {message}");
+    }
+    for len in 0..whole.len() {
+        sentence("cut short", Weights::read(&place.put("bad.safetensors", &whole[..len])));
+    }
+    assert!(Weights::read(&place.put("bad.safetensors", &whole)).is_ok());
+    assert!(sentence("a directory", Weights::read(&place.0)).contains("is not a file; give the path of a .safetensors file"));
+    assert!(sentence("nothing", Weights::read(&place.0.join("nothing"))).contains("nothing: cannot be read"));
+}
+
+#[test]
+fn a_tensor_is_given_out_only_as_it_was_asked_for() {
+    let place = Place::new("get");
+    let header = json!({ "f32": entry("F32", &[2, 2], 0, 16), "f16": entry("F16", &[2], 16, 20), "bf16": entry("BF16", &[2], 20, 24) });
+    let good = file(header.to_string(), 24);
+    let path = place.put("a.safetensors", &good);
+    let weights = Weights::read(&path).expect("a file");
+    weights.get("f32", &[2, 2].into()).expect("a tensor");
+    weights.check().expect("all finite");
+    assert!(sentence("missing", weights.get("f64", &[2].into())).contains("a.safetensors: has no tensor 'f64'"));
+    for shape in [Shape::from([4]), [2, 3].into(), [2, 2, 1].into(), [0].into()] {
+        let message = sentence("another shape", weights.get("f32", &shape));
+        assert!(message.contains(&format!("'f32' has the shape (2, 2) where the config asks for {shape}")), "{message}");
+    }
+    // The last number of each tensor.
+    let data = good.len() - 24;
+    for (name, shape, at, element, values) in [
+        ("f32", Shape::from([2, 2]), 14, 3, [[0x80, 0x7f], [0xc0, 0xff]]),
+        ("f16", [2].into(), 18, 1, [[0x00, 0x7c], [0x01, 0xfe]]),
+        ("bf16", [2].into(), 22, 1, [[0x80, 0xff], [0xc0, 0x7f]]),
+    ] {
+        for bits in values {
+            let mut damaged = good.clone();
+            damaged[data + at..data + at + 2].copy_from_slice(&bits);
+            let weights = Weights::read(&place.put("a.safetensors", damaged)).expect("a file that is whole");
+            let expected = format!("tensor '{name}' has a number that is not finite at element {element};");
+            for message in [sentence("NaN", weights.get(name, &shape)), sentence("NaN", weights.check())] {
+                assert!(message.contains(&expected), "{message}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_directory_has_its_weights_in_one_file_or_in_several() {
+    let place = Place::new("directory");
+    let read = || Weights::read_directory(&place.0);
+    let message = sentence("an empty directory", read());
+    assert!(message.contains("has no model.safetensors and no model.safetensors.index.json"), "{message}");
+    place.put("pytorch_model.bin", []);
+    assert!(sentence("pickled weights", read()).contains("convert them to safetensors"));
+
+    let part = |names: &[&str]| {
+        let entries = names.iter().enumerate().map(|(i, name)| (name.to_string(), entry("F32", &[1], 4 * i as u64, 4 * i as u64 + 4)));
+        file(Value::Object(entries.collect()).to_string(), 4 * names.len())
+    };
+    place.put("one.safetensors", part(&["a", "b"]));
+    place.put("two.safetensors", file(json!({ "c": entry("F32", &[1], 0, 4), "mask": entry("BOOL", &[1], 4, 5) }).to_string(), 5));
+    place.put("both.safetensors", part(&["a", "c"]));
+    let index = |map: Value| drop(place.put("model.safetensors.index.json", json!({ "metadata": {}, "weight_map": map }).to_string()));
+    let good = json!({ "a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors", "mask": "two.safetensors" });
+    index(good.clone());
+    let weights = read().expect("two files");
+    assert_eq!(weights.tensors.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(weights.unsupported.keys().collect::<Vec<_>>(), ["mask"]);
+    assert!(sentence("missing", weights.get("d", &[1].into())).contains("model.safetensors.index.json: has no tensor 'd'"));
+    assert!(sentence("shape", weights.get("c", &[2].into())).contains("two.safetensors: tensor 'c'"));
+
+    for (key, value, expected) in [
+        ("a", json!("three.safetensors"), "lists three.safetensors, which is not there"),
+        ("a", json!("two.safetensors"), "one.safetensors: has a tensor 'a', which model.safetensors.index.json puts in two.safetensors"),
+        ("a", json!(null), "names no file for the tensor 'a'"),
+        ("b", json!("both.safetensors"), "both.safetensors: has a tensor 'a', which model.safetensors.index.json puts in one.safetensors"),
+        ("d", json!("one.safetensors"), "puts the tensor 'd' in one.safetensors, which does not have it"),
+        ("a", json!("model.safetensors.index.json"), "model.safetensors.index.json: is not a whole safetensors file"),
+    ] {
+        let mut map = good.clone();
+        map[key] = value;
+        index(map);
+        let message = sentence(key, read());
+        assert!(message.contains(expected), "{message}");
+    }
+    let names = [
+        "",
+        ".",
+        "..",
+        "../one.safetensors",
+        "./one.safetensors",
+        "one.safetensors/",
+        "/etc/passwd",
+        "..\\one",
+        "C:one",
+        "a\0b",
+        "x\x1b[2J/y",
+    ];
+    for name in names {
+        let mut map = good.clone();
+        map["a"] = name.into();
+        index(map);
+        let message = sentence(name, read());
+        assert!(message.contains("which is not the name of a file beside it"), "{name}: {message}");
+    }
+    let mut map = good.clone();
+    map.as_object_mut().expect("an object").remove("a");
+    index(map);
+    assert!(sentence("unlisted", read()).contains("one.safetensors: has a tensor 'a', which model.safetensors.index.json puts nowhere"));
+    for (text, expected) in [
+        ("", "JSON"),
+        ("{}", "has no object 'weight_map'"),
+        ("[]", "has no object 'weight_map'"),
+        (r#"{"weight_map": []}"#, "has no object 'weight_map'"),
+        (r#"{"weight_map": {"a": "one.safetensors", "a": "two.safetensors"}}"#, "the key 'a' is there twice"),
+    ] {
+        place.put("model.safetensors.index.json", text);
+        let message = sentence(text, read());
+        assert!(message.contains(expected), "{text}: {message}");
+    }
+    place.put("model.safetensors.index.json", [0xff]);
+    assert!(sentence("not text", read()).contains("not text in UTF-8"));
+
+    // A whole file is taken whatever the index says.
+    place.put("model.safetensors", part(&["x"]));
+    assert_eq!(read().expect("one file").tensors.len(), 1);
+    assert!(sentence("a file", Weights::read_directory(&place.0.join("one.safetensors"))).contains("is not a directory"));
+}
