@@ -51,6 +51,7 @@ impl ChatTemplate {
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_filter("tojson", |value: &Value, options: Kwargs| python::to_json(value, &options));
+        environment.add_test("iterable", python::is_iterable);
         let now = std::time::SystemTime::now();
         environment.add_function("strftime_now", move |format: &str| python::strftime(format, now));
         let raise = |message: String| -> std::result::Result<Value, minijinja::Error> {

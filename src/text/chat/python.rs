@@ -5,6 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
+/// What Python can iterate over. `none` cannot be, and templates rely on it when there are no tools.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number)
+}
+
 /// JSON as Python's `json.dumps(value, ensure_ascii=False)` writes it, with its option `indent`.
 pub(super) fn to_json(value: &Value, options: &Kwargs) -> Result<Value, Error> {
     let indent = options.get::<Option<usize>>("indent")?.filter(|&indent| indent <= 16);

@@ -1,7 +1,7 @@
 //! How the byte-level vocabularies of models split a text before BPE. GGUF files name it in the key `tokenizer.ggml.pre`.
 //!
 //! The names are those of llama.cpp (`llama-vocab.cpp`); the expressions are those in the models' own `tokenizer.json`: GPT-2, SmolLM2,
-//! Llama 3, Qwen2 and Mistral NeMo.
+//! Llama 3, Qwen2, Mistral NeMo and DeepSeek Coder.
 
 use tokenizers::SplitDelimiterBehavior::Isolated;
 use tokenizers::normalizers::NFC;
@@ -16,7 +16,10 @@ const TEKKEN: &str = concat!(
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 
-/// Whether the expression is one of those here.
+/// One after the other, each on what the ones before it left.
+const DEEPSEEK_CODER: [&str; 4] = [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\u{D7FF}]+"];
+
+/// Whether the expression is one of those here that never take a letter and a space behind it as one.
 pub(super) fn is_known(expression: &str) -> bool {
     [LLAMA3, QWEN2, TEKKEN].contains(&expression)
 }
@@ -29,6 +32,7 @@ pub(super) enum Pre {
     Llama3,
     Qwen2,
     Tekken,
+    DeepSeekCoder,
 }
 
 impl Pre {
@@ -40,6 +44,7 @@ impl Pre {
             "llama-bpe" | "llama3" | "llama-v3" => Pre::Llama3,
             "qwen2" => Pre::Qwen2,
             "tekken" => Pre::Tekken,
+            "deepseek-coder" => Pre::DeepSeekCoder,
             _ => return None,
         })
     }
@@ -60,6 +65,10 @@ impl Pre {
             Pre::Llama3 => vec![split(LLAMA3), byte_level(false)],
             Pre::Qwen2 => vec![split(QWEN2), byte_level(false)],
             Pre::Tekken => vec![split(TEKKEN), byte_level(false)],
+            Pre::DeepSeekCoder => {
+                let splits = DEEPSEEK_CODER.into_iter().map(split);
+                splits.chain([Digits::new(true).into(), byte_level(false)]).collect()
+            }
         };
         Sequence::new(parts).into()
     }
