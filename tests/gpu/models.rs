@@ -52,7 +52,14 @@ impl Fixture {
 }
 
 fn config() -> Config {
-    let config = Config { heads: 4, key_value_heads: 4, head_size: 8, intermediate_size: 96, dropout: BaseDropout::default(), ..Config::gpt(67, 16, 32, 2) };
+    let config = Config {
+        heads: 4,
+        key_value_heads: 4,
+        head_size: 8,
+        intermediate_size: 96,
+        dropout: BaseDropout::default(),
+        ..Config::gpt(67, 16, 32, 2)
+    };
     config.check().expect("a valid config");
     config
 }
