@@ -3,6 +3,7 @@
 mod eval;
 mod generate;
 mod inspect;
+mod pretrain;
 mod progress;
 mod setup;
 mod train;
@@ -49,6 +50,7 @@ enum Precision {
 #[derive(Subcommand)]
 enum Command {
     Inspect(inspect::Inspect),
+    Pretrain(Box<pretrain::Pretrain>),
     Train(Box<train::Train>),
     Eval(eval::Eval),
     Generate(generate::Generate),
@@ -59,6 +61,7 @@ pub fn main() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     let result = common.check().and_then(|()| match &command {
         Command::Inspect(inspect) => inspect.run(&common),
+        Command::Pretrain(pretrain) => pretrain.run(&common),
         Command::Train(train) => train.run(&common),
         Command::Eval(eval) => eval.run(&common),
         Command::Generate(generate) => generate.run(&common),

@@ -1,9 +1,11 @@
 //! Training: steps, schedules, and what they report.
 
 mod estimate;
+mod recipe;
 mod schedule;
 mod trainer;
 
 pub use estimate::Estimate;
+pub use recipe::{Recipe, Vocabulary};
 pub use schedule::{Schedule, Shape};
 pub use trainer::{Evaluator, Report, TrainOptions, Trainer};
