@@ -111,7 +111,7 @@ impl Frame {
         let (mut low, mut high) = losses.first().zip(losses.last()).map_or((0.0, 1.0), |(&low, &high)| (low, high));
         if losses.len() > FEW {
             let usual = valid.iter().fold(losses[losses.len() * 99 / 100], |most, &(_, loss)| most.max(loss));
-            if high - low > 2.0 * (usual - low) {
+            if high - low > 5.0 * (usual - low) {
                 high = usual;
             }
         }

@@ -55,7 +55,7 @@ pub struct Pretrain {
     /// Optimizer steps [default: 1000]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
-    /// Sequences of a batch, each as long as the context [default: 8]
+    /// Sequences of a batch, each up to the context long [default: 8]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: Option<u32>,
     /// Batches of a step [default: 1]
@@ -136,7 +136,8 @@ impl Pretrain {
             progress.finished(&report)?;
         }
         self.save(&recipe, &device, &model, &memory, &tokenizer_json)?;
-        drop((trainer, evaluator, memory));
+        drop((trainer, evaluator));
+        drop(memory);
         let eval_loss = if held_out.is_empty() { None } else { Some(measure(&self.out, &device, &held_out)?) };
         if let Some(loss) = eval_loss {
             progress.evaluated(recipe.steps, loss)?;
@@ -192,7 +193,7 @@ fn hold_out(data: &mut Dataset, share: f64) -> Option<Dataset> {
     }
     let count = ((len as f64 * share) as usize).clamp(1, len - 1);
     let sequences = data.sequences.split_off(len - count);
-    Some(Dataset { sequences, cut: 0, dropped: 0, ..data.clone() })
+    Some(Dataset { path: data.path.clone(), sequences, max_length: data.max_length, cut: 0, dropped: 0 })
 }
 
 /// The matrices in a format, the vectors as they are.

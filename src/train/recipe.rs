@@ -68,7 +68,7 @@ pub struct Recipe {
     pub vocabulary: Vocabulary,
     /// Optimizer steps.
     pub steps: u64,
-    /// Sequences of a batch, each as long as the context.
+    /// Sequences of a batch, each up to the context long.
     pub batch_size: u32,
     /// Batches of a step.
     pub grad_accumulation: u32,

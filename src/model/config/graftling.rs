@@ -257,7 +257,7 @@ mod tests {
             0 => RopeScaling::Factors((0..head_size / 2).map(|_| 0.1 + 9.0 * random.uniform() as f32).collect()),
             1 => RopeScaling::None,
             2 => RopeScaling::Linear(1.0 + random.uniform() * 9.0),
-            _ => RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 8192 },
+            _ => RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 8192.0 },
         };
         let pairs = if adjacent { RopePairs::Adjacent } else { RopePairs::Halves };
         let key_value_heads = 1 + random.below(3) as u32;
