@@ -51,8 +51,8 @@ pub fn write(run: &Path) -> Result<()> {
 pub fn loss_svg(train: &[(u64, f64)], valid: &[(u64, f64)]) -> String {
     let finite = |points: &[Point]| points.iter().copied().filter(|(_, loss)| loss.abs() <= f64::from(f32::MAX)).collect::<Vec<_>>();
     let (train, valid) = (finite(train), finite(valid));
-    let smooth = if train.len() > FEW { smoothed(&train) } else { train.clone() };
     let (frame, cut) = Frame::around(&train, &valid);
+    let smooth = if train.len() > FEW { smoothed(&train, *frame.losses.end()) } else { train.clone() };
 
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
@@ -178,13 +178,13 @@ fn ticks(range: &RangeInclusive<f64>, most: f64, least: f64) -> (Vec<f64>, f64) 
     ((first..=last).map(|i| i as f64 * distance).collect(), distance)
 }
 
-/// Means over a window that is narrower at both ends, so that the line begins and ends where the points do.
-fn smoothed(points: &[Point]) -> Vec<Point> {
-    let half = (points.len() / 50).clamp(2, 200);
+/// Means over a window, which is narrower at the beginning, where losses fall fast, and one-sided at the end. Losses above `most` count as
+/// that, so that one spike is not smeared over its neighbours.
+fn smoothed(points: &[Point], most: f64) -> Vec<Point> {
+    let half = (points.len() / 30).clamp(3, 200);
     let mean = |i: usize| {
-        let half = half.min(i).min(points.len() - 1 - i);
-        let window = &points[i - half..=i + half];
-        window.iter().map(|(_, loss)| loss).sum::<f64>() / window.len() as f64
+        let window = &points[i - half.min(i)..=(i + half.min(i)).min(points.len() - 1)];
+        window.iter().map(|(_, loss)| loss.min(most)).sum::<f64>() / window.len() as f64
     };
     points.iter().enumerate().map(|(i, &(step, _))| (step, mean(i))).collect()
 }
