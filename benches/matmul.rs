@@ -6,7 +6,7 @@ use std::time::Instant;
 use graftling::Result;
 use graftling::gpu::{Device, Memory, Program};
 use graftling::graph::{DType, Graph, Parameters};
-use graftling::ops::matmul;
+use graftling::ops::{Linear, matmul};
 
 const SHAPES: [[u32; 3]; 4] = [[1024, 1024, 1024], [2048, 128, 512], [2048, 576, 1536], [64, 576, 1536]];
 
@@ -39,14 +39,12 @@ fn measure(device: &Device, [rows, inputs, outputs]: [u32; 3], format: DType, di
     let mut g = Graph::new(device.traits(), &parameters, true);
     let x = g.input("x", [rows, inputs], DType::F32);
     let dy = g.input("dy", [rows, outputs], DType::F32);
+    let layer = Linear::new(weight, None);
     for _ in 0..TIMES {
         match direction {
-            0 => drop(matmul::forward(&mut g, x, weight, None, outputs, None)),
-            1 => drop(matmul::input_gradient(&mut g, dy, weight, None)),
-            _ => {
-                let dw = g.weight_gradient(weight).expect("the weight trains");
-                matmul::weight_gradient(&mut g, dy, x, dw);
-            }
+            0 => drop(matmul::forward(&mut g, x, &layer, outputs, None)),
+            1 => drop(matmul::input_gradient(&mut g, dy, &layer, None)),
+            _ => matmul::layer_gradients(&mut g, dy, x, &layer),
         }
     }
     let memory = Memory::new(device, &parameters, true)?;

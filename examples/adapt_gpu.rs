@@ -9,10 +9,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use graftling::generate::{Generator, Sampling};
+use graftling::generate::Generator;
 use graftling::gpu::{Device, Memory};
-use graftling::model::{AdapterConfig, Base, GptConfig, Model, Trains, write_adapter};
+use graftling::model::{AdapterConfig, Base, BaseDropout, Config, Model, SavedAdapter, Trains, is_adapter, write_adapter};
 use graftling::ops::optimizer::Adam;
+use graftling::sampling::Sampling;
 use graftling::text::{Batch, Tokenizer, cut, shuffled};
 use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
 use graftling::weights::Weights;
@@ -81,8 +82,8 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
-    let base = Base::read(&options.model)?;
-    let length = base.config.max_position_embeddings as usize;
+    let base = Base::open(&options.model)?;
+    let length = base.config.context as usize;
     let tokens = base.tokenizer.encode(&text(options)?)?;
     let data = Data::new(&tokens, length, options)?;
     let device = Device::open(options.device.as_deref())?;
@@ -95,14 +96,14 @@ fn run(options: &Options) -> Result<()> {
         base: false,
     };
     // The base is trained without dropout and is adapted without; the adapters have their own.
-    let config = GptConfig { dropout: 0.0, ..base.config.clone() };
+    let config = Config { dropout: BaseDropout::default(), ..base.config.clone() };
     let adapters = AdapterConfig::default();
     let mut weights = base.weights;
     let before = measure(&device, &config, &weights, &data)?;
 
     if options.full_steps > 0 {
-        let model = Model::new(&config, Some(&weights), Some(&adapters), Trains::everything());
-        let memory = model.upload(&device, Some(&weights), options.seed, true)?;
+        let model = Model::new(&config, &[&weights], Some(&adapters), Trains::everything())?;
+        let memory = model.upload(&device, &[&weights], options.seed, true)?;
         say!("first      {} steps that train all {} parameters", options.full_steps, HumanCount(model.parameters.total()));
         // All weights together bear less than the small adapters.
         train(&device, &model, &memory, &data, options.full_steps, options.learning_rate / 8.0, options)?;
@@ -111,8 +112,8 @@ fn run(options: &Options) -> Result<()> {
         weights = model.download(&device, &memory, |_| true)?;
     }
 
-    let model = Model::new(&config, Some(&weights), Some(&adapters), trains);
-    let memory = model.upload(&device, Some(&weights), options.seed, true)?;
+    let model = Model::new(&config, &[&weights], Some(&adapters), trains)?;
+    let memory = model.upload(&device, &[&weights], options.seed, true)?;
     let (total, trainable) = (model.parameters.total(), model.parameters.trainable());
     let share = 100.0 * trainable as f64 / total as f64;
     say!("parameters {} in all, {} trainable ({share:.1} %)", HumanCount(total), HumanCount(trainable));
@@ -204,9 +205,9 @@ impl<'a> Data<'a> {
 }
 
 /// The held-out loss of the plain base.
-fn measure(device: &Device, config: &GptConfig, weights: &Weights, data: &Data) -> Result<f64> {
-    let model = Model::new(config, Some(weights), None, Trains::adapters());
-    let memory = model.upload(device, Some(weights), 0, false)?;
+fn measure(device: &Device, config: &Config, weights: &Weights, data: &Data) -> Result<f64> {
+    let model = Model::new(config, &[weights], None, Trains::adapters())?;
+    let memory = model.upload(device, &[weights], 0, false)?;
     Evaluator::new(device, &model, &memory).loss(&data.held_out_batches)
 }
 
@@ -249,9 +250,9 @@ fn train(device: &Device, model: &Model, memory: &Memory, data: &Data, steps: u6
 
 /// Prints how the model goes on after a prompt.
 fn show(device: &Device, model: &Model, memory: &Memory, tokenizer: &Tokenizer, prompt: &[u32], options: &Options) -> Result<()> {
-    let mut generator = Generator::new(device, model, memory, model.config.max_position_embeddings)?;
-    let sampling = Sampling { temperature: 0.7, top_k: 40, seed: options.seed };
-    let sample = generator.generate(prompt, 200, sampling)?;
+    let mut generator = Generator::new(device, model, memory, model.config.context)?;
+    let sampling = Sampling { temperature: 0.7, top_k: 40, top_p: 1.0, seed: options.seed };
+    let sample = generator.generate(prompt, 200, sampling, &[], |_| true)?;
     let text = format!("{}│{}", tokenizer.decode(prompt), tokenizer.decode(&sample));
     for line in text.lines() {
         say!("    {}", line.replace(|c: char| c.is_control(), " "));
@@ -263,14 +264,14 @@ fn show(device: &Device, model: &Model, memory: &Memory, tokenizer: &Tokenizer, 
 /// Saves the adapter with the head if that trained, and the whole base if any of it has changed.
 fn save(device: &Device, model: &Model, memory: &Memory, trains: Trains, options: &Options) -> Result<()> {
     let directory = options.out.join("adapter");
-    let trained = model.download(device, memory, |name| name.contains("_adapters.") || (trains.head && name.starts_with("cls.")))?;
-    write_adapter(&directory, model, &trained, &options.model.display().to_string())?;
+    let trained = model.download(device, memory, |name| model.trains(name))?;
+    write_adapter(&directory, &SavedAdapter::of(model, &trained, "default", &options.model.display().to_string())?)?;
     say!("saved      the adapter in {}", directory.display());
     if trains.any_of_base() || options.full_steps > 0 {
         let directory = options.out.join("base");
         let path = options.model.join("tokenizer.json");
         let tokenizer = std::fs::read_to_string(&path).map_err(|e| Error::file(&path, format!("cannot be read ({e}); check the path")))?;
-        let changed = model.download(device, memory, |name| !name.contains("_adapters."))?;
+        let changed = model.download(device, memory, |name| !is_adapter(name))?;
         Base::write(&directory, &model.config, &changed, &tokenizer)?;
         say!("saved      the changed base in {}", directory.display());
     }

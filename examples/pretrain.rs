@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use graftling::gpu::Device;
-use graftling::model::{Base, GptConfig, Model, Trains};
+use graftling::model::{Base, BaseDropout, Config, Model, Trains};
 use graftling::ops::optimizer::Adam;
 use graftling::text::{Batch, Tokenizer, cut, shuffled};
 use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
@@ -68,12 +68,12 @@ fn run(options: &Options) -> Result<()> {
         return Err(Error::file(&options.text, format!("has fewer than {} bytes; use a longer text", 50 * length)));
     }
 
-    let mut config = GptConfig::new(256, options.context, options.hidden, options.layers);
-    config.dropout = options.dropout;
+    let dropout = BaseDropout { attention: options.dropout, ffn_output: options.dropout, ..BaseDropout::default() };
+    let config = Config { dropout, ..Config::gpt(256, options.context, options.hidden, options.layers) };
     config.check().map_err(Error::Usage)?;
     let device = Device::open(options.device.as_deref())?;
-    let model = Model::new(&config, None, None, Trains::everything());
-    let memory = model.upload(&device, None, options.seed, true)?;
+    let model = Model::new(&config, &[], None, Trains::everything())?;
+    let memory = model.upload(&device, &[], options.seed, true)?;
     eprintln!("{}: {} parameters, {} sequences of {length} bytes", device.info(), model.parameters.total(), train.len());
 
     let schedule = Schedule { peak: options.learning_rate, shape: Shape::Cosine, warmup_steps: 100, steps: options.steps };

@@ -3,6 +3,7 @@
 // What has one value in and one value out: activations, dropout, and the sum of two tensors.
 
 override ACTIVATION: u32 = 0u;
+override WHOLE: u32 = 0u; // 1: dropout drops whole rows
 
 struct Params {
     len: u32,
@@ -56,7 +57,8 @@ fn dropout(
 ) {
     let i = flat_index(group, groups, lane);
     if (i < params.len) {
-        var v = x[i] * dropout_factor(i / params.columns, i % params.columns, params.site, params.threshold, params.scale);
+        let column = select(i % params.columns, 0u, WHOLE == 1u);
+        var v = x[i] * dropout_factor(i / params.columns, column, params.site, params.threshold, params.scale);
         if (params.has_addend != 0u) { v += addend[i]; }
         y[i] = v;
     }

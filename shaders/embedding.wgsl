@@ -4,6 +4,7 @@
 // slices of rows; each adds what it has to what the slices before it had.
 
 override POSITIONS: u32 = 0u;
+override START: u32 = 0u;     // with POSITIONS: the places begin at `first_place`, not at 0
 
 struct Params {
     rows: u32,   // batch × length
@@ -16,6 +17,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;         // (rows)
+@group(0) @binding(1) var<storage, read> first_place: array<u32>;    // (1)
 @group(0) @binding(3) var<storage, read> addend: array<f32>;         // (rows, columns)
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;        // (rows, columns)
 
@@ -33,10 +35,14 @@ fn forward(
     let i = flat_index(group, groups, lane);
     if (i >= params.rows * params.columns) { return; }
     let row = i / params.columns;
+//! if START
+    let entry = min(min(first_place[0], params.count) + row % params.length, params.count - 1u);
+//! else
 //! if POSITIONS
     let entry = row % params.length;
 //! else
     let entry = tokens[row];
+//! end
 //! end
     var v = 0.0;
     if (entry >= params.start && entry - params.start < params.count) {

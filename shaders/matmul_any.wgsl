@@ -59,8 +59,8 @@ fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id)
             let o = column + c * LANES;
             if (row + r < params.rows && o < params.outputs) {
                 var v = acc[r][c];
-                if (params.has_bias != 0u) { v += bias[o]; }
-                let i = (row + r) * params.stride + o;
+                if (params.has_bias != 0u) { v += bias[params.column + o]; }
+                let i = (row + r) * params.stride + params.column + o;
                 y[i] = epilogue(i, v);
             }
         }
@@ -75,7 +75,7 @@ fn input_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocat
     let inputs = params.inputs;
     var left: array<u32, ROWS>;
     var right: array<u32, COLUMNS>;
-    @unroll for (var r = 0u; r < ROWS; r++) { left[r] = min(row + r, params.rows - 1u) * params.stride; }
+    @unroll for (var r = 0u; r < ROWS; r++) { left[r] = min(row + r, params.rows - 1u) * params.stride + params.column; }
     @unroll for (var c = 0u; c < COLUMNS; c++) { right[c] = min(column + c * LANES, inputs - 1u); }
 
     var acc: array<array<f32, COLUMNS>, ROWS>;
@@ -109,7 +109,7 @@ fn weight_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invoca
     let inputs = params.inputs;
     var left: array<u32, ROWS>;
     var right: array<u32, COLUMNS>;
-    @unroll for (var r = 0u; r < ROWS; r++) { left[r] = min(row + r, params.outputs - 1u); }
+    @unroll for (var r = 0u; r < ROWS; r++) { left[r] = params.column + min(row + r, params.outputs - 1u); }
     @unroll for (var c = 0u; c < COLUMNS; c++) { right[c] = min(column + c * LANES, inputs - 1u); }
 
     var acc: array<array<f32, COLUMNS>, ROWS>;

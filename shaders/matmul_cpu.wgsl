@@ -1,7 +1,8 @@
 //! use weight_{FORMAT}, epilogue_{EPILOGUE}, matmul_params
 
 // A linear layer and its gradients for a Vulkan driver that runs on the CPU (lavapipe), which gives each lane of a vector
-// register one invocation. Needs inputs % 4 == 0, stride % 4 == 0 and a subgroup size that is SUBGROUP.
+// register one invocation. Needs inputs, stride and column to be multiples
+// of 4, only zeros or nothing between outputs and the next multiple of 4, and a subgroup size that is SUBGROUP.
 //
 // A workgroup is one subgroup and owns a tile of the output; a lane owns all of its rows and some of its columns, in registers.
 // Such a driver loads lane by lane, equal addresses too, so each lane loads another vec4 of the left operand and broadcasts it.
@@ -36,7 +37,7 @@ const STORED: u32 = 4u;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>; // (rows, stride)
 
 // input_gradient
-@group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>; // (rows, stride / 4), zeros behind `outputs`
+@group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>; // (rows, stride / 4)
 @group(0) @binding(3) var<storage, read> addend: array<f32>; // (rows, inputs)
 @group(0) @binding(4) var<storage, read_write> dx: array<f32>; // (rows, inputs)
 
@@ -82,11 +83,11 @@ fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_ind
         for (var j = 0u; j < 4u; j++) {
             @unroll for (var c = 0u; c < GROUPS; c++) {
                 let o = column + c * SUBGROUP * 4u + j;
-                let b = select(0.0, bias[min(o, outputs - 1u)], has_bias);
+                let b = select(0.0, bias[params.column + min(o, outputs - 1u)], has_bias);
                 @unroll for (var r = 0u; r < STORED; r++) {
                     let row = first + turn + r;
                     if (row < rows && o < outputs) {
-                        let i = row * stride + o;
+                        let i = row * stride + params.column + o;
                         y[i] = epilogue(i, acc[r][c][j] + b);
                     }
                 }
@@ -106,7 +107,7 @@ fn input_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocat
     let first = tile.y * ROWS;
     let column = tile.x * SUBGROUP * GROUPS + lane;
     var left: array<u32, LOADS>;
-    @unroll for (var n = 0u; n < LOADS; n++) { left[n] = min(first + n * SUBGROUP + lane, rows - 1u) * stride; }
+    @unroll for (var n = 0u; n < LOADS; n++) { left[n] = min(first + n * SUBGROUP + lane, rows - 1u) * stride + params.column / 4u; }
     var right: array<u32, GROUPS>;
     @unroll for (var c = 0u; c < GROUPS; c++) { right[c] = min(column + c * SUBGROUP, inputs - 1u); }
 
@@ -159,7 +160,7 @@ fn weight_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invoca
     var left: array<u32, LOADS>;
     @unroll for (var n = 0u; n < LOADS; n++) {
         left_row[n] = (n * SUBGROUP + lane) / QUARTER;
-        left[n] = min(first / 4u + (n * SUBGROUP + lane) % QUARTER, (outputs - 1u) / 4u);
+        left[n] = params.column / 4u + min(first / 4u + (n * SUBGROUP + lane) % QUARTER, (outputs - 1u) / 4u);
     }
     var right: array<u32, GROUPS>;
     @unroll for (var c = 0u; c < GROUPS; c++) { right[c] = min(column + c * SUBGROUP, inputs - 1u); }

@@ -1,6 +1,7 @@
 //! use weight_{FORMAT}, epilogue_{EPILOGUE}, matmul_params
 
-// A linear layer and its gradients for GPUs. Needs inputs % 4 == 0 and stride % 4 == 0.
+// A linear layer and its gradients for GPUs. Needs inputs, stride and column to be multiples of 4, and only zeros or
+// nothing between outputs and the next multiple of 4.
 //
 // 256 threads own a square tile of the output and go along the contraction in steps of DEPTH: they bring DEPTH columns of the
 // left and of the right operand into workgroup memory, one vec4 of each a thread, and each multiplies its own rows by its own
@@ -31,7 +32,7 @@ const WEIGHT_GRADIENT_COLUMNS: u32 = TILE;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>; // (rows, stride)
 
 // input_gradient
-@group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>; // (rows, stride / 4), zeros behind `outputs`
+@group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>; // (rows, stride / 4)
 @group(0) @binding(3) var<storage, read> addend: array<vec4<f32>>; // (rows, inputs / 4)
 @group(0) @binding(4) var<storage, read_write> dx: array<vec4<f32>>; // (rows, inputs / 4)
 
@@ -119,11 +120,11 @@ fn forward(
             let column = tile.x * TILE + (thread.x + c * 16u) * 4u + j;
             if (column < outputs) {
                 var sum_bias = 0.0;
-                if (params.has_bias != 0u) { sum_bias = bias[column]; }
+                if (params.has_bias != 0u) { sum_bias = bias[params.column + column]; }
                 @unroll for (var r = 0u; r < OWN; r++) {
                     let row = tile.y * TILE + thread.y * 4u + r / 4u * 64u + r % 4u;
                     if (row < rows) {
-                        let i = row * params.stride + column;
+                        let i = row * params.stride + params.column + column;
                         y[i] = epilogue(i, acc[r][c][j] + sum_bias);
                     }
                 }
@@ -144,7 +145,7 @@ fn input_gradient(
     let inputs = params.inputs / 4u;
     let a_at = across(index);
     let b_at = along(index);
-    let dy_row = min(tile.y * TILE + a_at.x, rows - 1u) * (params.stride / 4u);
+    let dy_row = (min(tile.y * TILE + a_at.x, rows - 1u) * params.stride + params.column) / 4u;
     let w_column = min(tile.x * WIDTH + b_at.y, inputs - 1u);
 
     var acc: array<array<vec4<f32>, GROUPS>, OWN>;
@@ -189,7 +190,7 @@ fn weight_gradient(
     let inputs = params.inputs / 4u;
     let stride = params.stride / 4u;
     let at = along(index);
-    let dy_column = min(tile.y * WIDTH + at.y, (outputs - 1u) / 4u);
+    let dy_column = params.column / 4u + min(tile.y * WIDTH + at.y, (outputs - 1u) / 4u);
     let x_column = min(tile.x * WIDTH + at.y, inputs - 1u);
 
     var acc: array<array<vec4<f32>, GROUPS>, OWN>;

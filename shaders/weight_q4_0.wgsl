@@ -7,7 +7,7 @@
 fn weight4(i: u32) -> vec4<f32> {
     let group = i / 16u * 9u;
     let block = i / 8u % 2u;
-    let d = unpack2x16float(weight[group])[block];
+    let d = half_to_single(weight[group] >> (block * 16u));
     let q = nibbles(weight[group + 1u + block * 4u + i % 4u], i & 4u);
     return d * (four(q) - 8.0);
 }

@@ -6,7 +6,7 @@
 // Elements 4i to 4i + 3: d q + m.
 fn weight4(i: u32) -> vec4<f32> {
     let block = i / 8u * 5u;
-    let scales = unpack2x16float(weight[block]);
+    let scales = halves(weight[block]);
     let q = nibbles(weight[block + 1u + i % 4u], i & 4u);
     return scales.x * four(q) + scales.y;
 }

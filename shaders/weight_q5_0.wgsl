@@ -8,7 +8,7 @@
 fn weight4(i: u32) -> vec4<f32> {
     let group = i / 16u * 11u;
     let block = i / 8u % 2u;
-    let d = unpack2x16float(weight[group])[block];
+    let d = half_to_single(weight[group] >> (block * 16u));
     let low = nibbles(weight[group + 3u + block * 4u + i % 4u], i & 4u);
     let q = low | fifth_bits(weight[group + 1u + block] >> (i % 8u * 4u));
     return d * (four(q) - 16.0);

@@ -9,7 +9,7 @@
 fn weight4(i: u32) -> vec4<f32> {
     let group = i / 128u * 105u;
     let half = i / 32u % 4u; // of the group: two of each block
-    let d = unpack2x16float(weight[group + 104u])[half / 2u];
+    let d = half_to_single(weight[group + 104u] >> (half / 2u * 16u));
     let scale = i32(weight[group + 96u + i / 16u % 8u] << (24u - i / 4u % 4u * 8u)) >> 24u;
     let low = nibbles(weight[group + half * 16u + i % 16u], i / 16u % 2u * 4u);
     let high = (weight[group + 64u + half * 8u + i % 8u] >> (i / 8u % 4u * 2u)) & 0x03030303u;

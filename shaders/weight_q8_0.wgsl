@@ -6,6 +6,6 @@
 // Elements 4i to 4i + 3: d q.
 fn weight4(i: u32) -> vec4<f32> {
     let group = i / 16u * 17u;
-    let d = unpack2x16float(weight[group])[i / 8u % 2u];
+    let d = half_to_single(weight[group] >> (i / 8u % 2u * 16u));
     return d * four(weight[group + 1u + i % 16u]);
 }

@@ -75,6 +75,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// A model gave numbers that nothing can be made of.
+    #[error("{what} is not finite; the model's weights are damaged or past the range of numbers, use others")]
+    NotFinite {
+        /// What came out.
+        what: String,
+    },
+
     /// Training left the range of numbers.
     #[error(
         "training diverged: the gradients of {count} steps in a row, up to step {step}, were not finite at learning rate {learning_rate}; \
@@ -105,7 +112,7 @@ impl Error {
     /// lost or out of memory, 6 training diverged.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Write { .. } | Error::Device { .. } => 1,
+            Error::Write { .. } | Error::Device { .. } | Error::NotFinite { .. } => 1,
             Error::Usage(_) => 2,
             Error::File { .. } => 3,
             Error::NoDevice(_) | Error::Limit { .. } => 4,

@@ -1,53 +1,60 @@
-//! Text from a model, one token at a time.
+//! Text from a model, one token at a time, with the keys and values of the tokens so far kept on the device.
 
-use crate::error::Result;
-use crate::gpu::{Device, Memory, Program};
+use crate::error::{Error, Result};
+use crate::gpu::{Device, Memory, Program, State};
 use crate::graph::{DType, Graph, Tensor};
-use crate::model::{Inputs, Model};
+use crate::model::{Cache, Inputs, Model};
 use crate::ops;
-use crate::random::Random;
+use crate::sampling::{Sampler, Sampling};
 
-/// How the next token is chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// Divides the logits; 0 always takes the likeliest token.
-    pub temperature: f64,
-    /// Only so many of the likeliest tokens are considered; 0 considers all.
-    pub top_k: usize,
-    /// The seed.
-    pub seed: u64,
-}
+/// The tokens of a prompt that go through the model at once.
+const CHUNK: u32 = 64;
+/// Up to so many tokens go one by one: a whole chunk takes longer.
+const ONE_BY_ONE: usize = 4;
 
 /// A model ready to continue text.
 pub struct Generator<'a> {
     device: &'a Device,
     memory: &'a Memory,
+    model: &'a Model,
+    state: State,
+    chunk: Option<Step>,
+    single: Option<Step>,
+    context: usize,
+    /// The tokens whose keys and values are cached, of which the first has the position 0.
+    cached: Vec<u32>,
+    /// How many tokens before the first cached one were given up.
+    forgotten: usize,
+}
+
+/// A recording that takes some tokens to the logits of the last.
+struct Step {
     program: Program,
     inputs: Inputs,
+    cache: Cache,
     last: Tensor,
     logits: Tensor,
-    context: usize,
+    length: usize,
 }
 
 impl<'a> Generator<'a> {
-    /// A generator that sees at most `context` tokens, the latest.
+    /// A generator that sees at most `context` tokens. When those are full it forgets the older half.
     ///
     /// # Errors
-    /// If the device is out of memory or fails.
-    pub fn new(device: &'a Device, model: &Model, memory: &'a Memory, context: u32) -> Result<Generator<'a>> {
-        let context = context.min(model.config.max_position_embeddings);
+    /// [`Error::Usage`] if the model's own context is shorter; or if the device is out of memory or fails.
+    pub fn new(device: &'a Device, model: &'a Model, memory: &'a Memory, context: u32) -> Result<Generator<'a>> {
+        if context == 0 || context > model.config.context {
+            let most = model.config.context;
+            return Err(Error::Usage(format!("a context of {context} tokens was asked for, but the model has from 1 to {most}")));
+        }
         let mut g = Graph::new(device.traits(), &model.parameters, false);
-        let inputs = model.inputs(&mut g, 1, context);
-        let last = g.input("last", [1, 1], DType::U32);
-        let hidden = model.hidden(&mut g, &inputs);
-        // The head looks at one row only: the last token's, taken like a row of an embedding table.
-        let hidden = ops::embedding(&mut g, last, hidden, None);
-        let logits = model.logits(&mut g, hidden);
-        g.keep(logits);
-        Ok(Generator { device, memory, program: Program::new(device, memory, &g)?, inputs, last, logits, context: context as usize })
+        model.cache(&mut g, context);
+        let state = State::new(device, &g)?;
+        let context = context as usize;
+        Ok(Generator { device, memory, model, state, chunk: None, single: None, context, cached: Vec::new(), forgotten: 0 })
     }
 
-    /// The logits (vocabulary) of the token after `tokens`.
+    /// The logits (vocabulary) of the token after `tokens`. What they have in common with the tokens of the last call is not computed again.
     ///
     /// # Errors
     /// If the device fails.
@@ -55,68 +62,95 @@ impl<'a> Generator<'a> {
     /// # Panics
     /// If there is no token.
     pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
-        let seen = &tokens[tokens.len().saturating_sub(self.context)..];
-        let mut padded = seen.to_vec();
-        padded.resize(self.context, 0);
-        self.program.write(self.device, self.inputs.tokens, &padded);
-        self.program.write(self.device, self.inputs.lengths, &[seen.len() as u32]);
-        self.program.write(self.device, self.last, &[seen.len() as u32 - 1]);
-        self.program.run(self.device)?;
-        self.program.read(self.device, self.memory, self.logits)
+        if tokens.len() <= self.forgotten {
+            self.forgotten = 0;
+        }
+        if tokens.len() - self.forgotten > self.context {
+            self.forgotten = tokens.len() - self.context.div_ceil(2);
+        }
+        let seen = &tokens[self.forgotten..];
+        let known = seen.iter().zip(&self.cached).take_while(|(a, b)| a == b).count();
+        // The last token goes through the model in any case: its logits are wanted.
+        self.cached.truncate(known.min(seen.len() - 1));
+        loop {
+            let rest = &seen[self.cached.len()..];
+            let chunk = rest.len() > ONE_BY_ONE;
+            let (kept, length) = if chunk { (&mut self.chunk, CHUNK.min(self.context as u32)) } else { (&mut self.single, 1) };
+            let step = match kept {
+                Some(step) => step,
+                None => kept.insert(Step::new(self.device, self.model, self.memory, &self.state, self.context as u32, length)?),
+            };
+            let now = &rest[..rest.len().min(step.length)];
+            step.run(self.device, now, self.cached.len() as u32)?;
+            self.cached.extend_from_slice(now);
+            if now.len() == rest.len() {
+                return step.program.read(self.device, self.memory, step.logits);
+            }
+        }
     }
 
-    /// Continues `prompt` by `count` tokens.
+    /// Continues `prompt` by up to `count` tokens and gives each to `tell` as it comes; where that returns false, or after one of `ends`,
+    /// it stops. The result has neither the prompt nor the end.
     ///
     /// # Errors
-    /// If the device fails.
-    pub fn generate(&mut self, prompt: &[u32], count: usize, sampling: Sampling) -> Result<Vec<u32>> {
-        let mut random = Random::new(sampling.seed, 0x6E);
+    /// If the device fails, and as [`Sampler::new`] and [`Sampler::choose`].
+    pub fn generate(
+        &mut self,
+        prompt: &[u32],
+        count: usize,
+        sampling: Sampling,
+        ends: &[u32],
+        mut tell: impl FnMut(u32) -> bool,
+    ) -> Result<Vec<u32>> {
+        let mut sampler = Sampler::new(sampling)?;
         let mut tokens = prompt.to_vec();
-        for _ in 0..count {
-            let logits = self.logits(&tokens)?;
-            tokens.push(choose(&logits, sampling, &mut random));
+        while tokens.len() < prompt.len() + count {
+            let token = sampler.choose(&self.logits(&tokens)?)?;
+            if ends.contains(&token) {
+                break;
+            }
+            tokens.push(token);
+            if !tell(token) {
+                break;
+            }
         }
         Ok(tokens.split_off(prompt.len()))
     }
+
+    /// The bytes of device memory that the cache and the programs take beside the model's.
+    pub fn bytes(&self) -> u64 {
+        let programs = self.chunk.iter().chain(&self.single).map(|step| step.program.bytes()).sum::<u64>();
+        self.state.bytes() + programs
+    }
 }
 
-/// One token by its logit.
-fn choose(logits: &[f32], sampling: Sampling, random: &mut Random) -> u32 {
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
-    if sampling.temperature == 0.0 {
-        return order[0] as u32;
-    }
-    if sampling.top_k > 0 {
-        order.truncate(sampling.top_k);
-    }
-    let largest = f64::from(logits[order[0]]);
-    let weights: Vec<f64> = order.iter().map(|&i| ((f64::from(logits[i]) - largest) / sampling.temperature).exp()).collect();
-    let mut at = random.uniform() * weights.iter().sum::<f64>();
-    for (&token, weight) in order.iter().zip(&weights) {
-        at -= weight;
-        if at < 0.0 {
-            return token as u32;
+impl Step {
+    fn new(device: &Device, model: &Model, memory: &Memory, state: &State, context: u32, length: u32) -> Result<Step> {
+        let mut g = Graph::new(device.traits(), &model.parameters, false);
+        let cache = model.cache(&mut g, context);
+        // The last chunk may reach past the context with tokens that are only padding.
+        let positions = context + length;
+        let inputs = model.inputs(&mut g, 1, length, positions);
+        let last = g.input("last", [1, 1], DType::U32);
+        let hidden = model.hidden(&mut g, &inputs, Some(&cache));
+        // The head looks at one row only: the last token's, taken like a row of an embedding table.
+        let hidden = ops::embedding(&mut g, last, hidden, None);
+        let logits = model.logits(&mut g, hidden);
+        g.keep(logits);
+        let program = Program::with_state(device, memory, state, &g)?;
+        if let Some((rope, table)) = inputs.rope.zip(model.rope_table(positions)) {
+            program.write(device, rope, &table);
         }
+        Ok(Step { program, inputs, cache, last, logits, length: length as usize })
     }
-    order[order.len() - 1] as u32
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sampling_follows_the_logits() {
-        let logits = [0.0, 2.0f32.ln(), f32::MIN, 1.0f32.ln()];
-        let mut random = Random::new(1, 1);
-        let sampling = Sampling { temperature: 1.0, top_k: 0, seed: 0 };
-        let mut counts = [0; 4];
-        for _ in 0..8000 {
-            counts[choose(&logits, sampling, &mut random) as usize] += 1;
-        }
-        assert!((counts[1] - 4000i32).abs() < 200 && (counts[0] - 2000i32).abs() < 200 && counts[2] == 0, "{counts:?}");
-        assert_eq!(choose(&logits, Sampling { temperature: 0.0, ..sampling }, &mut random), 1);
-        assert!((0..100).all(|_| choose(&logits, Sampling { top_k: 1, ..sampling }, &mut random) == 1));
+    /// Puts `tokens` behind the `start` ones that are cached.
+    fn run(&mut self, device: &Device, tokens: &[u32], start: u32) -> Result<()> {
+        let mut padded = tokens.to_vec();
+        padded.resize(self.length, 0);
+        self.program.write(device, self.inputs.tokens, &padded);
+        self.program.write(device, self.cache.start, &[start]);
+        self.program.write(device, self.last, &[tokens.len() as u32 - 1]);
+        self.program.run(device)
     }
 }

@@ -13,15 +13,15 @@
 //!
 //! ```no_run
 //! use graftling::gpu::Device;
-//! use graftling::model::{AdapterConfig, Base, Model, Trains, write_adapter};
+//! use graftling::model::{AdapterConfig, Base, Model, SavedAdapter, Trains, write_adapter};
 //! use graftling::text::{Batch, cut};
 //! use graftling::train::{TrainOptions, Trainer};
 //!
 //! # fn main() -> graftling::Result<()> {
-//! let base = Base::read("assets/base".as_ref())?;
+//! let base = Base::open("assets/base".as_ref())?;
 //! let device = Device::open(None)?;
-//! let model = Model::new(&base.config, Some(&base.weights), Some(&AdapterConfig::default()), Trains::adapters());
-//! let memory = model.upload(&device, Some(&base.weights), 0, true)?;
+//! let model = Model::new(&base.config, &[&base.weights], Some(&AdapterConfig::default()), Trains::adapters())?;
+//! let memory = model.upload(&device, &[&base.weights], 0, true)?;
 //!
 //! let mut trainer = Trainer::new(&device, &model, &memory, TrainOptions::default())?;
 //! let tokens = base.tokenizer.encode(include_str!("lib.rs"))?;
@@ -30,8 +30,8 @@
 //!         println!("step {} loss {}", report.step, report.loss);
 //!     }
 //! }
-//! let trained = model.download(&device, &memory, |name| name.contains("_adapters."))?;
-//! write_adapter("my-adapter".as_ref(), &model, &trained, "assets/base")
+//! let trained = model.download(&device, &memory, |name| model.trains(name))?;
+//! write_adapter("my-adapter".as_ref(), &SavedAdapter::of(&model, &trained, "default", "assets/base")?)
 //! # }
 //! ```
 //!
@@ -60,6 +60,7 @@ pub mod graph;
 pub mod model;
 pub mod ops;
 mod random;
+pub mod sampling;
 pub mod text;
 pub mod train;
 pub mod weights;

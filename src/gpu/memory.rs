@@ -30,7 +30,8 @@ pub struct Memory {
     bytes: u64,
 }
 
-const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_DST).union(wgpu::BufferUsages::COPY_SRC);
+pub(super) const STORAGE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_DST).union(wgpu::BufferUsages::COPY_SRC);
 
 impl Memory {
     /// Allocates zeroed memory for a model's weights and, where it is to be trained, for gradients and moments.
@@ -99,7 +100,13 @@ impl Memory {
     pub fn write(&self, device: &Device, tensor: Tensor, bytes: &[u8]) {
         let info = &self.infos[tensor.index()];
         assert_eq!(bytes.len() as u64, info.bytes(), "'{}' {} takes other bytes", info.label, info.shape);
+        self.write_at(device, tensor, 0, bytes);
+    }
+
+    /// Writes bytes into a weight or arena, from byte `start` of it on, a multiple of 4.
+    pub fn write_at(&self, device: &Device, tensor: Tensor, start: u64, bytes: &[u8]) {
         let (buffer, offset) = self.place(tensor);
+        let offset = offset + start;
         let whole = bytes.len() / 4 * 4;
         device.queue.write_buffer(buffer, offset, &bytes[..whole]);
         if whole < bytes.len() {

@@ -5,8 +5,10 @@ mod memory;
 mod pipeline;
 mod program;
 mod readback;
+mod state;
 
 pub use device::{Device, DeviceInfo, devices};
 pub use memory::{Memory, Step};
-pub use program::Program;
+pub use program::{Program, bytes_of};
 pub use readback::Readback;
+pub use state::State;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::device::Device;
 use super::memory::Memory;
 use super::pipeline::Pipeline;
+use super::state::State;
 use crate::error::{Error, Result};
 use crate::graph::{DType, Graph, Info, Role, Tensor};
 
@@ -45,7 +46,19 @@ impl Program {
     /// # Errors
     /// [`Error::Limit`] and [`Error::OutOfMemory`], naming the tensor; [`Error::Device`] if a kernel does not compile.
     pub fn new(device: &Device, memory: &Memory, graph: &Graph) -> Result<Program> {
-        Program::build(device, memory, graph, false)
+        Program::build(device, memory, None, graph, false)
+    }
+
+    /// Compiles a recording that declares states, whose contents lie in `state`. Programs made with the same `state` go on where the
+    /// others stopped.
+    ///
+    /// # Errors
+    /// As [`Program::new`].
+    ///
+    /// # Panics
+    /// If `state` was made for a recording with other states.
+    pub fn with_state(device: &Device, memory: &Memory, state: &State, graph: &Graph) -> Result<Program> {
+        Program::build(device, memory, Some(state), graph, false)
     }
 
     /// Compiles a recording for tests: every activation has its own buffer, full of NaN, with a canary behind its end.
@@ -53,13 +66,25 @@ impl Program {
     /// # Errors
     /// As [`Program::new`].
     pub fn with_canaries(device: &Device, memory: &Memory, graph: &Graph) -> Result<Program> {
-        Program::build(device, memory, graph, true)
+        Program::build(device, memory, None, graph, true)
     }
 
-    fn build(device: &Device, memory: &Memory, graph: &Graph, canaries: bool) -> Result<Program> {
+    /// Both [`Program::with_state`] and [`Program::with_canaries`].
+    ///
+    /// # Errors
+    /// As [`Program::new`].
+    pub fn with_state_and_canaries(device: &Device, memory: &Memory, state: &State, graph: &Graph) -> Result<Program> {
+        Program::build(device, memory, Some(state), graph, true)
+    }
+
+    fn build(device: &Device, memory: &Memory, state: Option<&State>, graph: &Graph, canaries: bool) -> Result<Program> {
         let infos = graph.tensors().to_vec();
         let roots: Vec<_> = (0..infos.len()).map(|i| graph.root(Tensor(i as u32))).collect();
-        let (buffers, bytes) = allocate(device, graph, canaries)?;
+        match state {
+            Some(state) => state.assert_same(graph),
+            None => assert_eq!(graph.states().count(), 0, "a recording with states needs memory for them"),
+        }
+        let (buffers, bytes) = allocate(device, state, graph, canaries)?;
         let params = params_buffer(device, graph)?;
         let padding = if canaries { SLOT } else { 0 };
         let mut program = Program {
@@ -188,7 +213,7 @@ impl Program {
         Ok(())
     }
 
-    /// Reads a tensor of f32 after a run: an output, an input, or a range of an arena.
+    /// Reads a tensor of f32 after a run: an output, an input, a state, or a range of an arena.
     ///
     /// # Errors
     /// If the device fails.
@@ -242,8 +267,14 @@ fn join(times: &[(usize, Duration)]) -> Vec<usize> {
     cuts
 }
 
-/// Buffers for inputs, outputs and planned activations, and the sum of their sizes.
-fn allocate(device: &Device, graph: &Graph, canaries: bool) -> Result<(Vec<Option<wgpu::Buffer>>, u64)> {
+/// The bytes of device memory that the buffers of a recording's own will take.
+pub fn bytes_of(graph: &Graph) -> u64 {
+    let own = |info: &&Info| matches!(info.role, Role::Input | Role::Output);
+    graph.plan().sizes.iter().sum::<u64>() + graph.tensors().iter().filter(own).map(Info::bytes).sum::<u64>()
+}
+
+/// Buffers for inputs, outputs and planned activations, the sum of their sizes, and those of the states, which are not counted.
+fn allocate(device: &Device, state: Option<&State>, graph: &Graph, canaries: bool) -> Result<(Vec<Option<wgpu::Buffer>>, u64)> {
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
     let plan = graph.plan();
     let mut bytes = 0;
@@ -268,6 +299,7 @@ fn allocate(device: &Device, graph: &Graph, canaries: bool) -> Result<(Vec<Optio
             }
             Role::Activation => planned_at.map(|at| planned[at].clone()),
             Role::Input | Role::Output => Some(allocate(&info.label, info.bytes())?),
+            Role::State(index) => state.map(|state| state.buffer(index).clone()),
             _ => None,
         });
     }

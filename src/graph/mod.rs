@@ -14,7 +14,7 @@ pub mod wgsl;
 use std::collections::HashMap;
 
 pub use kernel::{Kernel, Reflection, StorageBinding};
-pub use parameters::{Parameter, Parameters};
+pub use parameters::{Parameter, Parameters, Piece};
 pub use plan::Plan;
 pub use tensor::{DType, Info, Role, Shape, Tensor};
 pub use traits::Traits;
@@ -242,6 +242,18 @@ impl Graph {
         self.push(label, shape.into(), dtype, Role::Input)
     }
 
+    /// A tensor of f32 that dispatches may update and whose contents stay from run to run and from program to program, zero at first. Graphs
+    /// that declare the same labels and shapes in the same order can share one `gpu::State`.
+    pub fn state(&mut self, label: &str, shape: impl Into<Shape>) -> Tensor {
+        let before = self.states().count() as u32;
+        self.push(label, shape.into(), DType::F32, Role::State(before))
+    }
+
+    /// The states in the order in which they were declared.
+    pub fn states(&self) -> impl Iterator<Item = &Info> {
+        self.tensors.iter().filter(|info| matches!(info.role, Role::State(_)))
+    }
+
     /// A tensor written by a dispatch of this recording.
     pub fn activation(&mut self, label: &str, shape: impl Into<Shape>) -> Tensor {
         self.push(label, shape.into(), DType::F32, Role::Activation)
@@ -331,8 +343,15 @@ impl Graph {
     }
 
     /// The gradient of a trainable weight: a range of the gradient arena, to be updated by adding. The trainer clears the arena
-    /// before each step, so that several batches can add up. `None` for a frozen weight.
+    /// before each step, so that several batches can add up. `None` for a frozen weight. For a view of a weight, that part of it.
     pub fn weight_gradient(&mut self, weight: Tensor) -> Option<Tensor> {
+        if weight.index() >= self.parameters.len()
+            && let Role::View { of, offset } = self.info(weight).role
+        {
+            let whole = self.weight_gradient(of)?;
+            let shape = self.shape(weight).clone();
+            return Some(self.view(whole, "slice", offset, shape));
+        }
         let parameter = self.parameters.get(weight)?;
         let (offset, shape, name) = (parameter.arena_offset?, parameter.shape.clone(), &parameter.name);
         let role = Role::View { of: self.arenas.gradients, offset };

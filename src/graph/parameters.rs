@@ -5,14 +5,25 @@ use super::tensor::{DType, Shape, Tensor};
 /// One weight of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
-    /// The name that the weight has in its file.
+    /// Its name, for labels: that of its piece, or of its pieces joined.
     pub name: String,
+    /// The tensors of files that it is made of, one behind the other along the first axis: usually one.
+    pub pieces: Vec<Piece>,
     /// Its shape, the contiguous axis last.
     pub shape: Shape,
     /// The format of its bytes on the device; trainable weights are always [`DType::F32`].
     pub dtype: DType,
     /// The first element of its range in the arenas, for a trainable weight; `None` for a frozen one.
     pub arena_offset: Option<u64>,
+}
+
+/// A tensor of a file as a part of a weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
+    /// The name that the tensor has in its file.
+    pub name: String,
+    /// Its shape there, the contiguous axis last.
+    pub shape: Shape,
 }
 
 /// All weights of a model. A [`Tensor`] that [`Parameters::add`] gave names the same weight in every graph made from the list.
@@ -28,13 +39,22 @@ const ARENA_ALIGNMENT: u64 = 64;
 impl Parameters {
     /// Adds a weight. A trainable one gets a range of the arenas and is stored as f32 whatever `dtype` says of its file.
     pub fn add(&mut self, name: impl Into<String>, shape: impl Into<Shape>, dtype: DType, trainable: bool) -> Tensor {
-        let (name, shape) = (name.into(), shape.into());
+        self.add_stack(vec![Piece { name: name.into(), shape: shape.into() }], dtype, trainable)
+    }
+
+    /// Adds a weight made of tensors that agree in all axes but the first, along which they follow each other.
+    ///
+    /// # Panics
+    /// If there is no piece, or they disagree.
+    pub fn add_stack(&mut self, pieces: Vec<Piece>, dtype: DType, trainable: bool) -> Tensor {
+        let name = pieces.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(" + ");
+        let shape = pieces.iter().skip(1).fold(pieces[0].shape.clone(), |all, piece| all.stacked(&piece.shape));
         let arena_offset = trainable.then_some(self.arena_len);
         if trainable {
             self.arena_len += shape.len().next_multiple_of(ARENA_ALIGNMENT);
         }
         let dtype = if trainable { DType::F32 } else { dtype };
-        self.list.push(Parameter { name, shape, dtype, arena_offset });
+        self.list.push(Parameter { name, pieces, shape, dtype, arena_offset });
         Tensor(self.list.len() as u32 - 1)
     }
 

@@ -120,6 +120,17 @@ impl Shape {
         (self.len() / self.last().max(1) as u64) as u32
     }
 
+    /// The shape of a tensor of this shape and another behind it along the first axis.
+    ///
+    /// # Panics
+    /// If the other axes differ.
+    pub fn stacked(&self, other: &Shape) -> Shape {
+        assert_eq!(self.0[1..], other.0[1..], "{self} and {other} do not stack");
+        let mut axes = self.0.clone();
+        axes[0] += other.0[0];
+        Shape(axes)
+    }
+
     /// The same shape with another contiguous axis.
     pub fn with_last(&self, last: u32) -> Shape {
         let mut axes = self.0.clone();
@@ -160,6 +171,9 @@ pub enum Role {
     Frozen,
     /// Something of the model that outlives a program: an arena, the metrics.
     Shared,
+    /// Something that programs change as they run and that outlives them: the state of this number among its graph's. Programs that share
+    /// a `gpu::State` share its contents.
+    State(u32),
     /// Written by the host before a run.
     Input,
     /// Written and read within a run; its buffer serves others before and after.

@@ -2,12 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use crate::graph::Shape;
 use crate::ops::Activation;
+
+/// The place of adapters behind attention, in tensors' names.
+pub const ATTENTION_PLACE: &str = "attention_adapters";
+
+/// The place of adapters behind the feed-forward layer, in tensors' names.
+pub const FFN_PLACE: &str = "output_adapters";
+
+/// The widest adapter that the kernels take.
+const WIDEST: u32 = 512;
 
 /// The configuration of the bottleneck adapters of a model: the library's `BnConfig`, with its field names where they say enough.
 ///
 /// With f what attention or the feed-forward layer gives and h the residual stream before it, an adapter takes x = f, x = f + h
-/// (`original_ln_before`) or x = h (`parallel`), and its branch is [LN] → down → activation → up → stochastic depth → scaling → dropout.
+/// (`original_ln_before`) or x = h (`parallel`), and its branch is LN (`ln_before`) → down → activation → up → stochastic depth → scaling →
+/// dropout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterConfig {
     /// Whether there is an adapter behind attention (`mh_adapter`).
@@ -80,30 +91,6 @@ pub enum Init {
 }
 
 impl AdapterConfig {
-    /// `identity_bn`: after attention and after the feed-forward layer of every block, GELU, dropout 0.1, and an up-projection of zeros, so
-    /// that training starts from the base's exact outputs.
-    pub fn identity_bn(bottleneck: u32) -> AdapterConfig {
-        AdapterConfig {
-            attention: true,
-            ffn: true,
-            width: Width::Bottleneck(bottleneck),
-            activation: Activation::Gelu,
-            original_ln_before: false,
-            original_ln_after: true,
-            ln_before: false,
-            ln_after: false,
-            residual_before_ln: true,
-            adapter_residual_before_ln: false,
-            parallel: false,
-            scaling: Scaling::Fixed(1.0),
-            init: Init::MamAdapter,
-            init_seed: None,
-            leave_out: Vec::new(),
-            dropout: 0.1,
-            stochastic_depth: 0.0,
-        }
-    }
-
     /// The width in one layer of a model.
     ///
     /// # Errors
@@ -118,20 +105,237 @@ impl AdapterConfig {
                 reduced(hidden, factor.ok_or_else(missing)?)
             }
         };
-        if !(1.0..=512.0).contains(&width) {
-            return Err(format!("the adapter's bottleneck in layer {layer} is {width}; it must be from 1 to 512"));
+        if !(1.0..=f64::from(WIDEST)).contains(&width) {
+            return Err(format!("the adapter's bottleneck in layer {layer} is {width}; it must be from 1 to {WIDEST}"));
         }
         Ok(width as u32)
+    }
+
+    /// Says what no model can do with this configuration.
+    ///
+    /// # Errors
+    /// One sentence that names the field as the library does.
+    pub fn check(&self) -> Result<(), String> {
+        if !self.attention && !self.ffn {
+            return Err("mh_adapter and output_adapter are both False, so there is no adapter; set one of them to True".into());
+        }
+        let factor = |factor: f64| match factor {
+            f if f.is_finite() && f > 0.0 => Ok(()),
+            f => Err(format!("reduction_factor is {f}; it must be a number above 0")),
+        };
+        match &self.width {
+            Width::Bottleneck(width) if !(1..=WIDEST).contains(width) => {
+                return Err(format!("bottleneck is {width}; it must be from 1 to {WIDEST}"));
+            }
+            Width::Bottleneck(_) => {}
+            Width::Reduction(f) => factor(*f)?,
+            Width::Reductions(factors, None) if factors.is_empty() => {
+                return Err("reduction_factor is an empty map; give it a factor for each layer or a \"default\"".into());
+            }
+            Width::Reductions(factors, default) => factors.values().chain(default).copied().try_for_each(factor)?,
+        }
+        for (name, share) in [("dropout", self.dropout), ("stochastic_depth", self.stochastic_depth)] {
+            if !(0.0..1.0).contains(&share) {
+                return Err(format!("{name} is {share}; it must be from 0 to below 1"));
+            }
+        }
+        if let Scaling::Fixed(factor) = self.scaling
+            && !factor.is_finite()
+        {
+            return Err(format!("scaling is {factor}; it must be a finite number, 'learned' or 'channel'"));
+        }
+        if self.original_ln_after {
+            return Ok(());
+        }
+        // What follows would hand on the adapter's output without the residual stream.
+        if self.parallel {
+            return Err("original_ln_after=False with is_parallel=True loses the residual stream; leave original_ln_after at True".into());
+        }
+        if !self.original_ln_before || self.residual_before_ln {
+            return Err("original_ln_after=False loses the residual stream unless original_ln_before=True and residual_before_ln=False; \
+                        set both, or leave original_ln_after at True"
+                .into());
+        }
+        Ok(())
+    }
+
+    /// [`AdapterConfig::check`], and what a model of that many layers and that hidden size cannot do.
+    ///
+    /// # Errors
+    /// One sentence that names the field and the layer.
+    pub fn check_for(&self, layers: u32, hidden: u32) -> Result<(), String> {
+        self.check()?;
+        let beyond = |field: &str, layer: u32| {
+            Err(format!("{field} names layer {layer}, but the model has {layers} layers, which count from 0; name another layer"))
+        };
+        if let Some(&layer) = self.leave_out.iter().find(|&&layer| layer >= layers) {
+            return beyond("leave_out", layer);
+        }
+        if let Width::Reductions(factors, _) = &self.width
+            && let Some(&layer) = factors.keys().find(|&&layer| layer >= layers)
+        {
+            return beyond("reduction_factor", layer);
+        }
+        if (0..layers).all(|layer| self.leaves_out(layer)) {
+            return Err(format!("leave_out names all {layers} layers, so there is no adapter; leave a layer in"));
+        }
+        for layer in (0..layers).filter(|&layer| !self.leaves_out(layer)) {
+            self.bottleneck(layer, hidden)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a layer has no adapters.
+    pub fn leaves_out(&self, layer: u32) -> bool {
+        self.leave_out.contains(&layer)
+    }
+
+    /// The places of a layer's adapters: [`ATTENTION_PLACE`], [`FFN_PLACE`], both or, where the layer is left out, none.
+    pub fn places(&self, layer: u32) -> impl Iterator<Item = &'static str> {
+        let places = [(self.attention, ATTENTION_PLACE), (self.ffn, FFN_PLACE)];
+        let left_out = self.leaves_out(layer);
+        places.into_iter().filter(move |&(there, _)| there && !left_out).map(|(_, place)| place)
+    }
+
+    /// What one adapter of a layer is made of: the ends of its tensors' names, and their shapes. With a LayerNorm before the
+    /// down-projection, that norm is `adapter_down.0`, and the projection `adapter_down.1`.
+    ///
+    /// # Errors
+    /// As [`AdapterConfig::bottleneck`].
+    pub fn parameters(&self, layer: u32, hidden: u32) -> Result<Vec<(&'static str, Shape)>, String> {
+        let width = self.bottleneck(layer, hidden)?;
+        let mut parameters: Vec<(_, Shape)> = Vec::new();
+        if self.ln_before {
+            parameters.extend([("adapter_down.0.weight", [hidden].into()), ("adapter_down.0.bias", [hidden].into())]);
+            parameters.extend([("adapter_down.1.weight", [width, hidden].into()), ("adapter_down.1.bias", [width].into())]);
+        } else {
+            parameters.extend([("adapter_down.0.weight", [width, hidden].into()), ("adapter_down.0.bias", [width].into())]);
+        }
+        parameters.extend([("adapter_up.weight", [hidden, width].into()), ("adapter_up.bias", [hidden].into())]);
+        match self.scaling {
+            Scaling::Fixed(_) => {}
+            Scaling::Learned => parameters.push(("scaling", [1].into())),
+            Scaling::Channel => parameters.push(("scaling", [hidden].into())),
+        }
+        if self.ln_after {
+            parameters.extend([("adapter_norm_after.weight", [hidden].into()), ("adapter_norm_after.bias", [hidden].into())]);
+        }
+        Ok(parameters)
+    }
+
+    /// Every tensor of a model's adapters by its name in memory, such as `transformer.h.0.output_adapters.adapters.default.adapter_up.bias`
+    /// where `prefix` is `transformer.h`, with its shape.
+    ///
+    /// # Errors
+    /// As [`AdapterConfig::check_for`].
+    pub fn tensors(&self, prefix: &str, layers: u32, hidden: u32) -> Result<BTreeMap<String, Shape>, String> {
+        self.check_for(layers, hidden)?;
+        let mut tensors = BTreeMap::new();
+        for layer in 0..layers {
+            for place in self.places(layer) {
+                for (end, shape) in self.parameters(layer, hidden)? {
+                    tensors.insert(format!("{prefix}.{layer}.{place}.adapters.default.{end}"), shape);
+                }
+            }
+        }
+        Ok(tensors)
     }
 }
 
 /// The library's `int(hidden // factor)`, at least 1.
 fn reduced(hidden: u32, factor: f64) -> f64 {
-    (f64::from(hidden) / factor).floor().max(1.0)
+    floor_divide(f64::from(hidden), factor).max(1.0)
+}
+
+/// Python's `//` of positive floats: that of the exact quotient, where rounding the quotient first can give one more or one less.
+fn floor_divide(a: f64, b: f64) -> f64 {
+    let quotient = (a - a % b) / b;
+    if quotient - quotient.floor() > 0.5 { quotient.floor() + 1.0 } else { quotient.floor() }
+}
+
+/// A factor f such that the library's `int(hidden // f)` is the bottleneck.
+pub(super) fn reduction_factor(hidden: u32, bottleneck: u32) -> f64 {
+    let (hidden, bottleneck) = (f64::from(hidden), f64::from(bottleneck));
+    let exact = hidden / bottleneck;
+    if floor_divide(hidden, exact) == bottleneck { exact } else { hidden / (bottleneck + 0.5) }
 }
 
 impl Default for AdapterConfig {
     fn default() -> Self {
         AdapterConfig::identity_bn(64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bottleneck_survives_the_factor() {
+        for hidden in [32, 100, 128, 192, 576, 768, 896, 4096, 8192] {
+            for bottleneck in 1..=512 {
+                let factor = reduction_factor(hidden, bottleneck);
+                assert_eq!(reduced(hidden, factor), f64::from(bottleneck), "{hidden} / {factor}");
+            }
+        }
+    }
+
+    #[test]
+    fn division_is_pythons() {
+        // What Python 3.11 says of each.
+        for (a, b, quotient) in [(1.0, 0.1, 9.0), (768.0, 7.7, 99.0), (32.0, 16.0, 2.0), (100.0, 14.285714285714286, 6.0), (6.0, 0.3, 20.0)]
+        {
+            assert_eq!(floor_divide(a, b), quotient, "{a} // {b}");
+        }
+        assert_eq!(reduced(32, 96.0), 1.0);
+    }
+
+    #[test]
+    fn what_cannot_be_is_said() {
+        let good = AdapterConfig::seq_bn;
+        let reductions = |pairs: &[(u32, f64)], default| Width::Reductions(pairs.iter().copied().collect(), default);
+        let cases = [
+            (AdapterConfig { attention: false, ffn: false, ..good() }, "mh_adapter and output_adapter"),
+            (AdapterConfig { dropout: 1.0, ..good() }, "dropout is 1;"),
+            (AdapterConfig { dropout: f32::NAN, ..good() }, "dropout is NaN"),
+            (AdapterConfig { stochastic_depth: -0.5, ..good() }, "stochastic_depth is -0.5"),
+            (AdapterConfig { scaling: Scaling::Fixed(f32::INFINITY), ..good() }, "scaling is inf"),
+            (AdapterConfig { width: Width::Bottleneck(0), ..good() }, "bottleneck is 0"),
+            (AdapterConfig { width: Width::Bottleneck(513), ..good() }, "bottleneck is 513"),
+            (AdapterConfig { width: Width::Reduction(0.0), ..good() }, "reduction_factor is 0"),
+            (AdapterConfig { width: Width::Reduction(f64::NAN), ..good() }, "reduction_factor is NaN"),
+            (AdapterConfig { width: Width::Reduction(1e-3), ..good() }, "bottleneck in layer 0 is 31999"),
+            (AdapterConfig { width: reductions(&[], None), ..good() }, "empty map"),
+            (AdapterConfig { width: reductions(&[(0, 8.0)], None), ..good() }, "no entry for layer 1"),
+            (AdapterConfig { width: reductions(&[(0, 8.0)], Some(-1.0)), ..good() }, "reduction_factor is -1"),
+            (AdapterConfig { width: reductions(&[(4, 8.0)], Some(8.0)), ..good() }, "reduction_factor names layer 4"),
+            (AdapterConfig { leave_out: vec![1, 4], ..good() }, "leave_out names layer 4"),
+            (AdapterConfig { leave_out: vec![3, 1, 2, 0], ..good() }, "all 4 layers"),
+            (AdapterConfig { original_ln_after: false, ..good() }, "loses the residual stream unless"),
+            (AdapterConfig { original_ln_after: false, ..AdapterConfig::double_seq_bn() }, "loses the residual stream unless"),
+            (AdapterConfig { original_ln_after: false, ..AdapterConfig::par_bn() }, "is_parallel=True loses"),
+        ];
+        for (config, words) in cases {
+            let problem = config.check_for(4, 32).expect_err(words);
+            assert!(problem.contains(words), "'{problem}' does not say '{words}'");
+        }
+        let rest = AdapterConfig { width: reductions(&[(0, 8.0), (2, 4.0)], None), leave_out: vec![1, 3], ..good() };
+        assert_eq!(rest.check_for(4, 32), Ok(()));
+        assert_eq!(AdapterConfig::adapter_plus().check_for(4, 32), Ok(()));
+    }
+
+    #[test]
+    fn tensors_have_the_librarys_names() {
+        let all = AdapterConfig { attention: true, ln_before: true, ln_after: true, scaling: Scaling::Channel, ..AdapterConfig::seq_bn() };
+        let config = AdapterConfig { leave_out: vec![0], ..all };
+        let tensors = config.tensors("model.layers", 2, 32).expect("a good config");
+        assert_eq!(tensors.len(), 2 * 9);
+        assert_eq!(tensors["model.layers.1.output_adapters.adapters.default.adapter_down.1.weight"], [2, 32].into());
+        assert_eq!(tensors["model.layers.1.attention_adapters.adapters.default.adapter_norm_after.bias"], [32].into());
+        let tensors = AdapterConfig::seq_bn().tensors("transformer.h", 2, 32).expect("a good config");
+        let names: Vec<_> =
+            tensors.keys().filter_map(|name| name.strip_prefix("transformer.h.1.output_adapters.adapters.default.")).collect();
+        assert_eq!(names, ["adapter_down.0.bias", "adapter_down.0.weight", "adapter_up.bias", "adapter_up.weight"]);
+        assert_eq!(tensors.len(), 8);
     }
 }

@@ -1,139 +1,173 @@
-//! Adapters on disk, as the `adapters` library (AdapterHub) writes and reads them: `adapter_config.json` and `adapter.safetensors`.
+//! Adapters on disk, as the `adapters` library (AdapterHub) writes and reads them: `adapter_config.json` and `adapter.safetensors`, and
+//! where the head trained too, `head_config.json` and `model_head.safetensors`.
 
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use serde_json::{Value, json};
-
-use super::{AdapterConfig, Model};
+use super::adapter_json::{AdapterJson, check_name};
+use super::adapter_tensors::{to_disk, to_memory};
+use super::names::Names;
+use super::{AdapterConfig, Config, Model, is_adapter};
 use crate::error::{Error, Result};
-use crate::ops::Activation;
 use crate::weights::{Weights, replace_file};
 
-/// Writes `adapter_config.json`, `adapter.safetensors` and, where the head trained too, `model_head.safetensors` into `directory`.
-/// `weights` is what [`Model::download`] gave; `base` names the base model in the config.
-///
-/// # Errors
-/// [`Error::Write`].
-pub fn write_adapter(directory: &Path, model: &Model, weights: &Weights, base: &str) -> Result<()> {
-    let config = model.adapters.as_ref().ok_or_else(|| Error::Usage("the model has no adapter to write".into()))?;
-    let hidden = model.config.hidden_size;
-    let mut adapter = Weights::default();
-    let mut head = Weights::default();
-    for (name, weight) in &weights.tensors {
-        if name.contains("_adapters.") {
-            adapter.tensors.insert(name.clone(), weight.clone());
-        } else if name.starts_with("cls.") {
-            head.tensors.insert(name.clone(), weight.clone());
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter.safetensors";
+const HEAD_CONFIG: &str = "head_config.json";
+const HEAD: &str = "model_head.safetensors";
+const BASE: &str = "base.safetensors";
+
+/// Bytes that a config may have: many times what it needs.
+const LONGEST_CONFIG: u64 = 1 << 20;
+
+/// An adapter with all that its directory says.
+#[derive(Clone, Debug)]
+pub struct SavedAdapter {
+    /// Its name, which stands in the names of its tensors on disk.
+    pub name: String,
+    /// Its form.
+    pub config: AdapterConfig,
+    /// The hidden size of its model.
+    pub hidden_size: u32,
+    /// Its model's architecture, such as `gpt2`.
+    pub model_type: String,
+    /// What its model is called or where it lies.
+    pub model_name: String,
+    /// Its tensors, as they are called on disk after [`read_adapter`], or in memory (with `default` for the adapter's name).
+    pub weights: Weights,
+    /// The head that trained beside it, as it is called on disk.
+    pub head: Option<Weights>,
+    /// Other tensors of the base that trained beside it, which the library knows nothing of.
+    pub base: Option<Weights>,
+}
+
+impl SavedAdapter {
+    /// What there is to save of a model whose trained weights are `weights`; `name` is the adapter's, and `base` says which base it is.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the model has no adapters.
+    pub fn of(model: &Model, weights: &Weights, name: &str, base: &str) -> Result<SavedAdapter> {
+        let config = model.adapters.clone().ok_or_else(|| Error::Usage("the model has no adapter to write".into()))?;
+        let mut saved = SavedAdapter {
+            name: name.into(),
+            config,
+            hidden_size: model.config.hidden_size,
+            model_type: model.config.family.model_type().into(),
+            model_name: base.into(),
+            weights: Weights::default(),
+            head: None,
+            base: None,
+        };
+        for (name, weight) in &weights.tensors {
+            let (part, name) = match model.config.head_on_disk(name) {
+                _ if is_adapter(name) => (&mut saved.weights, name.clone()),
+                Some(name) => (saved.head.get_or_insert_default(), name),
+                None => (saved.base.get_or_insert_default(), name.clone()),
+            };
+            part.tensors.insert(name, weight.clone());
+        }
+        Ok(saved)
+    }
+
+    /// Its tensors for a model of that form, under their names in memory, each checked against the configuration; and those of the head
+    /// and of other parts of the base that trained beside it.
+    ///
+    /// # Errors
+    /// [`Error::File`], naming file and tensor or key.
+    pub fn sources(&self, model: &Config) -> Result<Vec<Weights>> {
+        let mut sources = vec![self.weights_for(Names::of(model.family).layers, model.layers, model.hidden_size)?];
+        if let Some(head) = &self.head {
+            let tensors = head.tensors.iter().map(|(name, weight)| (model.head_in_memory(name), weight.clone())).collect();
+            sources.push(Weights { tensors, ..head.clone() });
+        }
+        sources.extend(self.base.clone());
+        Ok(sources)
+    }
+
+    /// The adapter's own tensors for a model of that many layers. `prefix` is what stands before a layer's number in tensors' names:
+    /// `transformer.h` or `model.layers`.
+    fn weights_for(&self, prefix: &str, layers: u32, hidden: u32) -> Result<Weights> {
+        if self.hidden_size != hidden {
+            let problem = format!("hidden_size is {}, but the model's is {hidden}; take the adapter's own base", self.hidden_size);
+            return Err(Error::file(self.weights.path.with_file_name(CONFIG), problem));
+        }
+        to_memory(&self.weights, &self.name, &self.config, (prefix, layers, hidden))
+    }
+
+    fn json(&self) -> AdapterJson {
+        AdapterJson {
+            name: self.name.clone(),
+            config: self.config.clone(),
+            hidden_size: self.hidden_size,
+            model_type: self.model_type.clone(),
+            model_name: self.model_name.clone(),
         }
     }
-    adapter.write(&directory.join("adapter.safetensors"))?;
-    if !head.tensors.is_empty() {
-        head.write(&directory.join("model_head.safetensors"))?;
-    }
-    let json = serde_json::to_string_pretty(&to_json(config, hidden, base)).expect("a JSON value prints") + "\n";
-    replace_file(&directory.join("adapter_config.json"), json.as_bytes())
 }
 
-/// Reads what [`write_adapter`] or the library wrote.
+/// Writes the adapter's files into `directory`, each complete or not at all; a head that an earlier adapter left there goes.
 ///
 /// # Errors
-/// [`Error::File`], naming file and field.
-pub fn read_adapter(directory: &Path) -> Result<(AdapterConfig, Weights)> {
-    let path = directory.join("adapter_config.json");
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::file(&path, format!("cannot be read ({e}); check the path")))?;
-    let json: Value = serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("is not JSON: {e}")))?;
-    let config = from_json(&json).map_err(|problem| Error::file(&path, problem))?;
-    let mut weights = Weights::read(&directory.join("adapter.safetensors"))?;
-    let head = directory.join("model_head.safetensors");
-    if head.exists() {
-        weights.tensors.extend(Weights::read(&head)?.tensors);
+/// [`Error::Write`]; [`Error::Usage`] if its name or configuration cannot be.
+pub fn write_adapter(directory: &Path, adapter: &SavedAdapter) -> Result<()> {
+    check_name(&adapter.name).and_then(|()| adapter.config.check()).map_err(Error::Usage)?;
+    let json = adapter.json();
+    to_disk(&adapter.weights, &adapter.name, &adapter.config).write(&directory.join(WEIGHTS))?;
+    if let Some(head) = &adapter.head {
+        head.write(&directory.join(HEAD))?;
+        replace_file(&directory.join(HEAD_CONFIG), json.write_head().as_bytes())?;
+    } else {
+        remove(&directory.join(HEAD))?;
+        remove(&directory.join(HEAD_CONFIG))?;
     }
-    Ok((config, weights))
+    match &adapter.base {
+        Some(base) => base.write(&directory.join(BASE))?,
+        None => remove(&directory.join(BASE))?,
+    }
+    replace_file(&directory.join(CONFIG), json.write().as_bytes())
 }
 
-/// The library's BnConfig with all its keys.
-fn to_json(config: &AdapterConfig, hidden: u32, base: &str) -> Value {
-    json!({
-        "config": {
-            "adapter_residual_before_ln": false, "cross_adapter": false, "dropout": config.dropout, "init_weights": "mam_adapter",
-            "init_weights_seed": null, "inv_adapter": null, "inv_adapter_reduction_factor": null, "is_parallel": false, "leave_out": [],
-            "ln_after": false, "ln_before": false, "mh_adapter": true, "non_linearity": config.activation.name(),
-            "original_ln_after": true, "original_ln_before": false, "output_adapter": true,
-            "phm_bias": true, "phm_c_init": "normal", "phm_dim": 4, "phm_init_range": 0.0001, "phm_layer": false, "phm_rank": 1,
-            "reduction_factor": reduction_factor(hidden, config.bottleneck(0, hidden).unwrap_or(1)), "residual_before_ln": true, "scaling": if let super::Scaling::Fixed(factor) = config.scaling { factor } else { 1.0 },
-            "factorized_phm_W": true, "factorized_phm_rule": false, "hypercomplex_nonlinearity": "glorot-uniform", "learn_phm": true,
-            "shared_W_phm": false, "shared_phm_rule": true, "stochastic_depth": 0.0, "use_gating": false,
-        },
-        "hidden_size": hidden,
-        "model_class": "GraftlingForCausalLM",
-        "model_name": base,
-        "model_type": "graftling",
-        "name": "default",
-        "version": "adapters.1.3.0",
-    })
+fn remove(file: &Path) -> Result<()> {
+    fs::remove_file(file).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(Error::write(file, e)) })
 }
 
-/// A factor f such that the library's `int(hidden // f)` is the bottleneck.
-fn reduction_factor(hidden: u32, bottleneck: u32) -> f64 {
-    let (hidden, bottleneck) = (f64::from(hidden), f64::from(bottleneck));
-    let exact = hidden / bottleneck;
-    if (hidden / exact).floor() == bottleneck { exact } else { hidden / (bottleneck + 0.5) }
+/// Reads what [`write_adapter`] or the library wrote. Which tensors there are is checked by [`SavedAdapter::weights_for`], which knows the
+/// model.
+///
+/// # Errors
+/// [`Error::File`], naming file and key.
+pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
+    let path = directory.join(CONFIG);
+    let json = AdapterJson::read(&read_text(&path)?).map_err(|problem| Error::file(&path, problem))?;
+    let path = directory.join(WEIGHTS);
+    if !path.exists() && directory.join("pytorch_adapter.bin").exists() {
+        return Err(Error::file(&path, "is missing beside pytorch_adapter.bin; save the adapter again with use_safetensors=True"));
+    }
+    let weights = Weights::read(&path)?;
+    let [head, base] = [HEAD, BASE].map(|file| directory.join(file)).map(|path| path.exists().then(|| read_checked(&path)).transpose());
+    let (head, base) = (head?, base?);
+    let AdapterJson { name, config, hidden_size, model_type, model_name } = json;
+    Ok(SavedAdapter { name, config, hidden_size, model_type, model_name, weights, head, base })
 }
 
-fn from_json(json: &Value) -> std::result::Result<AdapterConfig, String> {
-    let config = json.get("config").ok_or("has no 'config'; it is not the file of a bottleneck adapter")?;
-    let field = |name: &str| config.get(name).ok_or(format!("has no '{name}' in its config"));
-    let expected = [
-        ("mh_adapter", json!(true)),
-        ("output_adapter", json!(true)),
-        ("ln_before", json!(false)),
-        ("ln_after", json!(false)),
-        ("is_parallel", json!(false)),
-        ("use_gating", json!(false)),
-        ("leave_out", json!([])),
-    ];
-    for (name, value) in expected {
-        if *field(name)? != value {
-            return Err(format!("has {name} = {}, of which only {value} is supported", field(name)?));
-        }
+fn read_checked(path: &Path) -> Result<Weights> {
+    let weights = Weights::read(path)?;
+    weights.check()?;
+    Ok(weights)
+}
+
+/// A config's text, which is not read further than any config goes.
+fn read_text(path: &Path) -> Result<String> {
+    let unreadable = |e: std::io::Error| Error::file(path, format!("cannot be read ({e}); check the path"));
+    let mut text = String::new();
+    File::open(path).map_err(unreadable)?.take(LONGEST_CONFIG + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > LONGEST_CONFIG {
+        return Err(Error::file(path, "is longer than 1 MiB, so it is not an adapter's config; check the path"));
     }
-    let number = |name: &str| field(name)?.as_f64().ok_or(format!("has a '{name}' that is not a number"));
-    let hidden = json.get("hidden_size").and_then(Value::as_u64).ok_or("has no 'hidden_size'")?;
-    let factor = number("reduction_factor")?;
-    let bottleneck = (hidden as f64 / factor).floor().max(1.0);
-    if !(factor > 0.0 && bottleneck <= 512.0) {
-        return Err(format!("has a reduction_factor of {factor}, which gives no bottleneck from 1 to 512"));
-    }
-    let activation = field("non_linearity")?.as_str().unwrap_or_default();
-    let dropout = number("dropout")? as f32;
-    if !(0.0..1.0).contains(&dropout) {
-        return Err(format!("has a dropout of {dropout}; it must be from 0 to below 1"));
-    }
-    Ok(AdapterConfig {
-        activation: Activation::from_name(activation).ok_or(format!("has the unknown non_linearity '{activation}'"))?,
-        dropout,
-        scaling: super::Scaling::Fixed(number("scaling")? as f32),
-        ..AdapterConfig::identity_bn(bottleneck as u32)
-    })
+    Ok(text)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_bottleneck_survives_the_factor() {
-        for hidden in [32, 128, 192, 576, 768, 4096, 8192] {
-            for bottleneck in 1..=512.min(hidden) {
-                let factor = reduction_factor(hidden, bottleneck);
-                assert_eq!((f64::from(hidden) / factor).floor(), f64::from(bottleneck), "{hidden} / {factor}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_config_comes_back() {
-        let config = AdapterConfig { activation: Activation::Silu, dropout: 0.25, ..AdapterConfig::identity_bn(24) };
-        assert_eq!(from_json(&to_json(&config, 192, "base")), Ok(config));
-    }
-}
+#[path = "adapter_file_tests.rs"]
+mod tests;

@@ -1,36 +1,38 @@
-//! The page that a newcomer reads first: a model's weights and its forward pass.
+//! The page that a newcomer reads first: a decoder's weights and its forward pass.
 
+use super::graft::{Graft, Stream, join};
+use super::names::Names;
+use super::{ATTENTION_PLACE, AdapterConfig, Config, FFN_PLACE, NormKind, Positions, Trains};
 use crate::error::{Error, Result};
-use crate::gpu::{Device, Memory};
-use crate::graph::{DType, Graph, Parameters, Tensor};
-use crate::model::{AdapterConfig, GptConfig, Trains};
-use crate::ops::{self, Activation, Adapter, Attention, Linear, Norm};
-use crate::random::Random;
-use crate::weights::{Weight, Weights};
+use crate::graph::{DType, Graph, Parameters, Piece, Shape, Tensor};
+use crate::ops::{self, Attention, HeadNorm, Linear, Norm, Rope};
+use crate::weights::Weights;
 
-/// A GPT with or without adapters: which weights it has, and how they are used.
+/// A decoder with or without adapters: which weights it has, and how they are used.
 pub struct Model {
     /// The form of the base.
-    pub config: GptConfig,
+    pub config: Config,
     /// The adapters' form, if there are any.
     pub adapters: Option<AdapterConfig>,
     /// Every weight.
     pub parameters: Parameters,
     token_embedding: Tensor,
-    position_embedding: Tensor,
+    position_embedding: Option<Tensor>,
     blocks: Vec<Block>,
+    final_norm: Option<Norm>,
     head: Linear,
 }
 
 struct Block {
-    qkv: Linear,
-    out: Linear,
-    attention_adapter: Option<Adapter>,
     norm1: Norm,
-    up: Linear,
-    down: Linear,
-    ffn_adapter: Option<Adapter>,
+    qkv: Linear,
+    head_norm: Option<HeadNorm>,
+    attention_output: Linear,
+    attention_adapter: Option<Graft>,
     norm2: Norm,
+    ffn_input: Linear,
+    ffn_output: Linear,
+    ffn_adapter: Option<Graft>,
 }
 
 /// The inputs of one recording, written before each run.
@@ -42,107 +44,172 @@ pub struct Inputs {
     pub lengths: Tensor,
     /// The places of the flattened tokens sorted by token (batch·length), in a recording that trains the embeddings.
     pub order: Option<Tensor>,
+    /// The table of [`ops::rope_table`] (positions, head_size), for a model that turns queries and keys. It is the same in every run.
+    pub rope: Option<Tensor>,
+}
+
+/// The keys and values of the tokens before, for a recording that goes on behind them.
+pub struct Cache {
+    /// How many tokens come before (1).
+    pub start: Tensor,
+    /// The keys and values of each layer, both (key_value_heads, context, head_size).
+    pub layers: Vec<[Tensor; 2]>,
 }
 
 impl Model {
-    /// A model with the base's form. `base` gives the format in which each frozen weight lies on the device; without it, as for
-    /// pretraining, all are f32. `adapters` of `None` makes a plain GPT.
-    pub fn new(config: &GptConfig, base: Option<&Weights>, adapters: Option<&AdapterConfig>, trains: Trains) -> Model {
-        let GptConfig { hidden_size: hidden, intermediate_size: inner, vocab_size: words, layer_norm_eps: epsilon, .. } = *config;
-        let mut p = Parameters::default();
-        // Matrices stay in the format of their file; vectors are few and are widened.
-        let format = |name: &str| base.and_then(|b| b.tensors.get(name)).map_or(DType::F32, |w| w.dtype);
-        let matrix = |p: &mut Parameters, name: String, outputs, inputs, trains| {
-            let dtype = format(&name);
-            p.add(name, [outputs, inputs], dtype, trains)
-        };
-        let linear = |p: &mut Parameters, name: &str, outputs, inputs, trains| Linear {
-            weight: matrix(p, format!("{name}.weight"), outputs, inputs, trains),
-            bias: Some(p.add(format!("{name}.bias"), [outputs], DType::F32, trains)),
-        };
-        let norm = |p: &mut Parameters, name: &str| Norm {
-            weight: p.add(format!("{name}.weight"), [hidden], DType::F32, trains.base || trains.norms),
-            bias: Some(p.add(format!("{name}.bias"), [hidden], DType::F32, trains.base || trains.norms)),
-            epsilon,
-        };
-        let adapter = |p: &mut Parameters, name: String| {
-            adapters.map(|a| {
-                let bottleneck = a.bottleneck(0, hidden).expect("a checked width");
-                let down = p.add(format!("{name}.adapter_down.0.weight"), [bottleneck, hidden], DType::F32, true);
-                let down_bias = p.add(format!("{name}.adapter_down.0.bias"), [bottleneck], DType::F32, true);
-                let up = p.add(format!("{name}.adapter_up.weight"), [hidden, bottleneck], DType::F32, true);
-                let up_bias = p.add(format!("{name}.adapter_up.bias"), [hidden], DType::F32, true);
-                let scaling = if let super::Scaling::Fixed(factor) = a.scaling { factor } else { 1.0 };
-                Adapter { down, up, biases: Some((down_bias, up_bias)), activation: a.activation, scaling, dropout: a.dropout }
-            })
-        };
+    /// A model of that form. `sources` are the base and what changes it; they give the format in which each frozen weight lies on the
+    /// device, and without any, as for pretraining, all are f32. `adapters` of `None` makes a plain decoder.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the adapters do not fit the model.
+    pub fn new(config: &Config, sources: &[&Weights], adapters: Option<&AdapterConfig>, trains: Trains) -> Result<Model> {
+        let names = Names::of(config.family);
+        let hidden = config.hidden_size;
+        adapters.map_or(Ok(()), |a| a.check_for(config.layers, hidden)).map_err(Error::Usage)?;
+        let mut p = Declared { parameters: Parameters::default(), config, sources, trains };
 
-        let embeddings = trains.base || trains.embeddings;
-        let token_embedding = matrix(&mut p, "transformer.wte.weight".into(), words, hidden, embeddings);
-        let position_embedding = matrix(&mut p, "transformer.wpe.weight".into(), config.max_position_embeddings, hidden, embeddings);
-        let blocks = (0..config.num_hidden_layers).map(|i| {
-            let at = format!("transformer.h.{i}");
-            Block {
-                qkv: linear(&mut p, &format!("{at}.attn.in_proj"), 3 * hidden, hidden, trains.base),
-                out: linear(&mut p, &format!("{at}.attn.out_proj"), hidden, hidden, trains.base),
-                attention_adapter: adapter(&mut p, format!("{at}.attention_adapters.adapters.default")),
-                norm1: norm(&mut p, &format!("{at}.ln_1")),
-                up: linear(&mut p, &format!("{at}.ffn.up_proj"), inner, hidden, trains.base),
-                down: linear(&mut p, &format!("{at}.ffn.down_proj"), hidden, inner, trains.base),
-                ffn_adapter: adapter(&mut p, format!("{at}.output_adapters.adapters.default")),
-                norm2: norm(&mut p, &format!("{at}.ln_2")),
-            }
-        });
-        let blocks = blocks.collect();
-        let head = linear(&mut p, "cls", words, hidden, trains.base || trains.head);
-        Model { config: config.clone(), adapters: adapters.cloned(), parameters: p, token_embedding, position_embedding, blocks, head }
+        let token_trains = trains.base || trains.embeddings || (config.tied && trains.head);
+        let token_embedding = p.matrix(names.token_embedding, config.vocab_size, hidden, token_trains);
+        let learned = config.positions == Positions::Learned;
+        let position_embedding =
+            learned.then(|| p.matrix(names.position_embedding, config.context, hidden, trains.base || trains.embeddings));
+
+        let mut blocks = Vec::new();
+        for i in 0..config.layers {
+            let at = |name: &str| format!("{}.{i}.{name}", names.layers);
+            let queries = config.heads * config.head_size;
+            let keys = config.key_value_heads * config.head_size;
+            let qkv = if names.qkv.len() == 1 { vec![queries + 2 * keys] } else { vec![queries, keys, keys] };
+            let graft = |p: &mut Declared, place: &str| {
+                let config = adapters.filter(|a| a.places(i).any(|p| p == place))?;
+                Some(Graft::new(&mut p.parameters, &at(&format!("{place}.adapters.default")), config, i, hidden))
+            };
+            blocks.push(Block {
+                norm1: p.norm(&at(names.norms[0])),
+                qkv: p.linear(&stack(names.qkv, &qkv, at), hidden, config.biases.qkv),
+                head_norm: config.head_norm.then(|| HeadNorm {
+                    heads: config.heads,
+                    key_value_heads: config.key_value_heads,
+                    query_weight: p.vector(format!("{}.weight", at(names.head_norms[0])), config.head_size, trains.norms),
+                    key_weight: p.vector(format!("{}.weight", at(names.head_norms[1])), config.head_size, trains.norms),
+                    epsilon: config.epsilon,
+                }),
+                attention_output: p.linear(&[(at(names.attention_output), hidden)], queries, config.biases.attention_output),
+                attention_adapter: graft(&mut p, ATTENTION_PLACE),
+                norm2: p.norm(&at(names.norms[1])),
+                ffn_input: {
+                    let widths = vec![config.intermediate_size; names.ffn_input.len()];
+                    p.linear(&stack(names.ffn_input, &widths, at), hidden, config.biases.ffn)
+                },
+                ffn_output: p.linear(&[(at(names.ffn_output), hidden)], config.intermediate_size, config.biases.ffn),
+                ffn_adapter: graft(&mut p, FFN_PLACE),
+            });
+        }
+        let final_norm = config.norm_first.then(|| p.norm(names.final_norm));
+        let head = if config.tied { token_embedding } else { p.matrix(names.head, config.vocab_size, hidden, trains.base || trains.head) };
+        let bias = config.biases.head.then(|| p.vector(format!("{}.bias", names.head), config.vocab_size, trains.head));
+        let (head, parameters) = (Linear::new(head, bias), p.parameters);
+        let (config, adapters) = (config.clone(), adapters.cloned());
+        Ok(Model { config, adapters, parameters, token_embedding, position_embedding, blocks, final_norm, head })
     }
 
-    /// The inputs that a recording of this model needs.
-    pub fn inputs(&self, g: &mut Graph, batch: u32, length: u32) -> Inputs {
+    /// The inputs that a recording of this model needs for positions up to `positions`.
+    pub fn inputs(&self, g: &mut Graph, batch: u32, length: u32, positions: u32) -> Inputs {
+        let trains_tokens = g.training() && g.needs_gradient(self.token_embedding);
+        let rotary = matches!(self.config.positions, Positions::Rotary { .. });
         Inputs {
             tokens: g.input("tokens", [batch, length], DType::U32),
             lengths: g.input("lengths", [batch], DType::U32),
-            order: (g.training() && g.needs_gradient(self.token_embedding)).then(|| g.input("order", [batch * length], DType::U32)),
+            order: trains_tokens.then(|| g.input("order", [batch * length], DType::U32)),
+            rope: rotary.then(|| g.input("rope", [positions, self.config.head_size], DType::F32)),
         }
     }
 
-    /// From tokens (batch, length) to what the head sees (batch, length, hidden).
-    pub fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Tensor {
-        let form = Attention {
-            heads: self.config.num_attention_heads,
-            key_value_heads: self.config.num_attention_heads,
-            head_size: self.config.hidden_size / self.config.num_attention_heads,
-            causal: true,
-            dropout: self.config.dropout,
-        };
-        let activation = self.config.activation();
-        let x = ops::embedding(g, inputs.tokens, self.token_embedding, inputs.order);
-        let mut x = ops::positions(g, x, self.position_embedding);
+    /// What belongs into [`Inputs::rope`].
+    pub fn rope_table(&self, positions: u32) -> Option<Vec<f32>> {
+        let Positions::Rotary { theta, scaling, .. } = &self.config.positions else { return None };
+        Some(ops::rope_table(&ops::rope_frequencies(*theta, self.config.head_size, scaling), positions))
+    }
+
+    /// The states that generating `context` tokens needs.
+    pub fn cache(&self, g: &mut Graph, context: u32) -> Cache {
+        let shape = [self.config.key_value_heads, context, self.config.head_size];
+        let layers = (0..self.config.layers).map(|i| ["keys", "values"].map(|name| g.state(&format!("h{i}.{name}"), shape)));
+        Cache { layers: layers.collect(), start: g.input("start", [1], DType::U32) }
+    }
+
+    /// From tokens (batch, length) to what the head sees (batch, length, hidden). With a cache the tokens go on behind those that are in
+    /// it, and are put there.
+    pub fn hidden(&self, g: &mut Graph, inputs: &Inputs, cache: Option<&Cache>) -> Tensor {
+        let dropout = self.config.dropout;
+        let mut x = ops::embedding(g, inputs.tokens, self.token_embedding, inputs.order);
+        if let Some(table) = self.position_embedding {
+            x = ops::positions(g, x, table, cache.map(|c| c.start));
+        }
+        let mut stream = Stream::new(ops::dropout(g, x, dropout.embedding));
         for (i, block) in self.blocks.iter().enumerate() {
-            x = g.scoped(&format!("h{i}"), |g| {
-                let a = g.scoped("attn", |g| {
-                    let qkv = ops::linear(g, x, &block.qkv);
-                    let a = ops::attention(g, qkv, inputs.lengths, form);
-                    ops::linear(g, a, &block.out)
-                });
-                let a = adapt(g, "attn_adapter", a, &block.attention_adapter);
-                let x = g.scoped("ln_1", |g| ops::add_norm(g, x, a, &block.norm1));
-                let f = g.scoped("ffn", |g| {
-                    let f = ops::linear_activated(g, x, &block.up, activation);
-                    let f = ops::linear(g, f, &block.down);
-                    ops::dropout(g, f, self.config.dropout)
-                });
-                let f = adapt(g, "ffn_adapter", f, &block.ffn_adapter);
-                g.scoped("ln_2", |g| ops::add_norm(g, x, f, &block.norm2))
+            stream = g.scoped(&format!("h{i}"), |g| {
+                // A pre-norm block norms what goes into a sublayer, a post-norm block its residual sum.
+                let first = self.config.norm_first;
+                let behind = |norm| Some(norm).filter(|_| !first);
+                let before = |g: &mut Graph, stream: Stream, scope: &str, norm: &Norm| {
+                    if first {
+                        g.scoped(scope, |g| stream.normed(g, norm))
+                    } else {
+                        let x = stream.sum(g);
+                        (x, x)
+                    }
+                };
+                let (h, x) = before(g, stream, "ln_1", &block.norm1);
+                let a = g.scoped("attn", |g| self.attention(g, x, block, i, inputs, cache));
+                let stream = join(g, ["attn_adapter", "ln_1"], a, h, &block.attention_adapter, behind(&block.norm1));
+                let (h, x) = before(g, stream, "ln_2", &block.norm2);
+                let f = g.scoped("ffn", |g| self.ffn(g, x, block));
+                join(g, ["ffn_adapter", "ln_2"], f, h, &block.ffn_adapter, behind(&block.norm2))
             });
         }
-        x
+        match &self.final_norm {
+            Some(norm) => g.scoped("ln_f", |g| stream.normed(g, norm).1),
+            None => stream.sum(g),
+        }
+    }
+
+    fn attention(&self, g: &mut Graph, x: Tensor, block: &Block, layer: usize, inputs: &Inputs, cache: Option<&Cache>) -> Tensor {
+        let &Config { heads, key_value_heads, head_size, dropout, .. } = &self.config;
+        let mut qkv = ops::linear(g, x, &block.qkv);
+        if let Some(norm) = &block.head_norm {
+            qkv = ops::head_norm(g, qkv, norm);
+        }
+        if let (Positions::Rotary { pairs, .. }, Some(table)) = (&self.config.positions, inputs.rope) {
+            let form = Rope { heads, key_value_heads, head_size, pairs: *pairs, table };
+            qkv = ops::rope(g, qkv, cache.map(|c| c.start), &form);
+        }
+        let form = Attention { heads, key_value_heads, head_size, causal: true, dropout: dropout.attention };
+        let a = match cache {
+            None => ops::attention(g, qkv, inputs.lengths, form),
+            Some(cache) => {
+                let [keys, values] = cache.layers[layer];
+                ops::cached_attention(g, qkv, keys, values, cache.start, form)
+            }
+        };
+        let a = ops::linear(g, a, &block.attention_output);
+        ops::dropout(g, a, dropout.attention_output)
+    }
+
+    fn ffn(&self, g: &mut Graph, x: Tensor, block: &Block) -> Tensor {
+        let f = if self.config.gated {
+            let f = ops::linear(g, x, &block.ffn_input);
+            ops::gated(g, f, self.config.activation)
+        } else {
+            ops::linear_activated(g, x, &block.ffn_input, self.config.activation)
+        };
+        let f = ops::linear(g, f, &block.ffn_output);
+        ops::dropout(g, f, self.config.dropout.ffn_output)
     }
 
     /// The loss of `targets` (batch, length); see [`ops::cross_entropy`].
     pub fn loss(&self, g: &mut Graph, inputs: &Inputs, targets: Tensor) -> Tensor {
-        let x = self.hidden(g, inputs);
+        let x = self.hidden(g, inputs, None);
         g.scoped("loss", |g| ops::cross_entropy(g, x, &self.head, targets))
     }
 
@@ -150,129 +217,60 @@ impl Model {
     pub fn logits(&self, g: &mut Graph, hidden: Tensor) -> Tensor {
         g.scoped("head", |g| ops::linear(g, hidden, &self.head))
     }
+}
 
-    /// The value that each weight has before any training: `base` where it has the tensor, else the start of a new model or adapter.
-    ///
-    /// # Errors
-    /// [`Error::File`] if the base lacks a tensor or has it in another shape.
-    pub fn upload(&self, device: &Device, base: Option<&Weights>, seed: u64, training: bool) -> Result<Memory> {
-        let memory = Memory::new(device, &self.parameters, training)?;
-        for (i, (tensor, parameter)) in self.parameters.iter().enumerate() {
-            let of_adapter = parameter.name.contains("_adapters.");
-            let given = base.filter(|b| !of_adapter || b.tensors.contains_key(&parameter.name));
-            let fresh;
-            let weight = match given {
-                Some(base) => base.get(&parameter.name, &parameter.shape)?,
-                None => {
-                    fresh = Weight::from_f32(
-                        parameter.shape.clone(),
-                        &start(&parameter.name, parameter.shape.last(), parameter.shape.len(), seed, i as u64),
-                    );
-                    &fresh
-                }
-            };
-            memory.write(device, tensor, &weight.in_format(parameter.dtype));
-        }
-        Ok(memory)
+/// The names and widths of matrices that stand one below the other.
+fn stack(names: &[&str], widths: &[u32], at: impl Fn(&str) -> String) -> Vec<(String, u32)> {
+    names.iter().zip(widths).map(|(name, &width)| (at(name), width)).collect()
+}
+
+/// The weights of a base as they are declared.
+struct Declared<'a> {
+    parameters: Parameters,
+    config: &'a Config,
+    sources: &'a [&'a Weights],
+    trains: Trains,
+}
+
+impl Declared<'_> {
+    /// A matrix stays in the format of its file; vectors are few and are widened.
+    fn format(&self, name: &str) -> DType {
+        self.sources.iter().rev().find_map(|s| s.tensors.get(name)).map_or(DType::F32, |w| w.dtype)
     }
 
-    /// Reads all weights back from the device, those that `wanted` says by name.
-    ///
-    /// # Errors
-    /// If the device fails, or a weight that trained is not finite any more.
-    pub fn download(&self, device: &Device, memory: &Memory, wanted: impl Fn(&str) -> bool) -> Result<Weights> {
-        let mut weights = Weights::default();
-        for (tensor, parameter) in self.parameters.iter().filter(|(_, p)| wanted(&p.name)) {
-            let weight = Weight::new(parameter.dtype, parameter.shape.clone(), memory.read(device, tensor)?);
-            if parameter.arena_offset.is_some() && weight.to_f32().iter().any(|v| !v.is_finite()) {
-                let reason = format!("the trained weight '{}' is not finite", parameter.name);
-                return Err(Error::Device { device: device.info().to_string(), reason });
-            }
-            weights.tensors.insert(parameter.name.clone(), weight);
-        }
-        Ok(weights)
+    fn matrix(&mut self, name: &str, outputs: u32, inputs: u32, trains: bool) -> Tensor {
+        let name = format!("{name}.weight");
+        let dtype = self.format(&name);
+        self.parameters.add(name, [outputs, inputs], dtype, trains)
     }
 
-    /// A fingerprint of the bytes of all frozen weights as they lie on the device.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn frozen_hash(&self, device: &Device, memory: &Memory) -> Result<u64> {
-        // FNV-1a
-        let mut hash = 0xcbf2_9ce4_8422_2325u64;
-        for (tensor, _) in self.parameters.iter().filter(|(_, p)| p.arena_offset.is_none()) {
-            for byte in memory.read(device, tensor)? {
-                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    fn vector(&mut self, name: String, len: u32, trains: bool) -> Tensor {
+        self.parameters.add(name, [len], DType::F32, self.trains.base || trains)
+    }
+
+    fn norm(&mut self, name: &str) -> Norm {
+        let (hidden, trains) = (self.config.hidden_size, self.trains.norms);
+        let weight = self.vector(format!("{name}.weight"), hidden, trains);
+        let bias = (self.config.norm == NormKind::LayerNorm).then(|| self.vector(format!("{name}.bias"), hidden, trains));
+        Norm { weight, bias, epsilon: self.config.epsilon }
+    }
+
+    /// A layer of matrices (name, outputs). Neighbours of one format become one, as far as that can be addressed.
+    fn linear(&mut self, stacked: &[(String, u32)], inputs: u32, bias: bool) -> Linear {
+        let mut weights = Vec::new();
+        let mut run: Vec<Piece> = Vec::new();
+        let mut formats = stacked.iter().map(|(name, _)| self.format(&format!("{name}.weight"))).collect::<Vec<_>>().into_iter().peekable();
+        for (name, outputs) in stacked {
+            let dtype = formats.next().expect("a format for each");
+            run.push(Piece { name: format!("{name}.weight"), shape: [*outputs, inputs].into() });
+            let len = u64::from(*outputs) * u64::from(inputs);
+            let addressable = len.is_multiple_of(dtype.group_len()) && dtype.bytes(len).is_multiple_of(4);
+            if formats.peek() != Some(&dtype) || !addressable {
+                weights.push(self.parameters.add_stack(std::mem::take(&mut run), dtype, self.trains.base));
             }
         }
-        Ok(hash)
-    }
-}
-
-fn adapt(g: &mut Graph, scope: &str, x: Tensor, adapter: &Option<Adapter>) -> Tensor {
-    match adapter {
-        Some(adapter) => g.scoped(scope, |g| ops::adapter(g, x, adapter)),
-        None => x,
-    }
-}
-
-/// The start of one weight. Adapters: the down-projection uniform within 1/√hidden (Kaiming's rule as PyTorch's linear layer has it), the
-/// up-projection zero. The base: normal with deviation 0.02, norms 1, biases 0, as GPT-2.
-fn start(name: &str, inputs: u32, len: u64, seed: u64, stream: u64) -> Vec<f32> {
-    let mut random = Random::new(seed, stream);
-    let norm_weight = (name.contains(".ln_") || name.contains("norm")) && name.ends_with(".weight");
-    (0..len)
-        .map(|_| match name {
-            _ if norm_weight => 1.0,
-            _ if name.ends_with(".bias") || name.contains(".adapter_up.") => 0.0,
-            _ if name.contains(".adapter_down.") => ((random.uniform() * 2.0 - 1.0) / f64::from(inputs).sqrt()) as f32,
-            _ => (random.normal() * 0.02) as f32,
-        })
-        .collect()
-}
-
-/// One layer as a second user of the ops: x + attention(x) without a mask, relu(linear(x)), and an adapter with ReLU and no biases.
-pub struct ToyLayer {
-    /// Every weight.
-    pub parameters: Parameters,
-    qkv: Linear,
-    out: Linear,
-    linear: Linear,
-    adapter: Adapter,
-    heads: u32,
-}
-
-impl ToyLayer {
-    /// A layer of that width, all frozen but the adapter unless `trains_all`.
-    pub fn new(hidden: u32, heads: u32, bottleneck: u32, trains_all: bool) -> ToyLayer {
-        let mut p = Parameters::default();
-        let linear = |p: &mut Parameters, name: &str, outputs| Linear {
-            weight: p.add(format!("{name}.weight"), [outputs, hidden], DType::F32, trains_all),
-            bias: Some(p.add(format!("{name}.bias"), [outputs], DType::F32, trains_all)),
-        };
-        let qkv = linear(&mut p, "attn.in_proj", 3 * hidden);
-        let out = linear(&mut p, "attn.out_proj", hidden);
-        let linear = linear(&mut p, "linear", hidden);
-        let adapter = Adapter {
-            down: p.add("adapter.adapter_down.0.weight", [bottleneck, hidden], DType::F32, true),
-            up: p.add("adapter.adapter_up.weight", [hidden, bottleneck], DType::F32, true),
-            biases: None,
-            activation: Activation::Relu,
-            scaling: 1.0,
-            dropout: 0.0,
-        };
-        ToyLayer { parameters: p, qkv, out, linear, adapter, heads }
-    }
-
-    /// x (batch, length, hidden) to the same shape.
-    pub fn forward(&self, g: &mut Graph, x: Tensor, lengths: Tensor) -> Tensor {
-        let head_size = g.shape(x).last() / self.heads;
-        let form = Attention { heads: self.heads, key_value_heads: self.heads, head_size, causal: false, dropout: 0.0 };
-        let qkv = ops::linear(g, x, &self.qkv);
-        let a = ops::attention(g, qkv, lengths, form);
-        let a = ops::linear(g, a, &self.out);
-        let x = ops::add(g, x, a);
-        let x = ops::linear_activated(g, x, &self.linear, Activation::Relu);
-        ops::adapter(g, x, &self.adapter)
+        let pieces = stacked.iter().map(|(name, len)| Piece { name: format!("{name}.bias"), shape: Shape::from([*len]) });
+        let bias = bias.then(|| self.parameters.add_stack(pieces.collect(), DType::F32, self.trains.base));
+        Linear { weights, bias }
     }
 }

@@ -2,12 +2,24 @@
 
 mod adapter;
 mod adapter_file;
+mod adapter_json;
+mod adapter_keys;
+mod adapter_presets;
+mod adapter_spec;
+mod adapter_start;
+mod adapter_tensors;
 mod config;
 mod decoder;
+mod graft;
+mod names;
 mod parts;
+mod toy;
+mod values;
 
-pub use adapter::{AdapterConfig, Init, Scaling, Width};
-pub use adapter_file::{read_adapter, write_adapter};
+pub use adapter::{ATTENTION_PLACE, AdapterConfig, FFN_PLACE, Init, Scaling, Width};
+pub use adapter_file::{SavedAdapter, read_adapter, write_adapter};
 pub use config::{BaseDropout, Biases, Config, Family, GptConfig, NormKind, Positions};
-pub use decoder::{Inputs, Model, ToyLayer};
+pub use decoder::{Cache, Inputs, Model};
 pub use parts::{Base, Trains};
+pub use toy::ToyLayer;
+pub use values::is_adapter;

@@ -1,41 +1,85 @@
-//! The parts that a model is put together from: the base in its directory, and which of its weights train.
+//! The parts that a model is put together from: the base in its files, and which of its weights train.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use super::GptConfig;
-use crate::error::Result;
+use super::Config;
+use super::names::Names;
+use crate::error::{Error, Result};
 use crate::text::Tokenizer;
-use crate::weights::{Weights, replace_file};
+use crate::weights::{Gguf, Weights, replace_file};
 
-/// A pretrained model as its directory has it.
+/// A pretrained model as its files have it.
 pub struct Base {
-    /// `config.json`.
-    pub config: GptConfig,
-    /// `model.safetensors`.
+    /// Its form.
+    pub config: Config,
+    /// Its tensors by the names that Hugging Face's files have. They stay in the files until they are asked for.
     pub weights: Weights,
-    /// `tokenizer.json`.
+    /// Its tokenizer.
     pub tokenizer: Tokenizer,
 }
 
 impl Base {
-    /// Reads a directory with `config.json`, `model.safetensors` and `tokenizer.json`.
+    /// Opens a model: a directory with `config.json`, `model.safetensors` or its shards, and `tokenizer.json`; or a `.gguf` file.
     ///
     /// # Errors
-    /// [`crate::Error::File`], naming the file.
-    pub fn read(directory: &Path) -> Result<Base> {
-        let config = GptConfig::read(&directory.join("config.json"))?;
-        let weights = Weights::read(&directory.join("model.safetensors"))?;
-        let tokenizer = Tokenizer::read(&directory.join("tokenizer.json"))?;
+    /// [`Error::File`], naming the file and what it lacks.
+    pub fn open(path: &Path) -> Result<Base> {
+        let (config, weights) = Base::open_weights(path)?;
+        let tokenizer =
+            if path.is_dir() { Tokenizer::read(&path.join("tokenizer.json"))? } else { Tokenizer::from_gguf(&Gguf::open(path)?)? };
+        if tokenizer.vocab_size() > config.vocab_size as usize {
+            let (has, knows) = (tokenizer.vocab_size(), config.vocab_size);
+            return Err(Error::file(
+                path,
+                format!("has a tokenizer of {has} tokens for a model of {knows}; use the model's own tokenizer"),
+            ));
+        }
         Ok(Base { config, weights, tokenizer })
     }
 
-    /// Writes such a directory.
+    /// The form and the tensors alone.
     ///
     /// # Errors
-    /// [`crate::Error::Write`].
-    pub fn write(directory: &Path, config: &GptConfig, weights: &Weights, tokenizer_json: &str) -> Result<()> {
-        let config = serde_json::to_string_pretty(config).expect("a config is plain data") + "\n";
-        replace_file(&directory.join("config.json"), config.as_bytes())?;
+    /// As [`Base::open`].
+    pub fn open_weights(path: &Path) -> Result<(Config, Weights)> {
+        if !path.exists() {
+            return Err(Error::file(path, "does not exist; give a model's directory or a .gguf file"));
+        }
+        let (config, weights) = if path.is_dir() {
+            let config = Config::read(&path.join("config.json"))?;
+            let mut weights = Weights::read_directory(path)?;
+            let names = Names::of(config.family);
+            // A file of the decoder without its head leaves out the first part of all names.
+            let prefix = names.layers.split('.').next().expect("a name has a part");
+            let bare = !weights.tensors.keys().any(|name| name.starts_with(prefix));
+            weights.tensors = std::mem::take(&mut weights.tensors)
+                .into_iter()
+                .map(|(name, weight)| {
+                    let name = if bare { format!("{prefix}.{name}") } else { name };
+                    let turned = names.is_transposed(&name) && weight.shape.axes().len() == 2;
+                    (name, if turned { weight.transposed() } else { weight })
+                })
+                .collect();
+            (config, weights)
+        } else {
+            let file = Arc::new(Gguf::open(path)?);
+            let config = Config::from_gguf(&file)?;
+            let (theirs, own) = (Names::of_gguf(config.family), Names::of(config.family));
+            let mut weights = Weights::from_gguf(&file);
+            let tensors = std::mem::take(&mut weights.tensors).into_iter();
+            weights.tensors = tensors.filter_map(|(name, weight)| Some((theirs.translate(&name, own)?, weight))).collect();
+            (config, weights)
+        };
+        Ok((config, weights))
+    }
+
+    /// Writes a directory of Graftling's own family.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn write(directory: &Path, config: &Config, weights: &Weights, tokenizer_json: &str) -> Result<()> {
+        replace_file(&directory.join("config.json"), config.to_json().as_bytes())?;
         replace_file(&directory.join("tokenizer.json"), tokenizer_json.as_bytes())?;
         weights.write(&directory.join("model.safetensors"))
     }
@@ -46,11 +90,11 @@ impl Base {
 pub struct Trains {
     /// All of the base.
     pub base: bool,
-    /// The head.
+    /// The head; a tied one is the token embedding, which then trains in both its places.
     pub head: bool,
     /// Token and position embeddings.
     pub embeddings: bool,
-    /// The LayerNorms, as in Houlsby's paper.
+    /// The norms, as in Houlsby's paper.
     pub norms: bool,
 }
 

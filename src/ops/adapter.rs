@@ -1,8 +1,7 @@
 //! The fused bottleneck adapter (Houlsby 2019).
 
 use super::activation::activation_forward;
-use super::matmul::{self, column_sum};
-use super::{Activation, Dropout};
+use super::{Activation, Dropout, Linear, matmul};
 use crate::graph::{Argument, Graph, Kernel, Tensor, read, write};
 
 crate::params!(Params {
@@ -93,12 +92,7 @@ pub fn adapter(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
             let outer = outer.unwrap_or(dy);
             let narrow = activation_forward(g, z, activation);
             for (dy, x, weight, bias) in [(dz, x, down, biases.map(|b| b.0)), (outer, narrow, up, biases.map(|b| b.1))] {
-                if let Some(dw) = g.weight_gradient(weight) {
-                    matmul::weight_gradient(g, dy, x, dw);
-                }
-                if let Some(db) = bias.and_then(|b| g.weight_gradient(b)) {
-                    column_sum(g, dy, db);
-                }
+                matmul::layer_gradients(g, dy, x, &Linear::new(weight, bias));
             }
         }
     });

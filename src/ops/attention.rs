@@ -20,13 +20,29 @@ pub struct Attention {
     pub dropout: f32,
 }
 
+impl Attention {
+    /// The batch and the length of `qkv`.
+    ///
+    /// # Panics
+    /// If its shape is not of this form, or the form is none that the kernels take.
+    pub(super) fn batch_and_length(&self, g: &Graph, op: &str, qkv: Tensor) -> [u32; 2] {
+        let Attention { heads, key_value_heads, head_size, .. } = *self;
+        assert!(head_size.is_multiple_of(4) && head_size <= 128, "{op}: a head of {head_size} is not a multiple of 4 up to 128");
+        assert!(heads.is_multiple_of(key_value_heads), "{op}: {heads} heads do not share {key_value_heads} evenly");
+        qkv_shape(g, op, qkv, heads, key_value_heads, head_size)
+    }
+
+    /// What scores are multiplied by: 1 / √head_size.
+    pub(super) fn scale(&self) -> f32 {
+        (1.0 / f64::from(self.head_size).sqrt()) as f32
+    }
+}
+
 /// softmax(q·kᵀ / √head_size)·v for qkv (batch, length, (heads + 2·key_value_heads)·head_size), queries first, then keys, then values:
 /// (batch, length, heads·head_size). Keys from `lengths` (batch) on are padding and seen by no query.
 pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -> Tensor {
     let Attention { heads, key_value_heads, head_size, causal, dropout } = form;
-    let [batch, length] = qkv_shape(g, "attention", qkv, heads, key_value_heads, head_size);
-    assert!(head_size.is_multiple_of(4) && head_size <= 128, "attention: a head of {head_size} is not a multiple of 4 up to 128");
-    assert!(heads.is_multiple_of(key_value_heads), "attention: {heads} heads do not share {key_value_heads} evenly");
+    let [batch, length] = form.batch_and_length(g, "attention", qkv);
 
     let dropout = Dropout::new(g, dropout);
     let share = g.traits().lanes();
@@ -46,7 +62,7 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
         length,
         heads,
         key_value_heads,
-        scale: (1.0 / f64::from(head_size).sqrt()) as f32,
+        scale: form.scale(),
         threshold: dropout.map_or(0, |d| d.threshold),
         keep_scale: dropout.map_or(1.0, |d| d.scale),
         site: dropout.map_or(0, |d| d.site),

@@ -29,18 +29,30 @@ impl Dropout {
     }
 }
 
-/// `x · mask / (1 - p)` in training, else `x` itself; rows of the last axis.
+/// `x · mask / (1 - p)` in training, else `x` itself.
 pub fn dropout(g: &mut Graph, x: Tensor, p: f32) -> Tensor {
-    let Some(d) = Dropout::new(g, p) else { return x };
-    let y = apply(g, x, None, d);
-    g.on_backward(y, &[x], move |g, dy| g.contribute(x, |g, before| apply(g, dy, before, d)));
-    y
+    let columns = g.shape(x).last();
+    masked(g, x, p, columns, false)
 }
 
-fn apply(g: &mut Graph, x: Tensor, addend: Option<Tensor>, d: Dropout) -> Tensor {
-    let y = g.like("dropout", x);
-    let (len, columns) = (g.shape(x).len(), g.shape(x).last());
-    let p = Params { len: len as u32, columns, threshold: d.threshold, scale: d.scale, site: d.site, has_addend: addend.is_some() as u32 };
-    g.dispatch(Kernel::new("elementwise", "dropout"), p, [read(x), read(addend.unwrap_or(x)), write(y)], flat(len));
+/// The same for x (batch, length, hidden) with one decision for each sequence of the batch (Huang et al. 2016, "Deep Networks with
+/// Stochastic Depth").
+pub fn stochastic_depth(g: &mut Graph, x: Tensor, p: f32) -> Tensor {
+    let columns = (g.shape(x).len() / g.shape(x).axes()[0]) as u32;
+    masked(g, x, p, columns, true)
+}
+
+fn masked(g: &mut Graph, x: Tensor, p: f32, columns: u32, whole: bool) -> Tensor {
+    let Some(d) = Dropout::new(g, p) else { return x };
+    let apply = move |g: &mut Graph, x: Tensor, addend: Option<Tensor>| {
+        let (y, len) = (g.like("dropout", x), g.shape(x).len());
+        let has_addend = addend.is_some() as u32;
+        let p = Params { len: len as u32, columns, threshold: d.threshold, scale: d.scale, site: d.site, has_addend };
+        let kernel = Kernel::new("elementwise", "dropout").with("WHOLE", whole);
+        g.dispatch(kernel, p, [read(x), read(addend.unwrap_or(x)), write(y)], flat(len));
+        y
+    };
+    let y = apply(g, x, None);
+    g.on_backward(y, &[x], move |g, dy| g.contribute(x, |g, before| apply(g, dy, before)));
     y
 }

@@ -41,17 +41,25 @@ pub fn embedding(g: &mut Graph, tokens: Tensor, table: Tensor, order: Option<Ten
     y
 }
 
-/// x (batch, length, hidden) plus the first `length` rows of `table` (context, hidden).
-pub fn positions(g: &mut Graph, x: Tensor, table: Tensor) -> Tensor {
+/// x (batch, length, hidden) plus `length` rows of `table` (context, hidden): the first ones, or those from `start` (1) u32 on, which is
+/// where a sequence goes on behind a cache. Rows past the end of the table are its last. A table trains only without `start`.
+pub fn positions(g: &mut Graph, x: Tensor, table: Tensor, start: Option<Tensor>) -> Tensor {
     let (rows, columns) = (g.shape(x).rows(), g.shape(x).last());
     let length = g.shape(x).axes()[1] as u32;
     assert!(length <= g.shape(table).rows(), "positions: x is {}, the table {}", g.shape(x), g.shape(table));
     let p = Params { rows, columns, length, has_addend: 1, start: 0, count: g.shape(table).rows() };
     let y = g.like("positions", x);
-    let kernel = Kernel::new("embedding", "forward").with("FORMAT", g.info(table).dtype.word()).with("POSITIONS", true);
-    g.dispatch(kernel, p, [read(table), read(x), write(y)], flat(g.shape(x).len()));
+    let mut kernel = Kernel::new("embedding", "forward").with("FORMAT", g.info(table).dtype.word()).with("POSITIONS", true);
+    let mut arguments = vec![read(table), read(x), write(y)];
+    if let Some(start) = start {
+        assert_eq!(g.shape(start).len(), 1, "positions takes one start, not {}", g.shape(start));
+        kernel = kernel.with("START", true);
+        arguments.insert(0, read(start));
+    }
+    g.dispatch(kernel, p, arguments, flat(g.shape(x).len()));
     g.on_backward(y, &[x, table], move |g, dy| {
         if let Some(dtable) = g.weight_gradient(table) {
+            assert!(start.is_none(), "a table of positions that trains takes no start");
             let kernel = Kernel::new("embedding", "position_gradient").with("FORMAT", DType::F32.word());
             g.dispatch(kernel, p, [read(dy), update(dtable)], flat(u64::from(length) * u64::from(columns)));
         }

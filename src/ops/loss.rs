@@ -15,7 +15,6 @@ const SLICE_WORDS: u32 = 8192;
 const SLICE_BYTES: u64 = 64 << 20;
 
 /// One slice of the vocabulary.
-#[derive(Clone, Copy)]
 struct Slice {
     start: u32,
     width: u32,
@@ -25,20 +24,21 @@ struct Slice {
 /// Adds loss_scale · Σ cross-entropy(x·Wᵀ + b, target) to the loss of the step, over the tokens whose target is not [`IGNORED`].
 /// x (…, hidden), targets (…), W (vocabulary, hidden). The result stands for the loss: pass it to [`Graph::backward`] as both arguments.
 pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -> Tensor {
-    let head = *head;
-    let (rows, vocabulary) = (g.shape(x).rows(), g.shape(head.weight).rows());
+    let &Linear { ref weights, bias } = head;
+    let [weight] = weights[..] else { panic!("cross_entropy takes a head of one matrix") };
+    let (rows, vocabulary) = (g.shape(x).rows(), g.shape(weight).rows());
     assert_eq!(g.shape(targets).len(), u64::from(rows), "cross_entropy: x is {}, the targets {}", g.shape(x), g.shape(targets));
     let metrics = g.arenas().metrics;
     let lanes = row_lanes(g);
-    let slices = slices(g, rows, &head);
+    let slices = slices(g, rows, weight, bias);
     let kernel = move |entry| Kernel::new("loss", entry).with("LANES", lanes);
     let groups = [rows.div_ceil(kernel("slice").constant("ROWS")), 1, 1];
 
     let states = g.activation("states", [rows, 3]);
     let mut last = None;
-    for &Slice { start, width, layer } in &slices {
+    for &Slice { start, width, ref layer } in &slices {
         let stride = width.next_multiple_of(4);
-        let (logits, _) = matmul::forward(g, x, layer.weight, layer.bias, stride, None);
+        let (logits, _) = matmul::forward(g, x, layer, stride, None);
         let p = Params { rows, width, stride, start };
         let states = if start == 0 { write(states) } else { update(states) };
         g.dispatch(kernel("slice"), p, [read(targets), read(logits), states], groups);
@@ -48,42 +48,33 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
     let p = Params { rows, width: vocabulary, stride: vocabulary, start: 0 };
     g.dispatch(kernel("finish"), p, [read(targets), read(states), write(log_sum_exp), update(metrics)], [1, 1, 1]);
 
-    g.on_backward(log_sum_exp, &inputs(x, &head), move |g, _| {
+    g.on_backward(log_sum_exp, &inputs(x, head), move |g, _| {
         // The last slice's logits are still there; its backward comes first and the others are computed again.
-        for &Slice { start, width, layer } in slices.iter().rev() {
+        for &Slice { start, width, ref layer } in slices.iter().rev() {
             let stride = width.next_multiple_of(4);
-            let logits = last.take().unwrap_or_else(|| matmul::forward(g, x, layer.weight, layer.bias, stride, None).0);
+            let logits = last.take().unwrap_or_else(|| matmul::forward(g, x, layer, stride, None).0);
             let p = Params { rows, width, stride, start };
             g.dispatch(kernel("backward"), p, [read(targets), read(log_sum_exp), update(logits)], groups);
-            let gradient = |g: &mut Graph, whole: Tensor| {
-                let range = g.weight_gradient(whole)?;
-                Some(slice_of_rows(g, range, start, width))
-            };
-            if let Some(dw) = gradient(g, head.weight) {
-                matmul::weight_gradient(g, logits, x, dw);
-            }
-            if let Some(db) = head.bias.and_then(|b| gradient(g, b)) {
-                matmul::column_sum(g, logits, db);
-            }
-            g.contribute(x, |g, before| matmul::input_gradient(g, logits, layer.weight, before));
+            matmul::layer_gradients(g, logits, x, layer);
+            g.contribute(x, |g, before| matmul::input_gradient(g, logits, layer, before));
         }
     });
     log_sum_exp
 }
 
 /// Cuts the head into slices whose logits and weights fit.
-fn slices(g: &mut Graph, rows: u32, head: &Linear) -> Vec<Slice> {
-    let vocabulary = g.shape(head.weight).rows();
+fn slices(g: &mut Graph, rows: u32, whole: Tensor, bias: Option<Tensor>) -> Vec<Slice> {
+    let vocabulary = g.shape(whole).rows();
     let logits = SLICE_BYTES.min(g.traits().max_binding) / (4 * u64::from(rows));
     let logits = (logits / u64::from(SLICE_ROWS)).max(1) as u32 * SLICE_ROWS;
-    let most = logits.min(SLICE_WORDS).min(fitting_rows(g, head.weight));
+    let most = logits.min(SLICE_WORDS).min(fitting_rows(g, whole));
     let starts = (0..vocabulary).step_by(most as usize);
     starts
         .map(|start| {
             let width = most.min(vocabulary - start);
-            let weight = slice_of_rows(g, head.weight, start, width);
-            let bias = head.bias.map(|b| slice_of_rows(g, b, start, width));
-            Slice { start, width, layer: Linear { weight, bias } }
+            let weight = slice_of_rows(g, whole, start, width);
+            let bias = bias.map(|b| slice_of_rows(g, b, start, width));
+            Slice { start, width, layer: Linear::new(weight, bias) }
         })
         .collect()
 }

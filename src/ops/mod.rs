@@ -7,6 +7,7 @@
 mod activation;
 mod adapter;
 mod attention;
+mod cached_attention;
 mod dropout;
 mod embedding;
 mod gated;
@@ -17,11 +18,13 @@ pub mod matmul;
 mod norm;
 pub mod optimizer;
 mod rope;
+mod scale;
 
 pub use activation::{Activation, activation};
 pub use adapter::{Adapter, adapter};
 pub use attention::{Attention, attention};
-pub use dropout::{Dropout, dropout};
+pub use cached_attention::cached_attention;
+pub use dropout::{Dropout, dropout, stochastic_depth};
 pub use embedding::{embedding, positions};
 pub use gated::gated;
 pub use head_norm::{HeadNorm, head_norm};
@@ -29,6 +32,7 @@ pub use linear::{Linear, linear, linear_activated};
 pub use loss::{IGNORED, cross_entropy};
 pub use norm::{Norm, add_norm, norm, residual_norm};
 pub use rope::{Rope, RopePairs, RopeScaling, rope, rope_frequencies, rope_table};
+pub use scale::{multiply, scale};
 
 use crate::graph::{Graph, Tensor, read, write};
 
@@ -111,4 +115,20 @@ pub fn add(g: &mut Graph, x: Tensor, y: Tensor) -> Tensor {
         }
     });
     total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SLICE_ROWS;
+    use crate::weights::GgmlType;
+
+    #[test]
+    fn every_slice_begins_at_a_whole_group_and_256_bytes() {
+        for format in GgmlType::ALL {
+            // The shortest row that a format can have; all others are multiples of it.
+            let (dtype, len) = (format.dtype(), u64::from(SLICE_ROWS) * format.block_len() as u64);
+            assert!(len.is_multiple_of(dtype.group_len()), "{format}");
+            assert!(dtype.bytes(len).is_multiple_of(256), "{format}");
+        }
+    }
 }

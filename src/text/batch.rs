@@ -2,6 +2,43 @@
 
 use crate::ops::IGNORED;
 
+/// A run of tokens with what is to be learned from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// The tokens.
+    pub tokens: Vec<u32>,
+    /// The token after each, or [`IGNORED`] where it is not to be learned or there is none. As many as tokens.
+    pub targets: Vec<u32>,
+}
+
+impl Sequence {
+    /// Tokens of which all are learned but the first, which has nothing before it.
+    pub fn new(tokens: Vec<u32>) -> Sequence {
+        Sequence::masked(tokens, |_| true)
+    }
+
+    /// Tokens of which those are learned that `learned` says, given their place.
+    pub(super) fn masked(tokens: Vec<u32>, learned: impl Fn(usize) -> bool) -> Sequence {
+        let next = |i: usize| tokens.get(i + 1).filter(|_| learned(i + 1)).copied().unwrap_or(IGNORED);
+        let targets = (0..tokens.len()).map(next).collect();
+        Sequence { tokens, targets }
+    }
+
+    /// How many tokens are learned.
+    pub fn targets(&self) -> usize {
+        self.targets.iter().filter(|&&t| t != IGNORED).count()
+    }
+
+    /// Keeps the first `length` tokens. The last of them then has no target.
+    pub(super) fn truncate(&mut self, length: usize) {
+        if self.tokens.len() > length {
+            self.tokens.truncate(length);
+            self.targets.truncate(length);
+            self.targets.last_mut().into_iter().for_each(|last| *last = IGNORED);
+        }
+    }
+}
+
 /// Rows of tokens of one length, as a program takes them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
@@ -36,10 +73,41 @@ impl Batch {
         Batch { rows: sequences.len() as u32, length: length as u32, tokens, targets, lengths }
     }
 
+    /// A batch of sequences with their own targets, padded to [`round_length`] of the longest.
+    ///
+    /// # Panics
+    /// If there is no sequence, or one is empty or longer than `max_length`.
+    pub fn of(sequences: &[&Sequence], max_length: usize) -> Batch {
+        let longest = sequences.iter().map(|s| s.tokens.len()).max().expect("a batch has a row");
+        assert!(longest <= max_length, "no row is longer than the maximum length");
+        let length = round_length(longest, max_length);
+        let (mut tokens, mut targets, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+        for sequence in sequences {
+            assert!(!sequence.tokens.is_empty() && sequence.tokens.len() == sequence.targets.len(), "a row has tokens and their targets");
+            lengths.push(sequence.tokens.len() as u32);
+            tokens.extend_from_slice(&sequence.tokens);
+            tokens.resize(lengths.len() * length, 0);
+            targets.extend_from_slice(&sequence.targets);
+            targets.resize(lengths.len() * length, IGNORED);
+        }
+        Batch { rows: sequences.len() as u32, length: length as u32, tokens, targets, lengths }
+    }
+
     /// How many tokens have a target.
     pub fn targets(&self) -> u64 {
         self.targets.iter().filter(|&&t| t != IGNORED).count() as u64
     }
+}
+
+/// The padded length of a batch: the next multiple of 16 up to 64, of 32 up to 128, of 64 beyond, and never more than `max_length`. A
+/// program is compiled for each length, so there should be few.
+pub fn round_length(longest: usize, max_length: usize) -> usize {
+    let step = match longest {
+        ..=64 => 16,
+        ..=128 => 32,
+        _ => 64,
+    };
+    longest.max(1).next_multiple_of(step).min(max_length).max(longest)
 }
 
 /// Cuts a text into full sequences of `length` tokens; what is left over at the end is dropped.
@@ -74,6 +142,31 @@ mod tests {
         assert_eq!(batch.tokens, [5, 6, 7, 8, 0, 0]);
         assert_eq!(batch.targets, [6, 7, IGNORED, IGNORED, IGNORED, IGNORED]);
         assert_eq!((batch.lengths.as_slice(), batch.targets()), ([3, 1].as_slice(), 2));
+    }
+
+    #[test]
+    fn masked_targets_are_kept_and_lengths_rounded() {
+        let (one, two) = (Sequence::masked(vec![1, 2, 3, 4], |i| i >= 2), Sequence::new(vec![5, 6]));
+        let batch = Batch::of(&[&one, &two], 6);
+        assert_eq!((batch.rows, batch.length, batch.lengths.as_slice()), (2, 6, [4, 2].as_slice()));
+        assert_eq!(batch.tokens, [1, 2, 3, 4, 0, 0, 5, 6, 0, 0, 0, 0]);
+        let no = IGNORED;
+        assert_eq!(batch.targets, [no, 3, 4, no, no, no, 6, no, no, no, no, no]);
+        assert_eq!((batch.targets(), one.targets(), two.targets()), (3, 2, 1));
+        let mut cut = one.clone();
+        cut.truncate(3);
+        assert_eq!((cut.tokens.as_slice(), cut.targets.as_slice()), ([1, 2, 3].as_slice(), [no, 3, no].as_slice()));
+        assert_eq!(Batch::of(&[&two], 512).length, 16);
+    }
+
+    #[test]
+    fn lengths_are_few() {
+        for (longest, rounded) in [(1, 16), (16, 16), (17, 32), (64, 64), (65, 96), (97, 128), (129, 192), (500, 500), (449, 500)] {
+            assert_eq!(round_length(longest, 500), rounded);
+        }
+        let lengths: std::collections::BTreeSet<usize> = (1..=512).map(|longest| round_length(longest, 512)).collect();
+        assert_eq!(lengths.len(), 12);
+        assert!((1..=512).all(|longest| (longest..=512).contains(&round_length(longest, 512))));
     }
 
     #[test]

@@ -1,7 +1,13 @@
 //! From text to batches of tokens.
 
 mod batch;
+mod batches;
+mod chat;
+mod data;
 mod tokenizer;
 
-pub use batch::{Batch, cut, order_of, shuffled};
-pub use tokenizer::Tokenizer;
+pub use batch::{Batch, Sequence, cut, order_of, round_length, shuffled};
+pub use batches::{Batches, Position};
+pub use chat::{ChatTemplate, Message};
+pub use data::{DataOptions, Dataset, Splits};
+pub use tokenizer::{Decoder, Tokenizer};

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use super::{Schedule, Shape};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory, Program, Readback, Step};
-use crate::graph::{DType, Graph, METRICS_WORDS, Tensor};
+use crate::graph::{DType, Graph, METRICS_WORDS, Tensor, Traits};
 use crate::model::{Inputs, Model};
 use crate::ops::optimizer::{Adam, adam};
 use crate::text::{Batch, order_of};
@@ -14,6 +14,9 @@ use crate::text::{Batch, order_of};
 const PATIENCE: u32 = 10;
 /// Steps that may be under way on the device while the host goes on.
 const IN_FLIGHT: usize = 2;
+
+/// Batches of an evaluation whose losses the device adds up.
+const AT_ONCE: usize = 32;
 
 /// How to train.
 #[derive(Clone, Copy, Debug)]
@@ -60,16 +63,33 @@ struct Compiled {
     targets: Tensor,
 }
 
+/// Records the loss of a batch of that shape, and in training its gradients.
+pub(super) fn record(model: &Model, traits: &Traits, [rows, length]: [u32; 2], training: bool) -> (Graph, Inputs, Tensor) {
+    let mut g = Graph::new(traits, &model.parameters, training);
+    let inputs = model.inputs(&mut g, rows, length, length);
+    let targets = g.input("targets", [rows, length], DType::U32);
+    let loss = model.loss(&mut g, &inputs, targets);
+    if training {
+        g.backward(loss, loss);
+    }
+    (g, inputs, targets)
+}
+
+/// Records the optimizer's part of a step.
+pub(super) fn record_update(model: &Model, traits: &Traits, options: &Adam) -> Graph {
+    let mut g = Graph::new(traits, &model.parameters, true);
+    g.scoped("update", |g| adam(g, options));
+    g
+}
+
 impl Compiled {
     fn new(device: &Device, model: &Model, memory: &Memory, batch: &Batch, training: bool) -> Result<Compiled> {
-        let mut g = Graph::new(device.traits(), &model.parameters, training);
-        let inputs = model.inputs(&mut g, batch.rows, batch.length);
-        let targets = g.input("targets", [batch.rows, batch.length], DType::U32);
-        let loss = model.loss(&mut g, &inputs, targets);
-        if training {
-            g.backward(loss, loss);
+        let (g, inputs, targets) = record(model, device.traits(), [batch.rows, batch.length], training);
+        let program = Program::new(device, memory, &g)?;
+        if let Some((rope, table)) = inputs.rope.zip(model.rope_table(batch.length)) {
+            program.write(device, rope, &table);
         }
-        Ok(Compiled { program: Program::new(device, memory, &g)?, inputs, targets })
+        Ok(Compiled { program, inputs, targets })
     }
 
     fn run(&mut self, device: &Device, batch: &Batch) -> Result<()> {
@@ -133,9 +153,7 @@ impl<'a> Trainer<'a> {
         if !(peak.is_finite() && peak >= 0.0) {
             return Err(Error::Usage(format!("a learning rate of {peak} is not a finite positive number")));
         }
-        let mut g = Graph::new(device.traits(), &model.parameters, true);
-        g.scoped("update", |g| adam(g, &options.adam));
-        let update = Program::new(device, memory, &g)?;
+        let update = Program::new(device, memory, &record_update(model, device.traits(), &options.adam))?;
         let programs = Programs { training: true, compiled: HashMap::new() };
         Ok(Trainer {
             device,
@@ -241,12 +259,17 @@ impl<'a> Evaluator<'a> {
         if targets == 0 {
             return Err(Error::Usage("there is no token to predict; check that the data is not empty".into()));
         }
-        self.memory.clear(self.device);
-        self.memory.set_step(self.device, Step { loss_scale: (1.0 / targets as f64) as f32, ..Step::default() });
-        for batch in batches {
-            self.programs.run(self.device, self.model, self.memory, batch)?;
+        let mut loss = 0.0;
+        // The device adds up in f32: of many batches not all at once.
+        for batches in batches.chunks(AT_ONCE) {
+            self.memory.clear(self.device);
+            self.memory.set_step(self.device, Step { loss_scale: (1.0 / targets as f64) as f32, ..Step::default() });
+            for batch in batches {
+                self.programs.run(self.device, self.model, self.memory, batch)?;
+            }
+            let metrics = self.memory.read(self.device, self.memory.arenas().metrics)?;
+            loss += f64::from(bytemuck::pod_read_unaligned::<f32>(&metrics[..4]));
         }
-        let metrics = self.memory.read(self.device, self.memory.arenas().metrics)?;
-        Ok(f64::from(bytemuck::pod_read_unaligned::<f32>(&metrics[..4])))
+        Ok(loss)
     }
 }

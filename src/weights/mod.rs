@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use gguf::{FromValue, Gguf, GgufTensor, Value};
+pub use gguf::{FromValue, Gguf, GgufTensor, Strings, Value};
 pub(crate) use json::parse_json;
 pub(crate) use map::read_text;
 pub use quant::GgmlType;

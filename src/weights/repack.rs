@@ -92,6 +92,8 @@ fn places(parts: &[usize], blocks: usize) -> impl Iterator<Item = (usize, usize,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::Shape;
+    use crate::weights::{Weight, Weights};
 
     /// Bytes that differ from their neighbours, of so many blocks.
     fn bytes(format: GgmlType, blocks: usize) -> Vec<u8> {
@@ -123,5 +125,39 @@ mod tests {
         let two = [&a[..2], &b[..2], &a[2..6], &b[2..6], &a[6..], &b[6..]].concat();
         let one = [&c[..2], &[0; 2], &c[2..6], &[0; 4], &c[6..], &[0; 16]].concat();
         assert_eq!(*repack(GgmlType::Q5_0, &file), [two, one].concat());
+    }
+
+    /// Three rows of one block, as a weight and as the numbers that it stands for.
+    fn weight(format: GgmlType) -> (Weight, Vec<f32>) {
+        let mut file = bytes(format, 3);
+        for block in file.chunks_exact_mut(format.block_bytes()) {
+            // Wherever a scale is, it is finite.
+            block.iter_mut().for_each(|byte| *byte &= 0x3f);
+        }
+        let mut values = vec![0.0; 3 * format.block_len()];
+        format.decode(&file, &mut values);
+        let shape = Shape::from([3, format.block_len()].as_slice());
+        (Weight::new(format.dtype(), shape, repack(format, &file).into_owned()), values)
+    }
+
+    #[test]
+    fn a_weight_in_blocks_is_read_and_written_as_its_values() {
+        let path = std::env::temp_dir().join(format!("graftling-repack-{}.safetensors", std::process::id()));
+        let all: Vec<_> = GgmlType::ALL.into_iter().filter(|format| format.block_len() > 1).map(|f| (f.to_string(), weight(f))).collect();
+        let tensors = all.iter().map(|(name, (weight, _))| (name.clone(), weight.clone())).collect();
+        Weights { tensors, ..Weights::default() }.write(&path).expect("the place for temporary files is writable");
+        let read = Weights::read(&path);
+        std::fs::remove_file(&path).expect("the file is there");
+        let read = read.expect("a file of numbers");
+        for (name, (weight, values)) in all {
+            assert_eq!(weight.to_f32(), values, "{name}");
+            assert_eq!(read.tensors[&name], Weight::from_f32(weight.shape, &values), "{name}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a weight in f32 cannot be put into blocks of q4_0")]
+    fn nothing_is_quantised() {
+        Weight::from_f32(Shape::from([32]), &[0.0; 32]).in_format(DType::Q4_0);
     }
 }

@@ -28,6 +28,8 @@ enum Bytes {
     Mapped(Arc<MappedFile>, Range<usize>),
     /// A tensor of a GGUF file, by name.
     Gguf(Arc<Gguf>, String),
+    /// Another matrix, columns as rows.
+    Transposed(Arc<Weight>),
 }
 
 impl Weight {
@@ -60,6 +62,16 @@ impl Weight {
         Weight { dtype: tensor.format.dtype(), shape: tensor.shape.clone(), bytes }
     }
 
+    /// The matrix with its columns as rows. Nothing is copied before the bytes are asked for.
+    ///
+    /// # Panics
+    /// If this is no matrix of plain numbers.
+    pub fn transposed(&self) -> Weight {
+        let &[rows, columns] = self.shape.axes() else { panic!("{self:?} is no matrix") };
+        assert_eq!(self.dtype.group_len(), 1, "{self:?} is in blocks, which follow the rows");
+        Weight { dtype: self.dtype, shape: [columns as u32, rows as u32].into(), bytes: Bytes::Transposed(Arc::new(self.clone())) }
+    }
+
     /// The bytes, little-endian and laid out as on the device, for which some block formats are copied at each call; see [`repack()`].
     pub fn bytes(&self) -> Cow<'_, [u8]> {
         match &self.bytes {
@@ -68,6 +80,15 @@ impl Weight {
             Bytes::Gguf(file, name) => {
                 let tensor = tensor(file, name);
                 repack(tensor.format, tensor.bytes)
+            }
+            Bytes::Transposed(matrix) => {
+                let (rows, columns) = (matrix.shape.rows() as usize, matrix.shape.last() as usize);
+                let (bytes, size) = (matrix.bytes(), self.dtype.bytes(1) as usize);
+                let mut across = Vec::with_capacity(bytes.len());
+                for column in 0..columns {
+                    (0..rows).for_each(|row| across.extend_from_slice(&bytes[(row * columns + column) * size..][..size]));
+                }
+                Cow::Owned(across)
             }
         }
     }
@@ -114,6 +135,7 @@ impl Weight {
             Bytes::Owned(bytes) => unpack(format, bytes, self.shape.len() as usize),
             Bytes::Mapped(file, range) => Cow::Borrowed(&file.map[range.clone()]),
             Bytes::Gguf(file, name) => Cow::Borrowed(tensor(file, name).bytes),
+            Bytes::Transposed(_) => self.bytes(),
         }
     }
 
@@ -123,6 +145,7 @@ impl Weight {
             Bytes::Owned(_) => None,
             Bytes::Mapped(file, _) => Some(&file.path),
             Bytes::Gguf(file, _) => Some(file.path()),
+            Bytes::Transposed(matrix) => matrix.file(),
         }
     }
 }

@@ -54,7 +54,7 @@ fn a_short_run() {
     for file in ["adapter/adapter_config.json", "adapter/adapter.safetensors", "adapter/model_head.safetensors", "base/model.safetensors"] {
         assert!(Path::new(out).join(file).exists(), "{file} was not saved");
     }
-    graftling::model::Base::read(&Path::new(out).join("base")).expect("the changed base is a base");
+    graftling::model::Base::open(&Path::new(out).join("base")).expect("the changed base is a base");
     std::fs::remove_dir_all(place).expect("the directory goes");
 }
 

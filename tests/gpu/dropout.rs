@@ -38,6 +38,17 @@ fn values_and_gradients() {
     );
 }
 
+/// One decision for each sequence.
+#[test]
+fn stochastic_depth_leaves_out_whole_sequences() {
+    let arrays = [Array::input(&[9, 3, 5], &mut Random(9))];
+    let check = Check { name: "stochastic depth", traits: &all_traits()[0], arrays: &arrays, tolerance: 1e-6, twice: false };
+    check.run(
+        |g, t| ops::stochastic_depth(g, t[0], 0.5),
+        |v| v[0].iter().enumerate().map(|(i, x)| x * factor(i as u32 / 15, 0, 1, 0.5)).collect(),
+    );
+}
+
 #[test]
 fn the_share_is_right_and_masks_differ() {
     let shares: Vec<f64> = (1..4)

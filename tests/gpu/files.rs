@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use graftling::Error;
-use graftling::model::{AdapterConfig, Base, GptConfig, Model, Trains, read_adapter, write_adapter};
+use graftling::model::{AdapterConfig, Base, Config, Model, SavedAdapter, Trains, Width, read_adapter, write_adapter};
 use graftling::text::Tokenizer;
 use graftling::weights::{Weights, replace_file};
 
@@ -26,14 +26,14 @@ impl Drop for Place {
     }
 }
 
-fn config() -> GptConfig {
-    GptConfig { num_attention_heads: 2, ..GptConfig::new(256, 16, 16, 1) }
+fn config() -> Config {
+    Config { heads: 2, key_value_heads: 2, head_size: 8, ..Config::gpt(256, 16, 16, 1) }
 }
 
 /// A base on disk.
 fn base(place: &Place) {
-    let model = Model::new(&config(), None, None, Trains::adapters());
-    let memory = model.upload(device(), None, 0, false).expect("memory");
+    let model = Model::new(&config(), &[], None, Trains::adapters()).expect("a model");
+    let memory = model.upload(device(), &[], 0, false).expect("memory");
     let weights = model.download(device(), &memory, |_| true).expect("weights");
     Base::write(&place.0, &config(), &weights, &Tokenizer::bytes_json()).expect("a base");
 }
@@ -51,11 +51,11 @@ fn expect(error: Error, code: u8, words: &[&str]) {
 fn a_base_comes_back() {
     let place = Place::new("base");
     base(&place);
-    let base = Base::read(&place.0).expect("a base");
+    let base = Base::open(&place.0).expect("a base");
     assert_eq!(base.config, config());
     assert_eq!(base.tokenizer.len(), 256);
-    let model = Model::new(&base.config, Some(&base.weights), None, Trains::adapters());
-    let memory = model.upload(device(), Some(&base.weights), 9, false).expect("memory");
+    let model = Model::new(&base.config, &[&base.weights], None, Trains::adapters()).expect("a model");
+    let memory = model.upload(device(), &[&base.weights], 9, false).expect("memory");
     assert_eq!(model.download(device(), &memory, |_| true).expect("weights").tensors, base.weights.tensors);
 }
 
@@ -90,19 +90,19 @@ fn bad_weights() {
     // A file that belongs to another config.
     std::fs::write(&path, &good).expect("the file");
     let weights = Weights::read(&path).expect("a good file");
-    let upload = |config: &GptConfig| {
-        let model = Model::new(config, Some(&weights), None, Trains::adapters());
-        model.upload(device(), Some(&weights), 0, false).err().expect("they do not fit")
+    let upload = |config: &Config| {
+        let model = Model::new(config, &[&weights], None, Trains::adapters()).expect("a model");
+        model.upload(device(), &[&weights], 0, false).err().expect("they do not fit")
     };
-    expect(upload(&GptConfig { vocab_size: 300, ..config() }), 3, &[name, "transformer.wte.weight", "(256, 16)", "(300, 16)"]);
-    expect(upload(&GptConfig { num_hidden_layers: 2, ..config() }), 3, &[name, "transformer.h.1."]);
+    expect(upload(&Config { vocab_size: 300, ..config() }), 3, &[name, "transformer.wte.weight", "(256, 16)", "(300, 16)"]);
+    expect(upload(&Config { layers: 2, ..config() }), 3, &[name, "transformer.h.1."]);
 }
 
 #[test]
 fn bad_configs() {
     let place = Place::new("config");
     let path = place.0.join("config.json");
-    let good = serde_json::to_value(config()).expect("JSON");
+    let good: serde_json::Value = serde_json::from_str(&config().to_json()).expect("JSON");
     let cases: &[(&str, serde_json::Value, &str)] = &[
         ("vocab_size", 0.into(), "vocab_size"),
         ("vocab_size", (-1).into(), "invalid value"),
@@ -119,12 +119,12 @@ fn bad_configs() {
         let mut json = good.clone();
         json[*field] = value.clone();
         std::fs::write(&path, json.to_string()).expect("the file");
-        expect(GptConfig::read(&path).expect_err("a bad config"), 3, &["config.json", word]);
+        expect(Config::read(&path).expect_err("a bad config"), 3, &["config.json", word]);
     }
     std::fs::write(&path, "{").expect("the file");
-    expect(GptConfig::read(&path).expect_err("cut short"), 3, &["config.json"]);
+    expect(Config::read(&path).expect_err("cut short"), 3, &["config.json"]);
     std::fs::write(&path, [0xff, 0xfe]).expect("the file");
-    expect(GptConfig::read(&path).expect_err("not text"), 3, &["config.json"]);
+    expect(Config::read(&path).expect_err("not text"), 3, &["config.json"]);
     let tokenizer = place.0.join("tokenizer.json");
     std::fs::write(&tokenizer, "{\"model\": 1}").expect("the file");
     expect(Tokenizer::read(&tokenizer).err().expect("a bad tokenizer"), 3, &["tokenizer.json"]);
@@ -134,17 +134,17 @@ fn bad_configs() {
 fn adapters_come_back() {
     let place = Place::new("adapter");
     for adapters in [AdapterConfig::identity_bn(6), AdapterConfig { dropout: 0.0, ..AdapterConfig::identity_bn(16) }] {
-        let model = Model::new(&config(), None, Some(&adapters), Trains { head: true, ..Trains::adapters() });
-        let memory = model.upload(device(), None, 1, true).expect("memory");
+        let model = Model::new(&config(), &[], Some(&adapters), Trains { head: true, ..Trains::adapters() }).expect("a model");
+        let memory = model.upload(device(), &[], 1, true).expect("memory");
         let trained = model.download(device(), &memory, |n| n.contains("_adapters.") || n.starts_with("cls.")).expect("weights");
-        write_adapter(&place.0, &model, &trained, "assets/base").expect("an adapter");
-        let (read, weights) = read_adapter(&place.0).expect("an adapter");
-        assert_eq!(read, adapters);
-        for (name, weight) in &trained.tensors {
-            assert_eq!(weights.tensors[name], *weight);
-        }
-        let with_biases = weights.tensors.keys().filter(|n| n.ends_with("adapter_up.bias")).count();
-        assert_eq!(with_biases, 2);
+        write_adapter(&place.0, &SavedAdapter::of(&model, &trained, "default", "assets/base").expect("an adapter")).expect("an adapter");
+        let read = read_adapter(&place.0).expect("an adapter");
+        let width = Width::Bottleneck(read.config.bottleneck(0, 16).expect("a bottleneck"));
+        assert_eq!(AdapterConfig { width, ..read.config.clone() }, adapters);
+        let sources = read.sources(&config()).expect("its tensors");
+        let mut weights = sources[0].tensors.clone();
+        weights.extend(read.head.expect("a head").tensors);
+        assert_eq!(weights, trained.tensors);
     }
     let path = place.0.join("adapter_config.json");
     let good: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("the file")).expect("JSON");

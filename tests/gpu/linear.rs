@@ -1,4 +1,4 @@
-use graftling::graph::DType;
+use graftling::graph::{DType, Traits};
 use graftling::ops::{self, Activation, Linear};
 
 use crate::harness::{Array, Check, Kind, Random, all_traits, linear};
@@ -16,10 +16,7 @@ fn values_and_gradients() {
             ];
             let name = format!("linear {rows}×{inputs}→{outputs}, cpu {}, subgroup {:?}", traits.cpu, traits.subgroup);
             let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 2e-6, twice: rows == 33 };
-            check.run(
-                |g, t| ops::linear(g, t[0], &Linear { weight: t[1], bias: Some(t[2]) }),
-                |v| linear(&v[0], &v[1], Some(&v[2]), inputs),
-            );
+            check.run(|g, t| ops::linear(g, t[0], &Linear::new(t[1], Some(t[2]))), |v| linear(&v[0], &v[1], Some(&v[2]), inputs));
         }
     }
 }
@@ -34,8 +31,32 @@ fn formats_of_frozen_weights() {
                     [Array::input(&[rows, inputs], &mut random), Array::new(Kind::Frozen(format), &[outputs, inputs], &mut random)];
                 let name = format!("linear with {format:?} weights, {rows}×{inputs}→{outputs}, cpu {}", traits.cpu);
                 let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 2e-6, twice: true };
-                check.run(|g, t| ops::linear(g, t[0], &Linear { weight: t[1], bias: None }), |v| linear(&v[0], &v[1], None, inputs));
+                check.run(|g, t| ops::linear(g, t[0], &Linear::new(t[1], None)), |v| linear(&v[0], &v[1], None, inputs));
             }
+        }
+    }
+}
+
+/// Matrices one below the other, each in a format of its own, and those that a binding does not hold: (the outputs of each, a binding's bytes).
+#[test]
+fn stacked_matrices() {
+    for traits in all_traits() {
+        for (outputs, inputs, max_binding) in [([8, 4, 5], 16, 1 << 20), ([6, 3, 7], 16, 1 << 20), ([68, 4, 70], 16, 64 * 16 * 4)] {
+            let traits = Traits { max_binding, ..traits.clone() };
+            let mut random = Random(5);
+            let kinds = [Kind::Weight, Kind::Frozen(DType::F16), Kind::Frozen(DType::F32)];
+            let all: usize = outputs.iter().sum();
+            let mut arrays = vec![Array::input(&[9, inputs], &mut random), Array::weight(&[all], &mut random)];
+            arrays.extend(kinds.into_iter().zip(outputs).map(|(kind, outputs)| Array::new(kind, &[outputs, inputs], &mut random)));
+            let name = format!("{outputs:?} outputs of one layer, cpu {}, subgroup {:?}", traits.cpu, traits.subgroup);
+            let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 2e-6, twice: true };
+            check.run(
+                |g, t| ops::linear(g, t[0], &Linear { weights: t[2..].to_vec(), bias: Some(t[1]) }),
+                |v| {
+                    let weights: Vec<f64> = v[2..].concat();
+                    linear(&v[0], &weights, Some(&v[1]), inputs)
+                },
+            );
         }
     }
 }
@@ -52,7 +73,7 @@ fn fused_activation() {
             ];
             let check = Check { name: "linear with gelu", traits: &traits, arrays: &arrays, tolerance: 3e-6, twice: false };
             check.run(
-                |g, t| ops::linear_activated(g, t[0], &Linear { weight: t[1], bias: Some(t[2]) }, Activation::Gelu),
+                |g, t| ops::linear_activated(g, t[0], &Linear::new(t[1], Some(t[2])), Activation::Gelu),
                 |v| {
                     let y = linear(&v[0], &v[1], Some(&v[2]), inputs);
                     y.iter().map(|&y| crate::activation::reference(Activation::Gelu, y)).collect()

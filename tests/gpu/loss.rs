@@ -35,7 +35,7 @@ fn check(traits: &Traits, rows: usize, hidden: usize, vocabulary: usize, max_bin
     let x = g.input("x", [rows as u32, hidden as u32], DType::F32);
     g.track(x);
     let t = g.input("targets", [rows as u32], DType::U32);
-    let loss = ops::cross_entropy(&mut g, x, &Linear { weight, bias: Some(bias) }, t);
+    let loss = ops::cross_entropy(&mut g, x, &Linear::new(weight, Some(bias)), t);
     g.backward(loss, loss);
     let dx = g.gradient(x).expect("x is tracked");
     g.keep(dx);
@@ -108,7 +108,7 @@ fn large_logits() {
         let x = g.input("x", [1, 4], DType::F32);
         let weight = g.input("weight", [256, 4], DType::F32);
         let t = g.input("targets", [1], DType::U32);
-        ops::cross_entropy(&mut g, x, &Linear { weight, bias: None }, t);
+        ops::cross_entropy(&mut g, x, &Linear::new(weight, None), t);
         let memory = Memory::new(device(), &parameters, true).expect("memory");
         let mut program = Program::new(device(), &memory, &g).expect("a program");
         program.write(device(), x, &[100.0f32, 0.0, 0.0, 0.0]);

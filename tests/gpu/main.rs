@@ -3,6 +3,7 @@
 mod activation;
 mod adapter;
 mod attention;
+mod cache;
 mod demo;
 mod dropout;
 mod embedding;
@@ -15,6 +16,8 @@ mod loss;
 mod models;
 mod norm;
 mod optimizer;
+mod pretrained;
 mod quant;
 mod rope;
+mod scale;
 mod shaders;

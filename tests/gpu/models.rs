@@ -3,7 +3,7 @@
 use graftling::Error;
 use graftling::gpu::{Device, Memory, Program, Step};
 use graftling::graph::{DType, Graph, Role, Tensor};
-use graftling::model::{AdapterConfig, GptConfig, Inputs, Model, ToyLayer, Trains};
+use graftling::model::{AdapterConfig, BaseDropout, Config, Inputs, Model, ToyLayer, Trains};
 use graftling::ops::optimizer::Adam;
 use graftling::ops::{Activation, IGNORED};
 use graftling::text::Batch;
@@ -51,8 +51,15 @@ impl Fixture {
     }
 }
 
-fn config() -> GptConfig {
-    let config = GptConfig { num_attention_heads: 4, intermediate_size: 96, dropout: 0.0, ..GptConfig::new(67, 16, 32, 2) };
+fn config() -> Config {
+    let config = Config {
+        heads: 4,
+        key_value_heads: 4,
+        head_size: 8,
+        intermediate_size: 96,
+        dropout: BaseDropout::default(),
+        ..Config::gpt(67, 16, 32, 2)
+    };
     config.check().expect("a valid config");
     config
 }
@@ -85,8 +92,8 @@ fn write_inputs(program: &Program, inputs: &Inputs, batch: &Batch) {
 /// The logits of a model for a batch.
 fn logits(model: &Model, memory: &Memory, batch: &Batch) -> Vec<f32> {
     let mut g = Graph::new(device().traits(), &model.parameters, false);
-    let inputs = model.inputs(&mut g, batch.rows, batch.length);
-    let hidden = model.hidden(&mut g, &inputs);
+    let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);
+    let hidden = model.hidden(&mut g, &inputs, None);
     let logits = model.logits(&mut g, hidden);
     g.keep(logits);
     let mut program = Program::new(device(), memory, &g).expect("a program");
@@ -100,14 +107,14 @@ fn gpt_logits_loss_and_every_gradient() {
     let (device, fixture) = (device(), Fixture::read("gpt"));
     let (weights, batch) = (fixture.weights(), batch(&fixture));
     for trains in [Trains::adapters(), Trains::everything()] {
-        let model = Model::new(&config(), Some(&weights), Some(&adapters()), trains);
-        let memory = model.upload(device, Some(&weights), 0, true).expect("memory");
+        let model = Model::new(&config(), &[&weights], Some(&adapters()), trains).expect("a model");
+        let memory = model.upload(device, &[&weights], 0, true).expect("memory");
         close("logits", &logits(&model, &memory, &batch), &fixture.f64("expect.logits"), 5e-6);
         let loss = Evaluator::new(device, &model, &memory).loss(std::slice::from_ref(&batch)).expect("a loss");
         close("loss", &[loss as f32], &fixture.f64("expect.loss"), 2e-6);
 
         let mut g = Graph::new(device.traits(), &model.parameters, true);
-        let inputs = model.inputs(&mut g, batch.rows, batch.length);
+        let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);
         let targets = g.input("targets", [batch.rows, batch.length], DType::U32);
         let loss = model.loss(&mut g, &inputs, targets);
         g.backward(loss, loss);
@@ -145,8 +152,8 @@ fn read_range(memory: &Memory, gradient: Tensor, g: &Graph) -> Vec<f32> {
 /// The losses of training on one batch: before each of `steps` steps, and after the last.
 fn curve(trains: Trains, options: TrainOptions, fixture: &Fixture) -> (Vec<f32>, Vec<f32>) {
     let (device, weights, batch) = (device(), fixture.weights(), batch(fixture));
-    let model = Model::new(&config(), Some(&weights), Some(&adapters()), trains);
-    let memory = model.upload(device, Some(&weights), 0, true).expect("memory");
+    let model = Model::new(&config(), &[&weights], Some(&adapters()), trains).expect("a model");
+    let memory = model.upload(device, &[&weights], 0, true).expect("memory");
     let mut trainer = Trainer::new(device, &model, &memory, options).expect("a trainer");
     let mut reports = Vec::new();
     for _ in 0..100 {
@@ -241,12 +248,12 @@ fn identity_adapters_change_no_bit() {
     let (mut weights, batch) = (fixture.weights(), batch(&fixture));
     weights.tensors.retain(|name, _| !name.contains("_adapters."));
     let bits = |v: Vec<f32>| v.into_iter().map(f32::to_bits).collect::<Vec<_>>();
-    let plain = Model::new(&config(), Some(&weights), None, Trains::adapters());
-    let memory = plain.upload(device, Some(&weights), 0, false).expect("memory");
+    let plain = Model::new(&config(), &[&weights], None, Trains::adapters()).expect("a model");
+    let memory = plain.upload(device, &[&weights], 0, false).expect("memory");
     let want = bits(logits(&plain, &memory, &batch));
     for adapters in [AdapterConfig::identity_bn(8), AdapterConfig { activation: Activation::Relu, ..AdapterConfig::identity_bn(16) }] {
-        let adapted = Model::new(&config(), Some(&weights), Some(&adapters), Trains::adapters());
-        let memory = adapted.upload(device, Some(&weights), 5, false).expect("memory");
+        let adapted = Model::new(&config(), &[&weights], Some(&adapters), Trains::adapters()).expect("a model");
+        let memory = adapted.upload(device, &[&weights], 5, false).expect("memory");
         assert_eq!(bits(logits(&adapted, &memory, &batch)), want);
     }
 }
@@ -264,10 +271,10 @@ fn frozen_bytes_stay_and_runs_repeat() {
     for trains in
         [Trains::adapters(), Trains { head: true, norms: true, ..Trains::adapters() }, Trains { embeddings: true, ..Trains::adapters() }]
     {
-        let config = GptConfig { dropout: 0.1, ..config() };
-        let model = Model::new(&config, Some(&weights), Some(&AdapterConfig::identity_bn(8)), trains);
+        let config = Config { dropout: BaseDropout { attention: 0.1, ffn_output: 0.1, ..BaseDropout::default() }, ..config() };
+        let model = Model::new(&config, &[&weights], Some(&AdapterConfig::identity_bn(8)), trains).expect("a model");
         let run = || {
-            let memory = model.upload(device, Some(&weights), 0, true).expect("memory");
+            let memory = model.upload(device, &[&weights], 0, true).expect("memory");
             let before = model.frozen_hash(device, &memory).expect("a hash");
             let start = memory.read(device, memory.arenas().values).expect("values");
             let mut trainer = Trainer::new(device, &model, &memory, training(5)).expect("a trainer");
@@ -296,9 +303,9 @@ fn accumulation_is_the_whole_batch() {
         targets: whole.targets[r * 11..][..11].to_vec(),
         lengths: vec![whole.lengths[r]],
     };
-    let model = Model::new(&config(), Some(&weights), Some(&adapters()), Trains::everything());
+    let model = Model::new(&config(), &[&weights], Some(&adapters()), Trains::everything()).expect("a model");
     let run = |batches: &[Batch]| {
-        let memory = model.upload(device, Some(&weights), 0, true).expect("memory");
+        let memory = model.upload(device, &[&weights], 0, true).expect("memory");
         let mut trainer = Trainer::new(device, &model, &memory, training(1)).expect("a trainer");
         let early = trainer.step(batches).expect("a step");
         let report = early.or_else(|| trainer.finish().expect("a report")).expect("one step was made");
@@ -315,9 +322,9 @@ fn accumulation_is_the_whole_batch() {
 #[test]
 fn backward_stops_at_the_lowest_trainable_tensor() {
     let record = |adapters: Option<&AdapterConfig>, trains: Trains| {
-        let model = Model::new(&config(), None, adapters, trains);
+        let model = Model::new(&config(), &[], adapters, trains).expect("a model");
         let mut g = Graph::new(device().traits(), &model.parameters, true);
-        let inputs = model.inputs(&mut g, 2, 8);
+        let inputs = model.inputs(&mut g, 2, 8, 8);
         let targets = g.input("targets", [2, 8], DType::U32);
         let loss = model.loss(&mut g, &inputs, targets);
         let forward = g.line().len();
@@ -354,9 +361,9 @@ fn backward_stops_at_the_lowest_trainable_tensor() {
 /// The recorded program of a toy model, for whoever changes dispatches to see in review. `BLESS=1` writes it anew.
 #[test]
 fn the_program_of_a_toy_model() {
-    let model = Model::new(&config(), None, Some(&AdapterConfig::identity_bn(8)), Trains::adapters());
+    let model = Model::new(&config(), &[], Some(&AdapterConfig::identity_bn(8)), Trains::adapters()).expect("a model");
     let mut g = Graph::new(&graftling::graph::Traits::minimal(), &model.parameters, true);
-    let inputs = model.inputs(&mut g, 2, 8);
+    let inputs = model.inputs(&mut g, 2, 8, 8);
     let targets = g.input("targets", [2, 8], DType::U32);
     let loss = model.loss(&mut g, &inputs, targets);
     g.backward(loss, loss);
@@ -380,8 +387,8 @@ fn the_program_of_a_toy_model() {
 fn divergence_is_an_error_that_names_the_step() {
     let (device, fixture) = (device(), Fixture::read("gpt"));
     let (weights, batch) = (fixture.weights(), batch(&fixture));
-    let model = Model::new(&config(), Some(&weights), Some(&adapters()), Trains::adapters());
-    let memory = model.upload(device, Some(&weights), 0, true).expect("memory");
+    let model = Model::new(&config(), &[&weights], Some(&adapters()), Trains::adapters()).expect("a model");
+    let memory = model.upload(device, &[&weights], 0, true).expect("memory");
     let values = memory.read(device, memory.arenas().values).expect("values");
     let mut poisoned: Vec<f32> = bytemuck::pod_collect_to_vec(&values);
     poisoned[0] = f32::INFINITY;
@@ -408,8 +415,8 @@ fn lost_devices_and_limits() {
     let own = Device::open(None).expect("a device");
     let fixture = Fixture::read("gpt");
     let weights = fixture.weights();
-    let model = Model::new(&config(), Some(&weights), Some(&adapters()), Trains::adapters());
-    let memory = model.upload(&own, Some(&weights), 0, true).expect("memory");
+    let model = Model::new(&config(), &[&weights], Some(&adapters()), Trains::adapters()).expect("a model");
+    let memory = model.upload(&own, &[&weights], 0, true).expect("memory");
     let mut trainer = Trainer::new(&own, &model, &memory, training(5)).expect("a trainer");
     trainer.step(&[batch(&fixture)]).expect("a step");
     own.lose();

@@ -133,7 +133,7 @@ fn products_and_input_gradients() {
             let arrays = [Array::input(&[rows, inputs], &mut random), matrix(format, [outputs, inputs], &mut random)];
             let name = format!("linear with {}, {rows}×{inputs}→{outputs}, cpu {}", format.0, traits.cpu);
             let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 2e-6, twice: false };
-            check.run(|g, t| ops::linear(g, t[0], &Linear { weight: t[1], bias: None }), |v| linear(&v[0], &v[1], None, inputs));
+            check.run(|g, t| ops::linear(g, t[0], &Linear::new(t[1], None)), |v| linear(&v[0], &v[1], None, inputs));
         }
     }
 }
@@ -157,7 +157,7 @@ fn cross_entropy_in_slices() {
         let input = g.input("x", [rows as u32, hidden as u32], DType::F32);
         g.track(input);
         let t = g.input("targets", [rows as u32], DType::U32);
-        let loss = ops::cross_entropy(&mut g, input, &Linear { weight, bias: None }, t);
+        let loss = ops::cross_entropy(&mut g, input, &Linear::new(weight, None), t);
         g.backward(loss, loss);
         let dx = g.gradient(input).expect("x is tracked");
         g.keep(dx);

@@ -26,7 +26,8 @@ fn kernels() -> Vec<Kernel> {
                 for format in FORMATS {
                     all.push(base.clone().with("FORMAT", format));
                 }
-                all.push(base.with("FORMAT", "f32").with("POSITIONS", 1));
+                all.push(base.clone().with("FORMAT", "f32").with("POSITIONS", 1));
+                all.push(base.with("FORMAT", "f32").with("POSITIONS", 1).with("START", 1));
             }
             "attention" => {
                 all.push(base.clone().with("DROPOUT", 1));

@@ -8,6 +8,7 @@ mod hf;
 
 pub use graftling::GptConfig;
 
+use super::names::Names;
 use crate::ops::{Activation, RopePairs, RopeScaling};
 
 /// What a decoder is made of. One forward page serves every combination.
@@ -66,6 +67,19 @@ pub enum Family {
     Qwen2,
     /// Qwen3.
     Qwen3,
+}
+
+impl Family {
+    /// The `model_type` of its `config.json`.
+    pub fn model_type(self) -> &'static str {
+        match self {
+            Family::Graftling => "graftling",
+            Family::Gpt2 => "gpt2",
+            Family::Llama => "llama",
+            Family::Qwen2 => "qwen2",
+            Family::Qwen3 => "qwen3",
+        }
+    }
 }
 
 /// The norm of a model.
@@ -133,6 +147,25 @@ impl Config {
     /// The width of queries, keys and values side by side.
     pub fn qkv_width(&self) -> u32 {
         (self.heads + 2 * self.key_value_heads) * self.head_size
+    }
+
+    /// What a tensor of the head is called in a file of the head alone, where a tied one has a name of its own; `None` for other tensors.
+    pub(super) fn head_on_disk(&self, name: &str) -> Option<String> {
+        let names = Names::of(self.family);
+        let end = match name.strip_prefix(names.token_embedding) {
+            Some(end) if self.tied => end,
+            _ => name.strip_prefix(names.head)?,
+        };
+        Some(format!("{}{end}", names.head))
+    }
+
+    /// What the model calls a tensor of such a file.
+    pub(super) fn head_in_memory(&self, name: &str) -> String {
+        let names = Names::of(self.family);
+        match name.strip_prefix(names.head) {
+            Some(end) if self.tied => format!("{}{end}", names.token_embedding),
+            _ => name.into(),
+        }
     }
 
     /// Says what no model can have, whatever its file says.

@@ -1,0 +1,60 @@
+//! use grid
+
+// A factor: a constant, or learned, one for all elements (columns = 1) or one for each column.
+
+struct Params {
+    len: u32,
+    columns: u32,
+    has_addend: u32,
+    constant: f32, // multiply: the factor
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;       // (len)
+@group(0) @binding(2) var<storage, read> factor: array<f32>;  // (columns)
+@group(0) @binding(3) var<storage, read> addend: array<f32>;  // (len)
+@group(0) @binding(2) var<storage, read> dy: array<f32>;      // (len)
+@group(0) @binding(4) var<storage, read_write> y: array<f32>; // (len)
+
+// y = x · factor + addend: the scaling, and its gradient to x
+@compute @workgroup_size(FLAT)
+fn scale(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = flat_index(group, groups, lane);
+    if (i < params.len) {
+        var v = x[i] * factor[i % params.columns];
+        if (params.has_addend != 0u) { v += addend[i]; }
+        y[i] = v;
+    }
+}
+
+// y = x · dy, whose column sums are the gradient of the factor
+@compute @workgroup_size(FLAT)
+fn product(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = flat_index(group, groups, lane);
+    if (i < params.len) {
+        y[i] = x[i] * dy[i];
+    }
+}
+
+// y = x · constant + addend: the multiplication, and its gradient
+@compute @workgroup_size(FLAT)
+fn multiply(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = flat_index(group, groups, lane);
+    if (i < params.len) {
+        var v = x[i] * params.constant;
+        if (params.has_addend != 0u) { v += addend[i]; }
+        y[i] = v;
+    }
+}

@@ -1,0 +1,58 @@
+//! `graftling eval`: the loss of a model on a data set.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use graftling::Result;
+use graftling::model::Trains;
+use graftling::text::{DataOptions, Splits};
+use graftling::train::Evaluator;
+use serde_json::json;
+
+use super::Common;
+use super::setup::{Setup, max_length, open_device};
+
+/// Measures the loss and the perplexity of a model on a text
+#[derive(Args)]
+#[command(after_help = "Example:\n  graftling eval --model SmolLM2-135M-Instruct.Q4_1.gguf --adapter RUN/adapter --data valid.jsonl")]
+pub struct Eval {
+    /// A directory in Hugging Face form, or a .gguf file
+    #[arg(long)]
+    model: PathBuf,
+    /// The directory of a saved adapter
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// A .jsonl or .txt file, or a directory, of which test, valid or train is taken, the first that it has
+    #[arg(long)]
+    data: PathBuf,
+    /// Sequences that are measured at once
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch_size: u32,
+    /// The most tokens of a sequence [default: 512, or the model's context where that is shorter]
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<u32>,
+    /// Measure prompts and all turns of a chat too
+    #[arg(long)]
+    train_on_prompt: bool,
+}
+
+impl Eval {
+    pub fn run(&self, common: &Common) -> Result<()> {
+        let setup = Setup::read(&self.model, self.adapter.as_ref())?;
+        let max_length = max_length(&setup.base.config, self.max_length)? as usize;
+        let options = DataOptions { max_length, train_on_prompt: self.train_on_prompt };
+        let Splits { train, valid, test } = Splits::read(&self.data, &setup.base.tokenizer, &options)?;
+        let data = test.or(valid).unwrap_or(train);
+        let device = open_device(common)?;
+        let model = setup.model(&setup.base.config, None, Trains::adapters())?;
+        let memory = setup.upload(&device, &model, 0, false)?;
+        common.note(format!("data       {} sequences of {}", data.sequences.len(), data.path.display()));
+
+        let batches: Vec<_> = data.batches(self.batch_size as usize).collect();
+        let tokens: u64 = batches.iter().map(|batch| batch.targets()).sum();
+        let loss = Evaluator::new(&device, &model, &memory).loss(&batches)?;
+        let text = format!("loss {loss:.4}  perplexity {:.3}  tokens {tokens}", loss.exp());
+        common.result(text, json!({ "loss": loss, "perplexity": loss.exp(), "tokens": tokens }));
+        Ok(())
+    }
+}

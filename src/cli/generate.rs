@@ -1,0 +1,122 @@
+//! `graftling generate`: text from a model.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use graftling::generate::Generator;
+use graftling::model::Trains;
+use graftling::sampling::Sampling;
+use graftling::text::{ChatTemplate, Message};
+use graftling::{Error, Result};
+use serde_json::json;
+
+use super::setup::{Setup, open_device};
+use super::{Common, print};
+
+/// Continues a text, or answers in a chat
+#[derive(Args)]
+#[command(after_help = "Examples:
+  graftling generate --model SmolLM2-135M-Instruct.Q4_1.gguf --prompt \"The capital of France is\" --max-tokens 8
+  graftling generate --model SmolLM2-135M-Instruct.Q4_1.gguf --adapter RUN/adapter --chat \"What is an adapter?\"")]
+pub struct Generate {
+    /// A directory in Hugging Face form, or a .gguf file
+    #[arg(long)]
+    model: PathBuf,
+    /// The directory of a saved adapter
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    #[command(flatten)]
+    input: Input,
+    /// The most tokens of the continuation
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    max_tokens: u32,
+    /// 0 takes the likeliest token, more gives the others their chance
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f64,
+    /// Consider only so many of the likeliest tokens; 0 considers all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: usize,
+    /// Consider only the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    top_p: f64,
+    /// The seed of the choice
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Input {
+    /// A text to continue; - reads it from standard input
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// A message to answer, by the model's chat template; - reads it from standard input
+    #[arg(long, value_name = "TEXT")]
+    chat: Option<String>,
+}
+
+impl Generate {
+    pub fn run(&self, common: &Common) -> Result<()> {
+        let sampling = Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed };
+        sampling.check()?;
+        let setup = Setup::read(&self.model, self.adapter.as_ref())?;
+        let tokenizer = &setup.base.tokenizer;
+        let prompt = match (&self.input.prompt, &self.input.chat) {
+            (Some(prompt), _) => tokenizer.encode_document(&text(prompt)?)?,
+            (_, Some(message)) => {
+                let message = Message { role: "user".into(), content: text(message)? };
+                tokenizer.encode(&ChatTemplate::of(tokenizer)?.render(&[message], true)?)?
+            }
+            (None, None) => unreachable!("clap asks for one of them"),
+        };
+        let context = setup.base.config.context;
+        if prompt.is_empty() {
+            return Err(Error::Usage("the prompt has no token; give a text to continue".into()));
+        }
+        if prompt.len() >= context as usize {
+            let has = prompt.len();
+            return Err(Error::Usage(format!("the prompt has {has} tokens, but the model's context is {context}; give a shorter one")));
+        }
+
+        let device = open_device(common)?;
+        let model = setup.model(&setup.base.config, None, Trains::adapters())?;
+        let memory = setup.upload(&device, &model, 0, false)?;
+        let needed = (prompt.len() as u32).saturating_add(self.max_tokens).next_multiple_of(64);
+        let mut generator = Generator::new(&device, &model, &memory, needed.min(context))?;
+        let mut decoder = tokenizer.decoder();
+        let started = Instant::now();
+        let tokens = generator.generate(&prompt, self.max_tokens as usize, sampling, tokenizer.end_tokens(), |token| {
+            // Who has closed the pipe wants no more.
+            common.json || show(&decoder.push(token))
+        })?;
+        let seconds = started.elapsed().as_secs_f64();
+        let speed = tokens.len() as f64 / seconds;
+        if common.json {
+            print(json!({ "text": tokenizer.decode(&tokens), "tokens": tokens.len(), "tokens_per_second": speed }));
+        } else {
+            show(&decoder.finish());
+            print("");
+        }
+        common.note(format!("{} tokens, {speed:.1} a second", tokens.len()));
+        Ok(())
+    }
+}
+
+/// The text itself, or that of standard input.
+fn text(argument: &str) -> Result<String> {
+    if argument != "-" {
+        return Ok(argument.into());
+    }
+    let mut text = String::new();
+    let unreadable = |e| Error::Usage(format!("standard input is not a text ({e}); give UTF-8"));
+    std::io::stdin().read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
+}
+
+/// Shows a piece of text at once.
+fn show(piece: &str) -> bool {
+    let mut out = std::io::stdout();
+    out.write_all(piece.as_bytes()).and_then(|()| out.flush()).is_ok()
+}

@@ -1,0 +1,84 @@
+//! `graftling inspect`: what a model is made of, and what training it will take.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use graftling::Result;
+use graftling::gpu::Device;
+use graftling::graph::Traits;
+use graftling::model::{AdapterConfig, Base, Model, Trains};
+use graftling::train::Estimate;
+use indicatif::{BinaryBytes, HumanCount};
+use serde_json::json;
+
+use super::Common;
+use super::setup::max_length;
+
+/// Shows a model's architecture, parameters and formats, and the GPU memory that training will take
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  graftling inspect SmolLM2-135M-Instruct.Q4_1.gguf --adapter double_seq_bn --batch-size 1 --max-length 128"
+)]
+pub struct Inspect {
+    /// A directory in Hugging Face form, or a .gguf file
+    model: PathBuf,
+    /// The adapter that would be trained: PRESET[key=value,…]
+    #[arg(long, value_name = "SPEC", default_value = "identity_bn")]
+    adapter: String,
+    /// Sequences of a batch
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch_size: u32,
+    /// The most tokens of a sequence [default: 512, or the model's context where that is shorter]
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<u32>,
+}
+
+impl Inspect {
+    pub fn run(&self, common: &Common) -> Result<()> {
+        let adapter = AdapterConfig::parse(&self.adapter)?;
+        let (config, weights) = Base::open_weights(&self.model)?;
+        let length = max_length(&config, self.max_length)?;
+        let model = Model::new(&config, &[&weights], Some(&adapter), Trains::adapters())?;
+        // Another device takes about the same; that none is here is no reason to say nothing.
+        let traits = Device::open(common.device.as_deref()).map_or_else(|_| Traits::minimal(), |device| device.traits().clone());
+        let estimate = Estimate::new(&model, &traits, self.batch_size, length);
+
+        let mut formats: BTreeMap<&str, u64> = BTreeMap::new();
+        for (_, parameter) in model.parameters.iter().filter(|(_, p)| p.arena_offset.is_none()) {
+            *formats.entry(parameter.dtype.word()).or_default() += parameter.shape.len();
+        }
+        let (total, trainable) = (model.parameters.total(), model.parameters.trainable());
+        let architecture = config.family.model_type();
+        let heads = match config.heads == config.key_value_heads {
+            true => format!("{} heads of {}", config.heads, config.head_size),
+            false => format!("{} heads of {} ({} for keys and values)", config.heads, config.head_size, config.key_value_heads),
+        };
+        let shares = formats.iter().map(|(format, len)| format!("{} in {format}", HumanCount(*len))).collect::<Vec<_>>().join(", ");
+        let percent = 100.0 * trainable as f64 / total as f64;
+        let text = format!(
+            "architecture  {architecture}: {} layers, hidden {}, {heads}, feed-forward {}, vocabulary {}, context {}\n\
+             parameters    {} in all, {} of them ({percent:.1} %) in the adapter {adapter}\n\
+             base          {} on the device: {shares}\n\
+             training      {} of GPU memory for batches of {} × {length} tokens",
+            config.layers,
+            config.hidden_size,
+            config.intermediate_size,
+            config.vocab_size,
+            config.context,
+            HumanCount(total),
+            HumanCount(trainable),
+            BinaryBytes(estimate.weights),
+            BinaryBytes(estimate.total()),
+            self.batch_size,
+        );
+        let json = json!({
+            "architecture": architecture, "total_params": total, "trainable_params": trainable, "weight_bytes": estimate.weights,
+            "gpu_bytes": estimate.total(), "formats": formats, "layers": config.layers, "hidden_size": config.hidden_size,
+            "heads": config.heads, "key_value_heads": config.key_value_heads, "vocab_size": config.vocab_size, "context": config.context,
+            "adapter": adapter.to_string(), "batch_size": self.batch_size, "max_length": length,
+        });
+        common.result(text, json);
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! The command's line and what all sub-commands share. Standard output is for results, standard error for progress.
+
+mod eval;
+mod generate;
+mod inspect;
+mod progress;
+mod setup;
+mod train;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use graftling::{Error, Result};
+
+/// Fine-tunes language models with bottleneck adapters on the GPU that you have.
+#[derive(Parser)]
+#[command(name = "graftling", version, arg_required_else_help = true, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every sub-command takes.
+#[derive(Args)]
+pub struct Common {
+    /// A device by its number or a part of its name; without it, the best one
+    #[arg(long, value_name = "N|NAME", global = true)]
+    pub device: Option<String>,
+    /// The result as one JSON object, the last line of standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress on standard error
+    #[arg(long, global = true)]
+    pub quiet: bool,
+    /// The numbers that are computed with; sums are f32 in both
+    #[arg(long, value_name = "PRECISION", default_value = "f32", global = true)]
+    precision: Precision,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Precision {
+    F32,
+    F16,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Inspect(inspect::Inspect),
+    Train(Box<train::Train>),
+    Eval(eval::Eval),
+    Generate(generate::Generate),
+}
+
+/// Runs the command and says how it went.
+pub fn main() -> ExitCode {
+    let Cli { common, command } = Cli::parse();
+    let result = common.check().and_then(|()| match &command {
+        Command::Inspect(inspect) => inspect.run(&common),
+        Command::Train(train) => train.run(&common),
+        Command::Eval(eval) => eval.run(&common),
+        Command::Generate(generate) => generate.run(&common),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "error: {error}"));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+impl Common {
+    fn check(&self) -> Result<()> {
+        match self.precision {
+            Precision::F32 => Ok(()),
+            Precision::F16 => Err(Error::Usage("--precision f16 has no kernels yet; use f32".into())),
+        }
+    }
+
+    /// A line of progress.
+    pub fn note(&self, line: impl std::fmt::Display) {
+        if !self.quiet {
+            drop(writeln!(std::io::stderr(), "{line}"));
+        }
+    }
+
+    /// The result: `text` for a person, or the JSON object.
+    pub fn result(&self, text: impl std::fmt::Display, json: serde_json::Value) {
+        if self.json { print(json) } else { print(text) }
+    }
+}
+
+/// A line of standard output. Who has closed the pipe misses it, and nothing else happens.
+pub fn print(line: impl std::fmt::Display) {
+    drop(writeln!(std::io::stdout(), "{line}"));
+}

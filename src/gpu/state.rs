@@ -1,0 +1,54 @@
+//! What programs change as they run and hand on to one another, such as the keys and values of the tokens so far.
+
+use super::device::Device;
+use super::memory::STORAGE;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Info};
+
+/// The device memory of the states of a recording, and of every other recording that declares the same ones.
+pub struct State {
+    infos: Vec<Info>,
+    buffers: Vec<wgpu::Buffer>,
+}
+
+impl State {
+    /// Allocates zeroed memory for all that [`Graph::state`] declared in `graph`.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] and [`Error::OutOfMemory`], naming the state.
+    pub fn new(device: &Device, graph: &Graph) -> Result<State> {
+        let infos: Vec<Info> = graph.states().cloned().collect();
+        let limit = device.info().max_binding.min(device.info().max_buffer);
+        let allocate = |info: &Info| match info.bytes().next_multiple_of(16) {
+            needed if needed > limit => Err(Error::Limit {
+                what: info.label.clone(),
+                needed,
+                unit: "bytes in one binding",
+                limit,
+                device: device.info().to_string(),
+                advice: "use a shorter context",
+            }),
+            needed => device.buffer(&info.label, needed, STORAGE),
+        };
+        let buffers = infos.iter().map(allocate).collect::<Result<_>>()?;
+        Ok(State { infos, buffers })
+    }
+
+    /// How many bytes of device memory this takes.
+    pub fn bytes(&self) -> u64 {
+        self.buffers.iter().map(wgpu::Buffer::size).sum()
+    }
+
+    /// The buffer of the state of that number.
+    pub(super) fn buffer(&self, index: u32) -> &wgpu::Buffer {
+        &self.buffers[index as usize]
+    }
+
+    /// # Panics
+    /// If `graph` declares other states than the graph that this was made for: a mistake of whoever records.
+    pub(super) fn assert_same(&self, graph: &Graph) {
+        let name = |info: &Info| format!("{} {}", info.label, info.shape);
+        let (own, other): (Vec<_>, Vec<_>) = (self.infos.iter().map(name).collect(), graph.states().map(name).collect());
+        assert_eq!(own, other, "the states in memory (left) and those of the recording (right)");
+    }
+}

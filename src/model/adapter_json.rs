@@ -1,0 +1,128 @@
+//! `adapter_config.json` and `head_config.json`, as the `adapters` library saves and loads them.
+
+use serde_json::{Map, Value, json};
+
+use super::AdapterConfig;
+use super::adapter_keys::{BOTTLENECK, FIXED, KEYS, python};
+use super::adapter_presets::{OTHER_METHODS, short};
+use crate::ops::Activation;
+
+/// The library's version whose files these are.
+const VERSION: &str = "adapters.1.3.0";
+
+/// What `adapter_config.json` says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct AdapterJson {
+    pub name: String,
+    pub config: AdapterConfig,
+    pub hidden_size: u32,
+    pub model_type: String,
+    pub model_name: String,
+}
+
+impl AdapterJson {
+    /// The file, with every key that the library writes.
+    pub(super) fn write(&self) -> String {
+        let mut config: Map<String, Value> =
+            KEYS.iter().map(|&key| (key.to_string(), self.config.value(key, Some(self.hidden_size)))).collect();
+        for (key, value) in FIXED {
+            config.insert(key.into(), serde_json::from_str(value).expect("the table holds JSON"));
+        }
+        pretty(&self.with(json!({ "config": config, "name": self.name })))
+    }
+
+    /// `head_config.json`: its `model_class` tells the library whether the head is of the model that loads it. The labels are the library's
+    /// defaults, which a language model's head has no use for.
+    pub(super) fn write_head(&self) -> String {
+        pretty(&self.with(json!({ "config": null, "name": null, "num_labels": 2, "label2id": { "LABEL_0": 0, "LABEL_1": 1 } })))
+    }
+
+    fn with(&self, mut json: Value) -> Value {
+        json["hidden_size"] = self.hidden_size.into();
+        json["model_class"] = model_class(&self.model_type).into();
+        json["model_name"] = self.model_name.clone().into();
+        json["model_type"] = self.model_type.clone().into();
+        json["version"] = VERSION.into();
+        json
+    }
+
+    /// Reads such a file. Keys of the config that have defaults in the library may be missing, as they are in files of older versions.
+    ///
+    /// # Errors
+    /// One sentence that names the key.
+    pub(super) fn read(text: &str) -> Result<AdapterJson, String> {
+        let json: Value = serde_json::from_str(text).map_err(|e| format!("is not JSON ({e}); copy or save it again"))?;
+        let missing = |key: &str| format!("has no '{key}', so it is not a bottleneck adapter's; save it with the adapters library");
+        let field = |key: &str| json.get(key).ok_or_else(|| missing(key));
+        let text = |key: &str| {
+            let value = field(key)?;
+            let text = value.as_str().ok_or_else(|| format!("'{key}' is {}, but must be text", short(&python(value))))?;
+            Ok::<_, String>(text.to_string())
+        };
+        let version = text("version")?;
+        if !version.starts_with("adapters.") {
+            let version = short(&version);
+            return Err(format!("'version' is '{version}', but must begin with 'adapters.'; load and save it with the adapters library"));
+        }
+        let config = field("config")?.as_object().ok_or("'config' is not a map of a bottleneck adapter's keys; save it again")?;
+        let hidden = field("hidden_size")?;
+        let known = hidden.as_u64().and_then(|h| u32::try_from(h).ok()).filter(|h| (1..=super::config::LARGEST).contains(h));
+        let problem = || format!("'hidden_size' is {}, but must be a model's hidden size", short(&python(hidden)));
+        let hidden_size = known.ok_or_else(problem)?;
+        let model_name = if field("model_name")?.is_null() { String::new() } else { text("model_name")? };
+        let name = text("name")?;
+        check_name(&name)?;
+        Ok(AdapterJson { name, config: read_config(config, &missing)?, hidden_size, model_type: text("model_type")?, model_name })
+    }
+}
+
+fn read_config(json: &Map<String, Value>, missing: &dyn Fn(&str) -> String) -> Result<AdapterConfig, String> {
+    if let Some(method) = json.get("architecture").filter(|method| !method.is_null()) {
+        let method = method.as_str().unwrap_or("unknown");
+        let known = if OTHER_METHODS.contains(&method) { "another method" } else { "not known" };
+        return Err(format!("'architecture' is '{}', which is {known}; Graftling reads bottleneck adapters only", short(method)));
+    }
+    for key in ["mh_adapter", "output_adapter", "reduction_factor", "non_linearity"] {
+        if !json.contains_key(key) {
+            return Err(missing(key));
+        }
+    }
+    let mut config = AdapterConfig::bn(true, true, Activation::Relu, 1.0);
+    for (key, value) in json.iter().filter(|(key, _)| *key != "architecture") {
+        // `bottleneck` is a word of config strings, not of files.
+        if key == BOTTLENECK {
+            return Err("there is no key 'bottleneck' in files; say it as reduction_factor".into());
+        }
+        config.set(key, value)?;
+    }
+    config.check()?;
+    Ok(config)
+}
+
+/// Says what an adapter cannot be called, since its name stands between dots in tensors' names.
+///
+/// # Errors
+/// One sentence.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    let bad = name.is_empty() || name.len() > 100 || name.contains(|c: char| c == '.' || c.is_control());
+    match bad {
+        true => Err(format!("'{}' cannot be an adapter's name; take up to 100 letters without dots", short(name))),
+        false => Ok(()),
+    }
+}
+
+/// The class of the `transformers` library that has a language model's head.
+fn model_class(model_type: &str) -> &str {
+    match model_type {
+        "gpt2" => "GPT2LMHeadModel",
+        "llama" => "LlamaForCausalLM",
+        "qwen2" => "Qwen2ForCausalLM",
+        "qwen3" => "Qwen3ForCausalLM",
+        _ => "GraftlingForCausalLM",
+    }
+}
+
+/// As Python's `json.dump(…, indent=2, sort_keys=True)` writes it.
+fn pretty(json: &Value) -> String {
+    serde_json::to_string_pretty(json).expect("a JSON value prints")
+}

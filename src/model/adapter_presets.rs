@@ -1,0 +1,195 @@
+//! The adapters that have names: the `adapters` library's, and `identity_bn`.
+
+use super::{AdapterConfig, Init, Scaling, Width};
+use crate::ops::Activation;
+
+impl AdapterConfig {
+    /// The library's `BnConfig` with the defaults that every preset starts from, and what a preset must choose.
+    pub(super) fn bn(attention: bool, ffn: bool, activation: Activation, reduction_factor: f64) -> AdapterConfig {
+        AdapterConfig {
+            attention,
+            ffn,
+            width: Width::Reduction(reduction_factor),
+            activation,
+            original_ln_before: false,
+            original_ln_after: true,
+            ln_before: false,
+            ln_after: false,
+            residual_before_ln: true,
+            adapter_residual_before_ln: false,
+            parallel: false,
+            scaling: Scaling::Fixed(1.0),
+            init: Init::Bert,
+            init_seed: None,
+            leave_out: Vec::new(),
+            dropout: 0.0,
+            stochastic_depth: 0.0,
+        }
+    }
+
+    /// `identity_bn`: after attention and after the feed-forward layer of every block, GELU, dropout 0.1, and an up-projection of zeros, so
+    /// that training starts from the base's exact outputs.
+    pub fn identity_bn(bottleneck: u32) -> AdapterConfig {
+        let width = Width::Bottleneck(bottleneck);
+        AdapterConfig { width, init: Init::MamAdapter, dropout: 0.1, ..AdapterConfig::bn(true, true, Activation::Gelu, 1.0) }
+    }
+
+    /// `double_seq_bn` (Houlsby et al. 2019): after attention and after the feed-forward layer, swish, a sixteenth of the width.
+    pub fn double_seq_bn() -> AdapterConfig {
+        AdapterConfig::bn(true, true, Activation::Silu, 16.0)
+    }
+
+    /// `seq_bn` (Pfeiffer et al. 2020): after the feed-forward layer and its residual sum, ReLU, a sixteenth of the width.
+    pub fn seq_bn() -> AdapterConfig {
+        AdapterConfig { original_ln_before: true, ..AdapterConfig::bn(false, true, Activation::Relu, 16.0) }
+    }
+
+    /// `par_bn` (He et al. 2021): beside the feed-forward layer, ReLU, half the width, times 4.
+    pub fn par_bn() -> AdapterConfig {
+        let scaling = Scaling::Fixed(4.0);
+        AdapterConfig { parallel: true, scaling, init: Init::MamAdapter, ..AdapterConfig::bn(false, true, Activation::Relu, 2.0) }
+    }
+
+    /// `scaled_par_bn`: `par_bn` with a factor that trains.
+    pub fn scaled_par_bn() -> AdapterConfig {
+        AdapterConfig { scaling: Scaling::Learned, ..AdapterConfig::par_bn() }
+    }
+
+    /// `adapter_plus` (Steitz and Roth 2024), the library's `AdapterPlusConfig`: after the residual sum, GELU, a trained factor for each
+    /// channel, stochastic depth.
+    pub fn adapter_plus() -> AdapterConfig {
+        AdapterConfig {
+            original_ln_before: true,
+            original_ln_after: false,
+            residual_before_ln: false,
+            scaling: Scaling::Channel,
+            init: Init::Houlsby,
+            stochastic_depth: 0.1,
+            ..AdapterConfig::bn(false, true, Activation::Gelu, 96.0)
+        }
+    }
+
+    /// The presets by the names that config strings print.
+    pub(super) fn presets() -> [(&'static str, AdapterConfig); 6] {
+        [
+            ("identity_bn", AdapterConfig::default()),
+            ("double_seq_bn", AdapterConfig::double_seq_bn()),
+            ("seq_bn", AdapterConfig::seq_bn()),
+            ("par_bn", AdapterConfig::par_bn()),
+            ("scaled_par_bn", AdapterConfig::scaled_par_bn()),
+            ("adapter_plus", AdapterConfig::adapter_plus()),
+        ]
+    }
+
+    /// The preset of that name or of one of the library's older names.
+    ///
+    /// # Errors
+    /// One sentence that says what to take instead.
+    pub fn preset(name: &str) -> Result<AdapterConfig, String> {
+        let current = match name {
+            "houlsby" => "double_seq_bn",
+            "pfeiffer" => "seq_bn",
+            "parallel" => "par_bn",
+            "scaled_parallel" => "scaled_par_bn",
+            name => name,
+        };
+        let presets = AdapterConfig::presets();
+        if let Some((_, config)) = presets.iter().find(|(known, _)| *known == current) {
+            return Ok(config.clone());
+        }
+        Err(match name {
+            "houlsby+inv" | "double_seq_bn_inv" => format!("{name} has an inv_adapter, which is not supported; use double_seq_bn"),
+            "pfeiffer+inv" | "seq_bn_inv" => format!("{name} has an inv_adapter, which is not supported; use seq_bn"),
+            "compacter" => format!("{name} has a phm_layer, which is not supported; use double_seq_bn"),
+            "compacter++" => format!("{name} has a phm_layer, which is not supported; use seq_bn"),
+            name if OTHER_METHODS.contains(&name) => {
+                format!("{name} is another method, but Graftling trains bottleneck adapters only; use double_seq_bn or seq_bn")
+            }
+            name => {
+                let known = nearest(name, presets.iter().map(|(known, _)| *known));
+                let list: Vec<_> = presets.iter().map(|(known, _)| *known).collect();
+                format!("there is no preset '{}', of which '{known}' is the nearest; the presets are {}", short(name), list.join(", "))
+            }
+        })
+    }
+}
+
+/// The library's other methods, by what its strings and the `architecture` of its files call them.
+pub(super) const OTHER_METHODS: [&str; 16] = [
+    "prefix_tuning",
+    "prefix_tuning_flat",
+    "prompt_tuning",
+    "lora",
+    "mtl_lora",
+    "vera",
+    "dora",
+    "dvora",
+    "ia3",
+    "reft",
+    "loreft",
+    "noreft",
+    "direft",
+    "mam",
+    "unipelt",
+    "union",
+];
+
+/// The word that takes the fewest changes of a letter to become.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
+    let start: String = word.chars().take(64).collect();
+    known.min_by_key(|other| distance(&start, other)).unwrap_or_default()
+}
+
+/// Levenshtein's distance: letters put in, taken out or changed.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let change = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Text from outside as a sentence can quote it: in one line, and cut.
+pub(super) fn short(text: &str) -> String {
+    cut(text, 60)
+}
+
+/// The same with that many letters.
+pub(super) fn cut(text: &str, letters: usize) -> String {
+    let mut start: String = text.chars().take(letters).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(letters).is_some() {
+        start.push('…');
+    }
+    start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, d) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("dropuot", "dropout", 2), ("seqbn", "seq_bn", 1)] {
+            assert_eq!((distance(a, b), distance(b, a)), (d, d), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn presets_pass_their_own_check() {
+        for (name, config) in AdapterConfig::presets() {
+            assert_eq!(config.check(), Ok(()), "{name}");
+            assert_eq!(AdapterConfig::preset(name), Ok(config));
+        }
+        for (old, name) in
+            [("houlsby", "double_seq_bn"), ("pfeiffer", "seq_bn"), ("parallel", "par_bn"), ("scaled_parallel", "scaled_par_bn")]
+        {
+            assert_eq!(AdapterConfig::preset(old), AdapterConfig::preset(name));
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Config strings: `seq_bn[reduction_factor=8,non_linearity='gelu']`, read and printed. The values are Python's literals, as the library's
+//! own strings have them; words may come without quotes.
+
+use std::fmt;
+
+use serde_json::{Map, Number, Value};
+
+use super::AdapterConfig;
+use super::Width;
+use super::adapter_keys::{BOTTLENECK, KEYS, python};
+use super::adapter_presets::short;
+use crate::error::{Error, Result};
+
+/// How deep lists and maps may lie in each other; more than any key has, and less than a stack bears.
+const DEEPEST: u32 = 8;
+
+impl AdapterConfig {
+    /// The configuration that a string such as `double_seq_bn` or `par_bn[reduction_factor=8,scaling='learned']` says. The keys are the
+    /// library's, and `bottleneck`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], in one sentence that names what is wrong.
+    pub fn parse(spec: &str) -> Result<AdapterConfig> {
+        parse(spec.trim()).map_err(|problem| Error::Usage(format!("adapter '{}': {problem}", short(spec.trim()))))
+    }
+}
+
+fn parse(spec: &str) -> std::result::Result<AdapterConfig, String> {
+    let (name, keys) = spec.split_at(spec.find('[').unwrap_or(spec.len()));
+    if spec.is_empty() {
+        return Err(example("there is no preset"));
+    }
+    if name.contains('|') {
+        return Err("'|' puts several methods together, but Graftling trains one bottleneck adapter; name one preset".into());
+    }
+    let mut config = AdapterConfig::preset(name.trim())?;
+    let mut seen: Vec<String> = Vec::new();
+    for (key, value) in (Reader { rest: keys }).keys()? {
+        if seen.contains(&key) {
+            return Err(format!("'{}' is there twice; say it once", short(&key)));
+        }
+        config.set(&key, &value)?;
+        seen.push(key);
+    }
+    if [BOTTLENECK, "reduction_factor"].iter().all(|key| seen.iter().any(|s| s == key)) {
+        return Err("bottleneck and reduction_factor both say the width; say one of them".into());
+    }
+    config.check()?;
+    Ok(config)
+}
+
+fn example(problem: &str) -> String {
+    format!("{problem}; write it as in double_seq_bn[reduction_factor=8,non_linearity='gelu']")
+}
+
+/// What is left to read of a string.
+struct Reader<'a> {
+    rest: &'a str,
+}
+
+type Parsed<T> = std::result::Result<T, String>;
+
+impl<'a> Reader<'a> {
+    /// `[key=value,…]` up to the end, or nothing.
+    fn keys(mut self) -> Parsed<Vec<(String, Value)>> {
+        let mut keys = Vec::new();
+        if self.rest.is_empty() {
+            return Ok(keys);
+        }
+        self.expect('[', "before the first key")?;
+        while !self.takes(']') {
+            let key = self.word();
+            if key.is_empty() {
+                return Err(self.unexpected("where a key should be"));
+            }
+            self.expect('=', &format!("after the key '{}'", short(key)))?;
+            keys.push((key.to_string(), self.value(0)?));
+            if !self.takes(',') && !self.rest.starts_with(']') {
+                return Err(self.unexpected(&format!("after the value of '{}', where a ',' or ']' should be", short(key))));
+            }
+        }
+        if self.rest.starts_with('|') {
+            return Err("'|' puts several methods together, but Graftling trains one bottleneck adapter; name one preset".into());
+        }
+        if !self.rest.is_empty() {
+            return Err(self.unexpected("behind the last ']'"));
+        }
+        Ok(keys)
+    }
+
+    fn value(&mut self, depth: u32) -> Parsed<Value> {
+        if depth > DEEPEST {
+            return Err(example("lists and maps lie too deep in each other"));
+        }
+        self.space();
+        // A tuple is a list in other brackets.
+        for (open, close) in [('[', ']'), ('(', ')')] {
+            if self.takes(open) {
+                let mut list = Vec::new();
+                while !self.takes(close) {
+                    list.push(self.value(depth + 1)?);
+                    self.separator(close)?;
+                }
+                return Ok(list.into());
+            }
+        }
+        if self.takes('{') {
+            let mut map = Map::new();
+            while !self.takes('}') {
+                // A layer's number may come with quotes or without.
+                let key = match self.quoted()? {
+                    Some(key) => key,
+                    None => self.word().to_string(),
+                };
+                if key.is_empty() {
+                    return Err(self.unexpected("where a map's key should be"));
+                }
+                self.expect(':', &format!("after a map's key '{}'", short(&key)))?;
+                if map.contains_key(&key) {
+                    return Err(format!("'{}' is in a map twice; say it once", short(&key)));
+                }
+                let value = self.value(depth + 1)?;
+                map.insert(key, value);
+                self.separator('}')?;
+            }
+            return Ok(map.into());
+        }
+        if let Some(text) = self.quoted()? {
+            return Ok(text.into());
+        }
+        let word = self.word();
+        match word {
+            "" => Err(self.unexpected("where a value should be")),
+            "None" | "null" => Ok(Value::Null),
+            "True" | "true" => Ok(true.into()),
+            "False" | "false" => Ok(false.into()),
+            word if word.starts_with(|c: char| c.is_alphabetic() || c == '_') => Ok(word.into()),
+            word => number(word),
+        }
+    }
+
+    /// Text in quotes of either kind.
+    fn quoted(&mut self) -> Parsed<Option<String>> {
+        self.space();
+        let Some(quote) = self.rest.chars().next().filter(|c| matches!(c, '\'' | '"')) else {
+            return Ok(None);
+        };
+        let inside = &self.rest[1..];
+        let end = inside.find(quote).ok_or_else(|| example(&format!("a quote {quote} is not closed")))?;
+        if inside[..end].contains('\\') {
+            return Err(example("there is a backslash in quotes, which no value needs"));
+        }
+        self.rest = inside[end + 1..].trim_start();
+        Ok(Some(inside[..end].to_string()))
+    }
+
+    /// The letters up to the next sign that divides.
+    fn word(&mut self) -> &'a str {
+        self.space();
+        let end = self.rest.find(|c: char| c.is_whitespace() || "[]{}(),:='\"".contains(c)).unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest.trim_start();
+        word
+    }
+
+    fn space(&mut self) {
+        self.rest = self.rest.trim_start();
+    }
+
+    fn takes(&mut self, sign: char) -> bool {
+        self.space();
+        let rest = self.rest.strip_prefix(sign);
+        self.rest = rest.unwrap_or(self.rest).trim_start();
+        rest.is_some()
+    }
+
+    fn expect(&mut self, sign: char, place: &str) -> Parsed<()> {
+        if self.takes(sign) { Ok(()) } else { Err(self.unexpected(&format!("{place}, where a '{sign}' should be"))) }
+    }
+
+    /// A comma, or the sign that closes, which stays.
+    fn separator(&mut self, close: char) -> Parsed<()> {
+        if self.takes(',') || self.rest.starts_with(close) {
+            return Ok(());
+        }
+        Err(self.unexpected(&format!("in a list or map, where a ',' or '{close}' should be")))
+    }
+
+    fn unexpected(&self, place: &str) -> String {
+        match self.rest.chars().next() {
+            Some(sign) => example(&format!("there is a '{}' {place}", short(&sign.to_string()))),
+            None => example(&format!("it ends {place}")),
+        }
+    }
+}
+
+/// A number as Python reads it.
+fn number(word: &str) -> Parsed<Value> {
+    let bad = |problem: &str| Err(example(&format!("'{}' {problem}", short(word))));
+    let digits = word.strip_prefix(['+', '-']).unwrap_or(word);
+    if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return bad("is neither a number nor a word");
+    }
+    if let Ok(whole) = word.parse::<u64>() {
+        return Ok(whole.into());
+    }
+    if let Ok(whole) = word.parse::<i64>() {
+        return Ok(whole.into());
+    }
+    match word.parse::<f64>() {
+        Ok(number) => Number::from_f64(number).map_or_else(|| bad("is too large a number"), |number| Ok(number.into())),
+        Err(_) => bad("is neither a number nor a word"),
+    }
+}
+
+impl fmt::Display for AdapterConfig {
+    /// The config string with the fewest keys: the nearest preset, and where this differs from it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let presets = AdapterConfig::presets();
+        let differing = |preset: &AdapterConfig| {
+            let same_width = preset.width == self.width;
+            let differs = |key: &&str| match *key {
+                "reduction_factor" => !same_width,
+                key => preset.value(key, None) != self.value(key, None),
+            };
+            KEYS.into_iter().filter(differs).collect::<Vec<_>>()
+        };
+        let (name, keys) =
+            presets.iter().map(|(name, preset)| (name, differing(preset))).min_by_key(|(_, keys)| keys.len()).expect("presets");
+        f.write_str(name)?;
+        for (i, key) in keys.iter().enumerate() {
+            f.write_str(if i == 0 { "[" } else { "," })?;
+            match (*key, &self.width) {
+                ("reduction_factor", Width::Bottleneck(width)) => write!(f, "{BOTTLENECK}={width}")?,
+                (key, _) => write!(f, "{key}={}", python(&self.value(key, None)))?,
+            }
+        }
+        f.write_str(if keys.is_empty() { "" } else { "]" })
+    }
+}
+
+#[cfg(test)]
+#[path = "adapter_spec_tests.rs"]
+mod tests;

@@ -1,0 +1,197 @@
+//! The names of an adapter's tensors: on disk with the adapter's own name, in memory with `default`, and nothing that does not belong.
+
+use std::collections::BTreeMap;
+
+use super::adapter_keys::layer_number;
+use super::adapter_presets::{cut, short};
+use super::{ATTENTION_PLACE, AdapterConfig, FFN_PLACE};
+use crate::error::{Error, Result};
+use crate::graph::Shape;
+use crate::weights::Weights;
+
+/// The library's second name of the LayerNorm before the down-projection, whose first one is the same with `adapter_down.0`.
+const NORM_BEFORE: &str = "adapter_norm_before.";
+
+/// A tensor's name taken apart.
+#[derive(Debug, PartialEq)]
+struct Name<'a> {
+    layer: u32,
+    place: &'a str,
+    adapter: &'a str,
+    end: &'a str,
+}
+
+impl<'a> Name<'a> {
+    /// `None` where the name has another form than `{prefix}.{layer}.{place}.adapters.{adapter}.{end}`, with the base's part of the prefix
+    /// (`transformer.` of `transformer.h`) or without it.
+    fn parse(name: &'a str, prefix: &str) -> Option<Name<'a>> {
+        let bare = prefix.split_once('.').map_or(prefix, |(_, bare)| bare);
+        let rest = name.strip_prefix(prefix).or_else(|| name.strip_prefix(bare))?.strip_prefix('.')?;
+        let (layer, rest) = rest.split_once('.')?;
+        let (place, rest) = rest.split_once('.')?;
+        let (adapter, end) = rest.strip_prefix("adapters.")?.split_once('.')?;
+        let known = place == ATTENTION_PLACE || place == FFN_PLACE;
+        known.then_some(())?;
+        Some(Name { layer: layer_number(layer)?, place, adapter, end })
+    }
+}
+
+/// The tensors of the adapter called `name` as a model of that many layers has them in memory, each of the shape that the configuration
+/// asks for and with finite numbers only. `prefix` is what stands before a layer's number: `transformer.h` or `model.layers`.
+///
+/// # Errors
+/// [`Error::File`], naming file and tensor: one is missing, has another shape or a number that is not finite, or belongs to something else.
+pub(super) fn to_memory(
+    weights: &Weights,
+    name: &str,
+    config: &AdapterConfig,
+    (prefix, layers, hidden): (&str, u32, u32),
+) -> Result<Weights> {
+    let problem = |problem: String| Error::file(&weights.path, problem);
+    let expected = config.tensors(prefix, layers, hidden).map_err(problem)?;
+    let mut memory = Weights { path: weights.path.clone(), ..Weights::default() };
+    let mut norms = BTreeMap::new();
+    for (on_disk, weight) in &weights.tensors {
+        let stray = |what: String| problem(format!("tensor '{}' {what}; file and config do not belong together", cut(on_disk, 200)));
+        let Some(parts) = Name::parse(on_disk, prefix) else {
+            return Err(stray(format!("is not one of an adapter's in '{prefix}'")));
+        };
+        let Name { layer, place, adapter, end } = parts;
+        if adapter != name {
+            return Err(stray(format!("belongs to the adapter '{}' and not to '{name}'", short(adapter))));
+        }
+        if layer >= layers {
+            return Err(stray(format!("is for layer {layer}, but the model has {layers}")));
+        }
+        if config.leaves_out(layer) {
+            return Err(stray(format!("is for layer {layer}, which leave_out names")));
+        }
+        // The second name of the first norm is read as its first.
+        let norm = end.strip_prefix(NORM_BEFORE).filter(|_| config.ln_before);
+        let end = norm.map_or_else(|| end.to_string(), |kind| format!("adapter_down.0.{kind}"));
+        let in_memory = format!("{prefix}.{layer}.{place}.adapters.default.{end}");
+        let Some(shape) = expected.get(&in_memory) else {
+            return Err(stray("has no part in this configuration".into()));
+        };
+        if weight.shape != *shape {
+            return Err(stray(format!("has the shape {} where the config asks for {shape}", weight.shape)));
+        }
+        if let Some(at) = weight.to_f32().iter().position(|value| !value.is_finite()) {
+            let damaged = format!("tensor '{on_disk}' has a number that is not finite at element {at}; the file is damaged");
+            return Err(problem(damaged));
+        }
+        let tensors = if norm.is_some() { &mut norms } else { &mut memory.tensors };
+        if tensors.insert(in_memory, weight.clone()).is_some() {
+            return Err(stray("is there twice, with and without the base's prefix".into()));
+        }
+    }
+    for (in_memory, weight) in norms {
+        if memory.tensors.entry(in_memory.clone()).or_insert_with(|| weight.clone()) != &weight {
+            return Err(problem(format!("tensor '{in_memory}' differs from its copy in 'adapter_norm_before'; save the adapter again")));
+        }
+    }
+    let here = |in_memory: &&String| !memory.tensors.contains_key(*in_memory);
+    if let Some(missing) = expected.keys().find(here) {
+        let on_disk = missing.replacen(".adapters.default.", &format!(".adapters.{name}."), 1);
+        let of: &Shape = &expected[missing];
+        return Err(problem(format!("has no tensor '{on_disk}' of shape {of}; save the adapter again, or correct its config")));
+    }
+    Ok(memory)
+}
+
+/// The same tensors under the names that the library loads: with the adapter's own name, and with a LayerNorm before the down-projection
+/// under both of its names.
+pub(super) fn to_disk(weights: &Weights, name: &str, config: &AdapterConfig) -> Weights {
+    let mut disk = Weights::default();
+    for (in_memory, weight) in &weights.tensors {
+        let on_disk = in_memory.replacen(".adapters.default.", &format!(".adapters.{name}."), 1);
+        if config.ln_before && on_disk.contains(".adapter_down.0.") {
+            disk.tensors.insert(on_disk.replacen("adapter_down.0.", NORM_BEFORE, 1), weight.clone());
+        }
+        disk.tensors.insert(on_disk, weight.clone());
+    }
+    disk
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::Weight;
+
+    const MODEL: (&str, u32, u32) = ("transformer.h", 3, 8);
+
+    /// A layer left out, and both norms.
+    fn config() -> AdapterConfig {
+        AdapterConfig { leave_out: vec![1], ln_before: true, ln_after: true, ..AdapterConfig::seq_bn() }
+    }
+
+    fn memory(config: &AdapterConfig) -> Weights {
+        let mut weights = Weights::default();
+        for (i, (name, shape)) in config.tensors(MODEL.0, MODEL.1, MODEL.2).expect("a good config").into_iter().enumerate() {
+            let values: Vec<f32> = (0..shape.len()).map(|j| (i * 100 + j as usize) as f32).collect();
+            weights.tensors.insert(name, Weight::from_f32(shape, &values));
+        }
+        weights
+    }
+
+    #[test]
+    fn names_come_back() {
+        for config in [config(), AdapterConfig::identity_bn(4), AdapterConfig::adapter_plus()] {
+            let weights = memory(&config);
+            let disk = to_disk(&weights, "task", &config);
+            assert!(disk.tensors.keys().all(|name| name.contains(".adapters.task.")));
+            assert_eq!(to_memory(&disk, "task", &config, MODEL).expect("good tensors").tensors, weights.tensors);
+            // Without the base's prefix, as a model without a head saves it.
+            let bare = disk.tensors.iter().map(|(name, weight)| (name.replacen("transformer.", "", 1), weight.clone())).collect();
+            let bare = Weights { tensors: bare, ..Weights::default() };
+            assert_eq!(to_memory(&bare, "task", &config, MODEL).expect("good tensors").tensors, weights.tensors);
+        }
+    }
+
+    #[test]
+    fn one_name_of_the_first_norm_is_enough() {
+        let disk = to_disk(&memory(&config()), "task", &config());
+        for gone in ["adapter_norm_before.", "adapter_down.0."] {
+            let kept = disk.tensors.clone().into_iter().filter(|(name, _)| !name.contains(gone)).collect();
+            let kept = Weights { tensors: kept, ..Weights::default() };
+            assert_eq!(to_memory(&kept, "task", &config(), MODEL).expect("good tensors").tensors, memory(&config()).tensors);
+        }
+    }
+
+    #[test]
+    fn what_does_not_belong_is_named() {
+        let at = "transformer.h.0.output_adapters.adapters.task";
+        let (up, down) = (format!("{at}.adapter_up.bias"), format!("{at}.adapter_down.1.weight"));
+        let ones = |shape: [u32; 1]| Weight::from_f32(shape.into(), &vec![1.0; shape[0] as usize]);
+        let put = |name: &str| (None, Some((name.to_string(), ones([8]))));
+        let cases = [
+            ((Some(up.clone()), None), format!("has no tensor '{up}' of shape (8)")),
+            ((None, Some((up.clone(), ones([7])))), format!("tensor '{up}' has the shape (7) where the config asks for (8)")),
+            ((None, Some((down.clone(), ones([8])))), format!("tensor '{down}' has the shape (8) where the config asks for (1, 8)")),
+            ((None, Some((up.clone(), Weight::from_f32([8].into(), &[f32::NAN; 8])))), "not finite at element 0".into()),
+            (put(&format!("{at}.gate.bias")), "has no part in this configuration".into()),
+            (put(&format!("{at}.scaling")), "has no part in this configuration".into()),
+            (put(&up.replace("output", "attention")), "has no part in this configuration".into()),
+            (put(&up.replace("task", "other")), "belongs to the adapter 'other' and not to 'task'".into()),
+            (put(&up.replace(".0.", ".3.")), "is for layer 3, but the model has 3".into()),
+            (put(&up.replace(".0.", ".1.")), "is for layer 1, which leave_out names".into()),
+            (put(&up.replace(".0.", ".00.")), "is not one of an adapter's".into()),
+            (put(&up.replace(".0.", ".x.")), "is not one of an adapter's".into()),
+            (put(&up.replace(".0.", ".99999999999.")), "is not one of an adapter's".into()),
+            (put(&up.replace("output", "cross")), "is not one of an adapter's".into()),
+            (put(&up.replace("transformer.h", "model.layers")), "is not one of an adapter's in 'transformer.h'".into()),
+            (put("transformer.wte.weight"), "is not one of an adapter's".into()),
+            (put(""), "tensor '' is not one of an adapter's".into()),
+            (put(&up.replace("transformer.", "")), "is there twice".into()),
+            (put(&format!("{at}.adapter_norm_before.bias")), "differs from its copy".into()),
+        ];
+        for ((gone, put), words) in cases {
+            let mut disk = to_disk(&memory(&config()), "task", &config());
+            disk.path = "adapter.safetensors".into();
+            gone.map(|name| disk.tensors.remove(&name).expect("it was there"));
+            disk.tensors.extend(put);
+            let problem = to_memory(&disk, "task", &config(), MODEL).expect_err(&words).to_string();
+            assert!(problem.starts_with("adapter.safetensors: ") && problem.contains(&words), "'{problem}' does not say '{words}'");
+        }
+    }
+}

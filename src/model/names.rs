@@ -1,0 +1,155 @@
+//! What the tensors of each family are called: in Hugging Face's files, whose names are the model's own too, and in GGUF files.
+
+use super::Family;
+
+/// The names of a family's tensors in one form of file, without `.weight` and `.bias`. Those of a layer stand behind `{layers}.{i}.`.
+pub struct Names {
+    /// What layers are numbered behind.
+    pub layers: &'static str,
+    /// The table of the tokens.
+    pub token_embedding: &'static str,
+    /// The table of the places.
+    pub position_embedding: &'static str,
+    /// The norm behind the last layer.
+    pub final_norm: &'static str,
+    /// The head.
+    pub head: &'static str,
+    /// Queries, keys and values, packed or one by one.
+    pub qkv: &'static [&'static str],
+    /// The norms of each query and key head.
+    pub head_norms: [&'static str; 2],
+    /// The projection behind attention.
+    pub attention_output: &'static str,
+    /// Into the feed-forward layer: up, or the gate and up.
+    pub ffn_input: &'static [&'static str],
+    /// Out of it.
+    pub ffn_output: &'static str,
+    /// The norms of attention and of the feed-forward layer.
+    pub norms: [&'static str; 2],
+    /// Matrices that the file has as (inputs, outputs), as GPT-2's `Conv1D` does.
+    pub transposed: &'static [&'static str],
+}
+
+const GRAFTLING: Names = Names {
+    layers: "transformer.h",
+    token_embedding: "transformer.wte",
+    position_embedding: "transformer.wpe",
+    final_norm: "transformer.ln_f",
+    head: "cls",
+    qkv: &["attn.in_proj"],
+    head_norms: ["attn.q_norm", "attn.k_norm"],
+    attention_output: "attn.out_proj",
+    ffn_input: &["ffn.up_proj"],
+    ffn_output: "ffn.down_proj",
+    norms: ["ln_1", "ln_2"],
+    transposed: &[],
+};
+
+const GPT2: Names = Names {
+    head: "lm_head",
+    qkv: &["attn.c_attn"],
+    attention_output: "attn.c_proj",
+    ffn_input: &["mlp.c_fc"],
+    ffn_output: "mlp.c_proj",
+    transposed: &["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
+    ..GRAFTLING
+};
+
+const LLAMA: Names = Names {
+    layers: "model.layers",
+    token_embedding: "model.embed_tokens",
+    position_embedding: "model.embed_positions",
+    final_norm: "model.norm",
+    head: "lm_head",
+    qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    head_norms: ["self_attn.q_norm", "self_attn.k_norm"],
+    attention_output: "self_attn.o_proj",
+    ffn_input: &["mlp.gate_proj", "mlp.up_proj"],
+    ffn_output: "mlp.down_proj",
+    norms: ["input_layernorm", "post_attention_layernorm"],
+    transposed: &[],
+};
+
+const GGUF_LLAMA: Names = Names {
+    layers: "blk",
+    token_embedding: "token_embd",
+    position_embedding: "position_embd",
+    final_norm: "output_norm",
+    head: "output",
+    qkv: &["attn_q", "attn_k", "attn_v"],
+    head_norms: ["attn_q_norm", "attn_k_norm"],
+    attention_output: "attn_output",
+    ffn_input: &["ffn_gate", "ffn_up"],
+    ffn_output: "ffn_down",
+    norms: ["attn_norm", "ffn_norm"],
+    transposed: &[],
+};
+
+const GGUF_GPT2: Names = Names { qkv: &["attn_qkv"], ffn_input: &["ffn_up"], ..GGUF_LLAMA };
+
+impl Names {
+    /// The model's own names, which are Hugging Face's.
+    pub fn of(family: Family) -> &'static Names {
+        match family {
+            Family::Graftling => &GRAFTLING,
+            Family::Gpt2 => &GPT2,
+            Family::Llama | Family::Qwen2 | Family::Qwen3 => &LLAMA,
+        }
+    }
+
+    /// GGUF's names.
+    pub fn of_gguf(family: Family) -> &'static Names {
+        match family {
+            Family::Graftling | Family::Gpt2 => &GGUF_GPT2,
+            Family::Llama | Family::Qwen2 | Family::Qwen3 => &GGUF_LLAMA,
+        }
+    }
+
+    /// Every name outside the layers.
+    fn outside(&self) -> [&'static str; 4] {
+        [self.token_embedding, self.position_embedding, self.final_norm, self.head]
+    }
+
+    /// Every name inside a layer.
+    fn inside(&self) -> impl Iterator<Item = &'static str> {
+        let one = [self.head_norms[0], self.head_norms[1], self.attention_output, self.ffn_output, self.norms[0], self.norms[1]];
+        self.qkv.iter().chain(self.ffn_input).copied().chain(one)
+    }
+
+    /// What `other` calls the tensor that is called `name` here; `None` for one that no model asks for.
+    pub fn translate(&self, name: &str, other: &Names) -> Option<String> {
+        let (stem, kind) = name.rsplit_once('.')?;
+        if let Some(i) = self.outside().iter().position(|&own| own == stem) {
+            return Some(format!("{}.{kind}", other.outside()[i]));
+        }
+        let (layer, stem) = stem.strip_prefix(self.layers)?.strip_prefix('.')?.split_once('.')?;
+        let (_, theirs) = self.inside().zip(other.inside()).find(|&(own, _)| own == stem)?;
+        Some(format!("{}.{layer}.{theirs}.{kind}", other.layers))
+    }
+
+    /// Whether the file has the matrix of that name as (inputs, outputs).
+    pub fn is_transposed(&self, name: &str) -> bool {
+        let stem = name.strip_suffix(".weight").unwrap_or("");
+        self.transposed.iter().any(|t| stem.strip_suffix(t).is_some_and(|rest| rest.ends_with('.')))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_translate() {
+        let (gguf, own) = (Names::of_gguf(Family::Llama), Names::of(Family::Llama));
+        let translated = |name| gguf.translate(name, own);
+        assert_eq!(translated("blk.12.attn_k.weight").as_deref(), Some("model.layers.12.self_attn.k_proj.weight"));
+        assert_eq!(translated("blk.0.ffn_gate.weight").as_deref(), Some("model.layers.0.mlp.gate_proj.weight"));
+        assert_eq!(translated("token_embd.weight").as_deref(), Some("model.embed_tokens.weight"));
+        assert_eq!(translated("rope_freqs.weight"), None);
+        assert_eq!(translated("blk.0.attn_rot_embd"), None);
+        let (gguf, own) = (Names::of_gguf(Family::Gpt2), Names::of(Family::Gpt2));
+        assert_eq!(gguf.translate("blk.3.attn_qkv.bias", own).as_deref(), Some("transformer.h.3.attn.c_attn.bias"));
+        assert!(own.is_transposed("transformer.h.3.attn.c_attn.weight") && !own.is_transposed("transformer.h.3.attn.c_attn.bias"));
+        assert!(!own.is_transposed("transformer.wte.weight"));
+    }
+}

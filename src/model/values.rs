@@ -1,0 +1,106 @@
+//! A model's values: from files and starts to device memory, and back.
+
+use super::Model;
+use crate::error::{Error, Result};
+use crate::gpu::{Device, Memory};
+use crate::graph::{Piece, Shape};
+use crate::random::Random;
+use crate::weights::{Weight, Weights};
+
+impl Model {
+    /// Device memory with the values before any training. `sources` are the base and what changes it, such as a saved adapter: of several
+    /// that have a tensor the last counts. Adapters that none has, and everything where there is no source, get the start of a new model.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the base lacks a tensor, or a source has it in another shape or with a number that is not finite; or what the
+    /// device says.
+    pub fn upload(&self, device: &Device, sources: &[&Weights], seed: u64, training: bool) -> Result<Memory> {
+        let memory = Memory::new(device, &self.parameters, training)?;
+        let mut stream = 0;
+        for (tensor, parameter) in self.parameters.iter() {
+            let mut start = 0;
+            for Piece { name, shape } in &parameter.pieces {
+                let source = sources.iter().rev().find(|s| s.tensors.contains_key(name));
+                // A base that lacks one of its own tensors is asked for it all the same, and says so.
+                let source = source.or(sources.first().filter(|_| !is_adapter(name)));
+                let fresh;
+                let weight = match source {
+                    Some(source) => source.get(name, shape)?,
+                    None => {
+                        fresh = Weight::from_f32(shape.clone(), &self.start(name, shape, seed, stream));
+                        &fresh
+                    }
+                };
+                memory.write_at(device, tensor, start, &weight.in_format(parameter.dtype));
+                start += parameter.dtype.bytes(shape.len());
+                stream += 1;
+            }
+        }
+        Ok(memory)
+    }
+
+    /// Reads weights back from the device, those tensors that `wanted` says by name.
+    ///
+    /// # Errors
+    /// If the device fails, or a weight that trained is not finite any more.
+    pub fn download(&self, device: &Device, memory: &Memory, wanted: impl Fn(&str) -> bool) -> Result<Weights> {
+        let mut weights = Weights::default();
+        for (tensor, parameter) in self.parameters.iter().filter(|(_, p)| p.pieces.iter().any(|piece| wanted(&piece.name))) {
+            let bytes = memory.read(device, tensor)?;
+            let mut rest = &bytes[..];
+            for Piece { name, shape } in &parameter.pieces {
+                let (own, others) = rest.split_at(parameter.dtype.bytes(shape.len()) as usize);
+                rest = others;
+                let weight = Weight::new(parameter.dtype, shape.clone(), own.to_vec());
+                if parameter.arena_offset.is_some() && weight.first_non_finite().is_some() {
+                    let reason = format!("the trained weight '{name}' is not finite");
+                    return Err(Error::Device { device: device.info().to_string(), reason });
+                }
+                if wanted(name) {
+                    weights.tensors.insert(name.clone(), weight);
+                }
+            }
+        }
+        Ok(weights)
+    }
+
+    /// Whether the tensor of that name trains.
+    pub fn trains(&self, name: &str) -> bool {
+        let trained = self.parameters.iter().filter(|(_, p)| p.arena_offset.is_some());
+        trained.flat_map(|(_, p)| &p.pieces).any(|piece| piece.name == name)
+    }
+
+    /// A fingerprint of the bytes of all frozen weights as they lie on the device.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn frozen_hash(&self, device: &Device, memory: &Memory) -> Result<u64> {
+        // FNV-1a
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        for (tensor, _) in self.parameters.iter().filter(|(_, p)| p.arena_offset.is_none()) {
+            for byte in memory.read(device, tensor)? {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+        Ok(hash)
+    }
+
+    /// The start of one tensor. The base: normal with deviation 0.02, norms 1, biases 0, as GPT-2; adapters as their config says.
+    fn start(&self, name: &str, shape: &Shape, seed: u64, stream: u64) -> Vec<f32> {
+        if let (Some(config), Some((_, end))) = (&self.adapters, name.split_once(".adapters.default.")) {
+            return config.start(end, shape, &mut config.random(seed, stream, end));
+        }
+        let mut random = Random::new(seed, stream);
+        let len = 0..shape.len();
+        match shape.axes() {
+            [_] if name.ends_with(".bias") => len.map(|_| 0.0).collect(),
+            [_] => len.map(|_| 1.0).collect(),
+            _ => len.map(|_| (random.normal() * 0.02) as f32).collect(),
+        }
+    }
+}
+
+/// Whether a tensor belongs to an adapter.
+pub fn is_adapter(name: &str) -> bool {
+    name.contains("_adapters.adapters.")
+}

@@ -1,0 +1,171 @@
+//! Chat templates: a conversation as the text that the model was trained on.
+//!
+//! A template is a program that comes with a model, so it is not trusted: it sees nothing but the conversation, reads no files, and is
+//! stopped when it has run for long enough.
+
+mod python;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, ErrorKind};
+
+use super::Tokenizer;
+use crate::error::{Error, Result};
+
+/// The instructions that one rendering may take: hundreds for a message are usual.
+const FUEL: u64 = 20_000_000;
+
+/// Stands for a turn's content where it is to be found again. These characters are in no text.
+const MARK: &str = "\u{F8FF}\u{10FFFD}graftling\u{10FFFD}\u{F8FF}";
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+pub struct Message {
+    /// Who speaks, such as `system`, `user` or `assistant`.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+/// A model's chat template with the special tokens that it may name.
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    bos: Option<String>,
+    eos: Option<String>,
+}
+
+impl ChatTemplate {
+    /// Compiles a template. `bos` and `eos` are the texts of these tokens, for models that have them.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it is not a valid template.
+    pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<ChatTemplate> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|e| fails("cannot be set up", &e))?);
+        environment.set_fuel(Some(FUEL));
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_formatter(python::write);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", |value: &Value, options: Kwargs| python::to_json(value, &options));
+        let now = std::time::SystemTime::now();
+        environment.add_function("strftime_now", move |format: &str| python::strftime(format, now));
+        let raise = |message: String| -> std::result::Result<Value, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        };
+        environment.add_function("raise_exception", raise);
+        let source = python::without_generation_tags(source);
+        environment.add_template_owned("chat", source).map_err(|e| fails("is not valid", &e))?;
+        Ok(ChatTemplate { environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned) })
+    }
+
+    /// The template of a model.
+    ///
+    /// # Errors
+    /// [`Error::File`] if its files have none, [`Error::Usage`] if it is not valid.
+    pub fn of(tokenizer: &Tokenizer) -> Result<ChatTemplate> {
+        let Some(source) = tokenizer.chat_template() else {
+            let advice = "give rows with 'prompt' and 'completion', use an instruction-tuned model, or put a chat_template.jinja beside it";
+            return Err(Error::file(tokenizer.path(), format!("is of a model without a chat template; {advice}")));
+        };
+        let text = |token: Option<u32>| token.and_then(|token| tokenizer.token(token));
+        let (bos, eos) = (text(tokenizer.bos()), text(tokenizer.end_tokens().first().copied()));
+        ChatTemplate::new(source, bos.as_deref(), eos.as_deref())
+    }
+
+    /// The text of a conversation. `add_generation_prompt` adds what comes before the assistant's answer.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the template refuses it, fails, or runs for too long.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        let pair = |key: &str, value: Value| (key.to_owned(), value);
+        let message = |m: &Message| Value::from_iter([pair("role", m.role.as_str().into()), pair("content", m.content.as_str().into())]);
+        let none = Value::from(());
+        let mut context = vec![
+            pair("messages", Value::from_iter(messages.iter().map(message))),
+            pair("add_generation_prompt", add_generation_prompt.into()),
+            pair("tools", none.clone()),
+            pair("documents", none),
+        ];
+        context.extend(self.bos.as_deref().map(|bos| pair("bos_token", bos.into())));
+        context.extend(self.eos.as_deref().map(|eos| pair("eos_token", eos.into())));
+        let template = self.environment.get_template("chat").expect("it was added");
+        template.render(Value::from_iter(context)).map_err(|e| fails("cannot be used for this conversation", &e))
+    }
+
+    /// The text of a conversation and the bytes of it that are the assistant's turns, what ends each turn included.
+    ///
+    /// A turn begins where the generation prompt of the messages before it ends, and ends where the text of the messages up to it ends.
+    /// Some templates write a turn in another way when others follow (Qwen 3 leaves out what the model thought). There, the turn's content
+    /// is found by writing a mark in its place: what is equal before and after the mark is not part of it. To its end belongs what follows
+    /// the content both here and where the turn is the last.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`], and [`Error::Usage`] if a turn cannot be found in the text.
+    pub fn render_with_turns(&self, messages: &[Message]) -> Result<(String, Vec<Range<usize>>)> {
+        let text = self.render(messages, false)?;
+        let mut turns: Vec<Range<usize>> = Vec::new();
+        for at in (0..messages.len()).filter(|&at| messages[at].role == "assistant") {
+            // Some templates refuse a conversation that does not begin with the user; then only the mark can tell.
+            let before = self.render(&messages[..at], true).ok();
+            let through = self.render(&messages[..=at], false).ok();
+            let exact = match (&before, &through) {
+                (Some(before), Some(through)) if text.starts_with(through.as_str()) && through.starts_with(before.as_str()) => {
+                    Some(before.len()..through.len())
+                }
+                _ => None,
+            };
+            let turn = match exact {
+                Some(turn) => turn,
+                None => self.marked_turn(&text, messages, at, before.as_deref())?,
+            };
+            if turns.last().is_some_and(|last| turn.start < last.end) {
+                return Err(unclear(at));
+            }
+            turns.push(turn);
+        }
+        Ok((text, turns))
+    }
+
+    /// The turn of message `at`, found by a mark in place of its content.
+    fn marked_turn(&self, text: &str, messages: &[Message], at: usize, before: Option<&str>) -> Result<Range<usize>> {
+        let mut marked = messages.to_vec();
+        marked[at].content = MARK.to_owned();
+        let whole = self.render(&marked, false)?;
+        let (ahead, behind) = whole.split_once(MARK).ok_or_else(|| unclear(at))?;
+        let found = !behind.contains(MARK) && text.starts_with(ahead) && text.ends_with(behind);
+        if !found || ahead.len() + behind.len() > text.len() {
+            return Err(unclear(at));
+        }
+        let content = ahead.len()..text.len() - behind.len();
+        let through = self.render(&marked[..=at], false)?;
+        let (_, end) = through.split_once(MARK).ok_or_else(|| unclear(at))?;
+        let start = before.map_or(content.start, |before| common_prefix(before, text).min(content.start));
+        Ok(start..content.end + common_prefix(end, behind))
+    }
+}
+
+/// How many bytes two texts have in common at their beginning, in whole characters.
+fn common_prefix(a: &str, b: &str) -> usize {
+    let differ = a.bytes().zip(b.bytes()).position(|(a, b)| a != b).unwrap_or(a.len().min(b.len()));
+    (0..=differ).rev().find(|&at| b.is_char_boundary(at)).unwrap_or(0)
+}
+
+fn unclear(at: usize) -> Error {
+    let advice = "use rows with 'prompt' and 'completion', or --train-on-prompt";
+    Error::Usage(format!("the model's chat template does not show where the assistant's turn (message {}) is; {advice}", at + 1))
+}
+
+fn fails(what: &str, e: &minijinja::Error) -> Error {
+    let line = e.line().map_or(String::new(), |line| format!(" in line {line}"));
+    let reason = match (e.kind(), e.detail()) {
+        (ErrorKind::OutOfFuel, _) => "it runs for too long".to_owned(),
+        (_, Some(detail)) => detail.to_owned(),
+        (kind, None) => kind.to_string(),
+    };
+    Error::Usage(format!("the model's chat template {what} ({reason}{line}); change the conversation or the template"))
+}

@@ -1,0 +1,196 @@
+//! A tokenizer from the metadata of a GGUF file.
+
+use std::fmt;
+
+use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::normalizers::{NormalizerWrapper, Prepend, Replace, Sequence};
+use tokenizers::{AddedToken, DecoderWrapper, decoders, pre_tokenizers::byte_level::ByteLevel};
+
+use super::Special;
+use super::split::Pre;
+use crate::error::{Error, Result};
+use crate::weights::{Gguf, Strings};
+
+const MODEL: &str = "tokenizer.ggml.model";
+const PRE: &str = "tokenizer.ggml.pre";
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const TYPES: &str = "tokenizer.ggml.token_type";
+const SCORES: &str = "tokenizer.ggml.scores";
+const MERGES: &str = "tokenizer.ggml.merges";
+const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+
+// Of `tokenizer.ggml.token_type`.
+const UNKNOWN: i32 = 2;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+
+/// The longest piece in bytes that is looked at for merges. SentencePiece makes none of more than some dozens of characters.
+const LONGEST_MERGED: usize = 1024;
+
+/// The vocabulary of a file, and its special tokens.
+pub(super) fn read(gguf: &Gguf) -> Result<(tokenizers::Tokenizer, Special)> {
+    let kind: &str = gguf.required(MODEL)?;
+    let tokens: Vec<&str> = gguf.required::<Strings>(TOKENS)?.collect();
+    if tokens.is_empty() {
+        return fail(gguf, TOKENS, "has no tokens");
+    }
+    let types: Option<Vec<i32>> = gguf.value(TYPES)?;
+    if let Some(types) = &types {
+        same_length(gguf, TYPES, types.len(), tokens.len())?;
+    }
+    // Of equal tokens the last counts, as in other readers.
+    let vocabulary: Vocab = tokens.iter().zip(0..).map(|(&token, id)| (token.to_owned(), id)).collect();
+    let (mut tokenizer, adds_bos) = match kind {
+        "gpt2" => byte_level(gguf, vocabulary)?,
+        "llama" => (sentence_piece(gguf, &tokens, types.as_deref(), vocabulary)?, true),
+        _ => return unknown(gguf, MODEL, kind),
+    };
+
+    let of_type = |wanted: &[i32]| {
+        let typed = tokens.iter().zip(types.iter().flatten());
+        typed.filter(|&(_, kind)| wanted.contains(kind)).map(|(&token, _)| token).collect::<Vec<_>>()
+    };
+    let added = |token: &str, special| AddedToken::from(token, special).normalized(false);
+    let control: Vec<_> = of_type(&[UNKNOWN, CONTROL]).into_iter().map(|token| added(token, true)).collect();
+    let user: Vec<_> = of_type(&[USER_DEFINED]).into_iter().map(|token| added(token, false)).collect();
+    tokenizer.add_special_tokens(&control);
+    tokenizer.add_tokens(&user);
+
+    let mut special = Special::default();
+    complete(gguf, &mut special)?;
+    if gguf.value::<bool>(ADD_BOS)?.is_none() && adds_bos {
+        special.prefix = special.bos.into_iter().collect();
+    }
+    Ok((tokenizer, special))
+}
+
+/// How many tokens the file has, if it has any.
+pub(super) fn token_count(gguf: &Gguf) -> Result<Option<usize>> {
+    Ok(gguf.value::<Strings>(TOKENS)?.map(|tokens| tokens.len()))
+}
+
+/// Adds what the file says of special tokens where nothing else has.
+pub(super) fn complete(gguf: &Gguf, special: &mut Special) -> Result<()> {
+    let count = token_count(gguf)?.unwrap_or(0);
+    let token = |key: &str| match gguf.value::<u32>(key)? {
+        // The largest number stands for none.
+        None | Some(u32::MAX) => Ok(None),
+        Some(id) if (id as usize) < count => Ok(Some(id)),
+        Some(id) => fail(gguf, key, format_args!("is {id} where there are {count} tokens")),
+    };
+    let bos = token("tokenizer.ggml.bos_token_id")?;
+    special.bos = special.bos.or(bos);
+    for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
+        token(key)?.into_iter().for_each(|token| special.add_end(token));
+    }
+    if gguf.value::<bool>(ADD_BOS)? == Some(true) && special.prefix.is_empty() {
+        let Some(bos) = special.bos else { return fail(gguf, ADD_BOS, "asks for a BOS token that the file does not name") };
+        special.prefix = vec![bos];
+    }
+    if special.chat_template.is_none() {
+        special.chat_template = gguf.value::<&str>("tokenizer.chat_template")?.map(str::to_owned);
+    }
+    Ok(())
+}
+
+/// Byte-level BPE, and whether a text begins with BOS where the file does not say.
+fn byte_level(gguf: &Gguf, vocabulary: Vocab) -> Result<(tokenizers::Tokenizer, bool)> {
+    // Files from before the key split as GPT-2 does only if they hold a GPT-2.
+    let is_gpt2 = gguf.value::<&str>("general.architecture")? == Some("gpt2");
+    let name = gguf.value::<&str>(PRE)?.unwrap_or(if is_gpt2 { "gpt-2" } else { "" });
+    let Some(pre) = Pre::named(name) else { return unknown(gguf, PRE, name) };
+
+    let mut merges = Merges::new();
+    for (index, merge) in gguf.required::<Strings>(MERGES)?.enumerate() {
+        let Some((left, right)) = merge.split_once(' ') else {
+            return fail(gguf, MERGES, format_args!("has an entry {index} that is not two pieces with a space between them"));
+        };
+        if [left, right, &[left, right].concat()].iter().any(|&piece| !vocabulary.contains_key(piece)) {
+            return fail(gguf, MERGES, format_args!("has an entry {index} whose pieces are not in the list of tokens"));
+        }
+        merges.push((left.to_owned(), right.to_owned()));
+    }
+    let model = BPE::builder().vocab_and_merges(vocabulary, merges).ignore_merges(pre.ignores_merges()).build();
+    let mut tokenizer = tokenizers::Tokenizer::new(model.or_else(|e| fail(gguf, MERGES, format_args!("does not fit the tokens ({e})")))?);
+    tokenizer.with_normalizer(pre.normalizer()).with_pre_tokenizer(Some(pre.pre_tokenizer())).with_decoder(Some(ByteLevel::default()));
+    Ok((tokenizer, pre.adds_bos()))
+}
+
+/// BPE over whole texts, whose merges are in the order of the scores of what they make.
+fn sentence_piece(gguf: &Gguf, tokens: &[&str], types: Option<&[i32]>, vocabulary: Vocab) -> Result<tokenizers::Tokenizer> {
+    let scores: Vec<f32> = gguf.required(SCORES)?;
+    same_length(gguf, SCORES, scores.len(), tokens.len())?;
+    if let Some(at) = scores.iter().position(|score| score.is_nan()) {
+        return fail(gguf, SCORES, format_args!("has an entry {at} that is not a number"));
+    }
+    let merges = merges(tokens, &scores, &vocabulary);
+    let unknown = match gguf.value::<u32>("tokenizer.ggml.unknown_token_id")? {
+        Some(id) => tokens.get(id as usize).map(|&token| Some(token.to_owned())).map_or_else(
+            || fail(gguf, "tokenizer.ggml.unknown_token_id", format_args!("is {id} where there are {} tokens", tokens.len())),
+            Ok,
+        )?,
+        None => types.and_then(|types| types.iter().position(|&kind| kind == UNKNOWN)).map(|at| tokens[at].to_owned()),
+    };
+    let mut model = BPE::builder().vocab_and_merges(vocabulary, merges).byte_fallback(true).fuse_unk(true);
+    if let Some(unknown) = unknown {
+        model = model.unk_token(unknown);
+    }
+    let model = model.build().or_else(|e| fail(gguf, TOKENS, format_args!("does not make a vocabulary ({e})")))?;
+
+    let adds_space = gguf.value::<bool>("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+    let spaces = Replace::new(" ", "▁").expect("a plain text is a valid pattern");
+    let mut normalizers: Vec<NormalizerWrapper> = Vec::new();
+    if adds_space {
+        normalizers.push(Prepend::new("▁".into()).into());
+    }
+    normalizers.push(spaces.into());
+    let underscores = Replace::new("▁", " ").expect("a plain text is a valid pattern");
+    let mut decoders: Vec<DecoderWrapper> =
+        vec![underscores.into(), decoders::byte_fallback::ByteFallback::new().into(), decoders::fuse::Fuse::new().into()];
+    if adds_space {
+        decoders.push(decoders::strip::Strip::new(' ', 1, 0).into());
+    }
+    let mut tokenizer = tokenizers::Tokenizer::new(model);
+    tokenizer.with_normalizer(Some(Sequence::new(normalizers))).with_decoder(Some(decoders::sequence::Sequence::new(decoders)));
+    Ok(tokenizer)
+}
+
+/// All ways to make a token of two others, the best token first. Those of equal score are in the order of `transformers`' converter: the
+/// longer left piece first.
+fn merges(tokens: &[&str], scores: &[f32], vocabulary: &Vocab) -> Merges {
+    struct Merge {
+        score: f32,
+        chars: (usize, usize),
+        left: u32,
+        right: u32,
+    }
+    let mut merges = Vec::new();
+    for (token, &score) in tokens.iter().zip(scores).filter(|(token, _)| token.len() <= LONGEST_MERGED) {
+        let from = merges.len();
+        let count = token.chars().count();
+        for (nth, (at, _)) in token.char_indices().enumerate().skip(1) {
+            let (left, right) = token.split_at(at);
+            if let (Some(&left), Some(&right)) = (vocabulary.get(left), vocabulary.get(right)) {
+                merges.push(Merge { score, chars: (nth, count - nth), left, right });
+            }
+        }
+        merges[from..].sort_by_key(|merge| (merge.left, merge.right));
+    }
+    merges.sort_by(|a, b| b.score.partial_cmp(&a.score).expect("no score is NaN").then(b.chars.cmp(&a.chars)));
+    merges.into_iter().map(|merge| (tokens[merge.left as usize].to_owned(), tokens[merge.right as usize].to_owned())).collect()
+}
+
+fn same_length(gguf: &Gguf, key: &str, len: usize, tokens: usize) -> Result<()> {
+    if len == tokens { Ok(()) } else { fail(gguf, key, format_args!("has {len} entries where there are {tokens} tokens")) }
+}
+
+fn unknown<T>(gguf: &Gguf, key: &str, name: &str) -> Result<T> {
+    let name: String = name.chars().take(40).flat_map(char::escape_debug).collect();
+    let problem = format!("key '{key}' is '{name}', a kind of tokenizer that is not known; put the model's tokenizer.json beside the file");
+    Err(Error::file(gguf.path(), problem))
+}
+
+fn fail<T>(gguf: &Gguf, key: &str, problem: impl fmt::Display) -> Result<T> {
+    let advice = "convert the model again, or put its tokenizer.json beside the file";
+    Err(Error::file(gguf.path(), format!("key '{key}' {problem}; {advice}")))
+}

@@ -1,0 +1,236 @@
+//! Tiny GPT-2, Llama, Qwen2 and Qwen3 models against what `transformers` and `adapters` compute: `tests/fixtures/make_models.py` made the numbers.
+
+use std::path::PathBuf;
+
+use graftling::generate::Generator;
+use graftling::gpu::{Memory, Program, Step};
+use graftling::graph::{DType, Graph};
+use graftling::model::{AdapterConfig, Base, BaseDropout, Config, Model, Trains, read_adapter};
+use graftling::ops::IGNORED;
+use graftling::ops::optimizer::Adam;
+use graftling::text::Batch;
+use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
+use graftling::weights::Weights;
+
+use crate::harness::{close, device};
+
+/// One of the fixture's models with the numbers that are expected of it.
+struct Fixture {
+    name: &'static str,
+    config: Config,
+    weights: Weights,
+    expected: Weights,
+}
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name)
+}
+
+impl Fixture {
+    fn open(name: &'static str) -> Fixture {
+        let (config, weights) = Base::open_weights(&path(name)).expect("a model");
+        let directory = name.strip_suffix(".gguf").unwrap_or(name);
+        let expected = Weights::read(&path(directory).join("expected.safetensors")).expect("the numbers");
+        // The numbers are those of a model whose own dropouts are off.
+        Fixture { name, config: Config { dropout: BaseDropout::default(), ..config }, weights, expected }
+    }
+
+    fn f64(&self, name: &str) -> Vec<f64> {
+        let weight = self.expected.tensors.get(name).unwrap_or_else(|| panic!("the fixture of {} has no '{name}'", self.name));
+        weight.to_f32().into_iter().map(f64::from).collect()
+    }
+
+    fn u32(&self, name: &str) -> Vec<u32> {
+        let bytes = std::fs::read(&self.expected.path).expect("the numbers");
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
+        bytemuck::pod_collect_to_vec::<u8, i32>(file.tensor(name).expect(name).data()).into_iter().map(|v| v as u32).collect()
+    }
+
+    /// Two rows, of which the second is shorter; padding is seen by nobody.
+    fn batch(&self) -> Batch {
+        let (tokens, lengths) = (self.u32("tokens"), self.u32("lengths"));
+        let length = tokens.len() / lengths.len();
+        let mut targets = vec![IGNORED; tokens.len()];
+        for (row, &count) in lengths.iter().enumerate() {
+            let row = row * length;
+            targets[row..row + count as usize - 1].copy_from_slice(&tokens[row + 1..row + count as usize]);
+        }
+        Batch { rows: lengths.len() as u32, length: length as u32, tokens, targets, lengths }
+    }
+
+    /// The model with one of its adapters and what changes the base, and its memory.
+    fn adapted(&self, preset: &str, trains: Trains) -> (Model, Memory) {
+        let saved = read_adapter(&path(self.name).join(preset)).expect("an adapter");
+        let changes = saved.sources(&self.config).expect("the adapter's tensors");
+        let sources: Vec<_> = [&self.weights].into_iter().chain(&changes).collect();
+        let config = AdapterConfig { dropout: 0.0, stochastic_depth: 0.0, ..saved.config };
+        let model = Model::new(&self.config, &sources, Some(&config), trains).expect("a model");
+        let memory = model.upload(device(), &sources, 0, true).expect("memory");
+        (model, memory)
+    }
+
+    fn plain(&self) -> (Model, Memory) {
+        let model = Model::new(&self.config, &[&self.weights], None, Trains::adapters()).expect("a model");
+        let memory = model.upload(device(), &[&self.weights], 0, false).expect("memory");
+        (model, memory)
+    }
+}
+
+/// The logits of every real token, those of padding left out.
+fn logits(model: &Model, memory: &Memory, batch: &Batch) -> Vec<f32> {
+    let mut g = Graph::new(device().traits(), &model.parameters, false);
+    let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);
+    let hidden = model.hidden(&mut g, &inputs, None);
+    let logits = model.logits(&mut g, hidden);
+    g.keep(logits);
+    let mut program = Program::new(device(), memory, &g).expect("a program");
+    program.write(device(), inputs.tokens, &batch.tokens);
+    program.write(device(), inputs.lengths, &batch.lengths);
+    if let Some(rope) = inputs.rope {
+        program.write(device(), rope, &model.rope_table(batch.length).expect("a table"));
+    }
+    program.run(device()).expect("a run");
+    real(batch, program.read(device(), memory, logits).expect("a read"))
+}
+
+/// The rows of (batch, length, width) that are no padding.
+fn real<T: Copy>(batch: &Batch, values: Vec<T>) -> Vec<T> {
+    let width = values.len() / batch.tokens.len();
+    let rows = values.chunks(width).enumerate();
+    let is_real = |at: usize| at as u32 % batch.length < batch.lengths[at / batch.length as usize];
+    rows.filter(|(at, _)| is_real(*at)).flat_map(|(_, row)| row.iter().copied()).collect()
+}
+
+/// The relative error of a tensor, as the norm of the difference.
+fn error(got: &[f32], want: &[f64]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    norm(&mut got.iter().zip(want).map(|(&g, w)| f64::from(g) - w)) / norm(&mut want.iter().copied()).max(1e-12)
+}
+
+const MODELS: [&str; 9] = ["gpt2", "gpt2_bare", "llama", "qwen2", "qwen3", "gpt2.gguf", "llama.gguf", "qwen2.gguf", "qwen3.gguf"];
+
+/// Both forms of file give the library's logits, and so the q/k permutation of GGUF's llama is right.
+#[test]
+fn logits_and_loss() {
+    for name in MODELS {
+        let fixture = Fixture::open(name);
+        let batch = fixture.batch();
+        let (model, memory) = fixture.plain();
+        let want = real(&batch, fixture.f64("logits"));
+        close(&format!("logits of {name}"), &logits(&model, &memory, &batch), &want, 1e-5);
+        let loss = Evaluator::new(device(), &model, &memory).loss(std::slice::from_ref(&batch)).expect("a loss");
+        close(&format!("loss of {name}"), &[loss as f32], &fixture.f64("loss"), 1e-5);
+    }
+}
+
+/// Token by token through the cache, the logits are those of the whole row at once.
+#[test]
+fn generation_agrees_with_the_whole() {
+    for name in ["gpt2", "llama", "qwen2.gguf", "qwen3"] {
+        let fixture = Fixture::open(name);
+        let batch = fixture.batch();
+        let (model, memory) = fixture.plain();
+        let want = real(&batch, fixture.f64("logits"));
+        let vocabulary = want.len() / batch.lengths.iter().sum::<u32>() as usize;
+        let mut generator = Generator::new(device(), &model, &memory, 11).expect("a generator");
+        // The second row first, so that what is left of it in the cache would show.
+        for (row, before) in [(1, batch.lengths[0]), (0, 0)] {
+            let tokens = &batch.tokens[row * batch.length as usize..][..batch.lengths[row] as usize];
+            for end in [6, 7, tokens.len()] {
+                let got = generator.logits(&tokens[..end]).expect("logits");
+                let at = (before as usize + end - 1) * vocabulary;
+                close(&format!("logits of {name} after {end} tokens"), &got, &want[at..at + vocabulary], 1e-5);
+            }
+        }
+    }
+}
+
+/// Every preset of every model: loss and gradients at the start, 30 steps, and the tensors at their end.
+#[test]
+fn adapters_train_as_in_the_library() {
+    for name in ["gpt2", "llama", "qwen2", "qwen3"] {
+        let fixture = Fixture::open(name);
+        let mut presets: Vec<_> = std::fs::read_dir(path(name)).expect("a directory").map(|e| e.expect("an entry").path()).collect();
+        presets.retain(|path| path.join("adapter_config.json").exists() && !path.ends_with("seq_bn_head_trained"));
+        presets.sort();
+        assert!(presets.len() >= 3, "{presets:?}");
+        for preset in presets {
+            let preset = preset.file_name().and_then(|name| name.to_str()).expect("a name");
+            follow(&fixture, preset, preset, Trains::adapters());
+        }
+    }
+    let heads = Trains { head: true, ..Trains::adapters() };
+    follow(&Fixture::open("llama"), "seq_bn", "seq_bn_head", heads);
+    follow(&Fixture::open("qwen2"), "seq_bn", "seq_bn_head", heads);
+    follow(&Fixture::open("gpt2"), "seq_bn", "seq_bn_norms", Trains { norms: true, ..Trains::adapters() });
+}
+
+/// Trains the adapter of `preset` and compares with the numbers under `expected`.
+fn follow(fixture: &Fixture, preset: &str, expected: &str, trains: Trains) {
+    let (device, batch) = (device(), fixture.batch());
+    let (model, memory) = fixture.adapted(preset, trains);
+    let what = format!("{} {expected}", fixture.name);
+
+    let (g, inputs, targets) = {
+        let mut g = Graph::new(device.traits(), &model.parameters, true);
+        let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);
+        let targets = g.input("targets", [batch.rows, batch.length], DType::U32);
+        let loss = model.loss(&mut g, &inputs, targets);
+        g.backward(loss, loss);
+        (g, inputs, targets)
+    };
+    let mut program = Program::new(device, &memory, &g).expect("a program");
+    program.write(device, inputs.tokens, &batch.tokens);
+    program.write(device, inputs.lengths, &batch.lengths);
+    program.write(device, targets, &batch.targets);
+    if let Some(order) = inputs.order {
+        program.write(device, order, &graftling::text::order_of(&batch.tokens));
+    }
+    if let Some(rope) = inputs.rope {
+        program.write(device, rope, &model.rope_table(batch.length).expect("a table"));
+    }
+    memory.clear(device);
+    memory.set_step(device, Step { loss_scale: 1.0 / batch.targets() as f32, ..Step::default() });
+    program.run(device).expect("a run");
+    let arena: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device, memory.arenas().gradients).expect("a read"));
+    // On disk the adapter is called `probe`, and not `default`.
+    let on_disk = |name: &str| name.replace(".adapters.default.", ".adapters.probe.");
+    let mut compared = 0;
+    for (_, parameter) in model.parameters.iter() {
+        let Some(offset) = parameter.arena_offset else { continue };
+        let got = &arena[offset as usize..][..parameter.shape.len() as usize];
+        let want = fixture.f64(&format!("{expected}/grad/{}", on_disk(&parameter.name)));
+        let largest = want.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+        assert!(
+            largest < 1e-12 && got.iter().all(|v| v.abs() < 1e-7) || error(got, &want) < 1e-4,
+            "{what}: gradient of {}",
+            parameter.name
+        );
+        compared += 1;
+    }
+    assert!(compared > 0);
+
+    let schedule = Schedule { peak: 1e-3, shape: Shape::Constant, warmup_steps: 0, steps: 30 };
+    let options = TrainOptions { adam: Adam::default(), schedule, seed: 0 };
+    let mut trainer = Trainer::new(device, &model, &memory, options).expect("a trainer");
+    let mut losses = Vec::new();
+    for _ in 0..30 {
+        losses.extend(trainer.step(std::slice::from_ref(&batch)).expect("a step").map(|report| report.loss));
+    }
+    while let Some(report) = trainer.finish().expect("the last steps") {
+        losses.push(report.loss);
+    }
+    losses.push(Evaluator::new(device, &model, &memory).loss(std::slice::from_ref(&batch)).expect("a loss") as f32);
+    let curve = fixture.f64(&format!("{expected}/loss_curve"));
+    assert_eq!(losses.len(), curve.len());
+    for (step, (&got, want)) in losses.iter().zip(&curve).enumerate() {
+        assert!((f64::from(got) - want).abs() <= 2e-4, "{what}: the loss after {step} steps is {got}, not {want}");
+    }
+    let trained = model.download(device, &memory, |name| model.trains(name)).expect("the tensors");
+    assert_eq!(trained.tensors.len(), compared);
+    for (name, weight) in &trained.tensors {
+        let off = error(&weight.to_f32(), &fixture.f64(&format!("{expected}/final/{}", on_disk(name))));
+        assert!(off <= 1e-2, "{what}: {name} is off by {off:e} after 30 steps");
+    }
+}
