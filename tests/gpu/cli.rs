@@ -58,7 +58,10 @@ impl Drop for Place {
 #[test]
 fn inspecting() {
     let shown = json(&["inspect", BASE, "--adapter", "seq_bn[bottleneck=8]", "--batch-size", "2", "--max-length", "64"]);
-    assert_eq!((shown["architecture"].as_str(), shown["total_params"].as_u64()), (Some("graftling"), Some(875_264 + shown["trainable_params"].as_u64().expect("a number"))));
+    assert_eq!(
+        (shown["architecture"].as_str(), shown["total_params"].as_u64()),
+        (Some("graftling"), Some(875_264 + shown["trainable_params"].as_u64().expect("a number")))
+    );
     assert!(shown["gpu_bytes"].as_u64() > shown["weight_bytes"].as_u64(), "{shown}");
     let text = String::from_utf8(graftling(&["inspect", BASE]).stdout).expect("text");
     assert!(text.contains("identity_bn") && text.contains("GPU memory"), "{text}");
@@ -68,14 +71,27 @@ fn inspecting() {
 #[test]
 fn training_evaluating_and_generating() {
     let place = Place::new("train");
-    let rows: Vec<String> = (0..12).map(|i| format!("{{\"prompt\": \"{i} plus {i} is \", \"completion\": \"{}.\", \"id\": {i}}}", 2 * i)).collect();
+    let rows: Vec<String> =
+        (0..12).map(|i| format!("{{\"prompt\": \"{i} plus {i} is \", \"completion\": \"{}.\", \"id\": {i}}}", 2 * i)).collect();
     place.file("train.jsonl", Some(&rows[..9].join("\n")));
     place.file("valid.jsonl", Some(&rows[9..].join("\n")));
     let (data, run) = (place.0.to_str().expect("a path"), place.file("run", None));
     let common = ["--model", BASE, "--data", data, "--max-length", "32"];
     let before = json(&[&["eval"], &common[..]].concat());
 
-    let train = ["train", "--out", &run, "--adapter", "double_seq_bn[bottleneck=8,dropout=0]", "--adapter-name", "sums", "--steps", "9", "--learning-rate", "3e-2"];
+    let train = [
+        "train",
+        "--out",
+        &run,
+        "--adapter",
+        "double_seq_bn[bottleneck=8,dropout=0]",
+        "--adapter-name",
+        "sums",
+        "--steps",
+        "9",
+        "--learning-rate",
+        "3e-2",
+    ];
     let options = ["--batch-size", "3", "--eval-every", "6", "--train", "head", "--clip-norm", "1"];
     let result = json(&[&train[..], &common, &options].concat());
     assert!(result["loss_after"].as_f64() < result["loss_before"].as_f64(), "{result}");
@@ -101,7 +117,10 @@ fn training_evaluating_and_generating() {
     let generated = json(&generate);
     assert!(generated["text"].as_str().is_some_and(|text| !text.is_empty()) && generated["tokens"] == 5, "{generated}");
     let printed = graftling(&generate).stdout;
-    assert_eq!(String::from_utf8_lossy(&printed).trim_end_matches('\n'), generated["text"].as_str().expect("a text").trim_end_matches('\n'));
+    assert_eq!(
+        String::from_utf8_lossy(&printed).trim_end_matches('\n'),
+        generated["text"].as_str().expect("a text").trim_end_matches('\n')
+    );
 
     // Going on from a saved adapter begins where it ended.
     let again = place.file("again", None);
