@@ -124,8 +124,7 @@ impl File {
 pub(super) fn config(fields: &mut Fields) -> Checked<Config> {
     let hidden_size = fields.required("hidden_size")?;
     let heads = fields.required("num_attention_heads")?;
-    let name = fields.text("hidden_act")?.ok_or_else(|| fields.missing("hidden_act"))?;
-    let activation = Activation::from_name(&name).ok_or_else(|| format!("has hidden_act = \"{}\", which is not known", shown(&name)))?;
+    let activation = fields.activation("hidden_act")?.ok_or_else(|| fields.missing("hidden_act"))?;
     let epsilon = fields.number("layer_norm_eps", "a number between 0 and 1", |n| n as f32 > 0.0 && (n as f32) < 1.0)?;
     let dropout = fields.number("dropout", "a number from 0 to below 1", |n| n >= 0.0 && (n as f32) < 1.0)?;
     let dropout = dropout.ok_or_else(|| fields.missing("dropout"))? as f32;
