@@ -33,15 +33,20 @@ with a small.toml such as
   tokenizer = { bpe = 2048 }
   steps = 2000
 
-Those of the first four have no default. The other keys, each with its default first:
-  tokenizer = \"bytes\" | { bpe = SIZE }        key-value-heads = heads    head-size = hidden / heads
-  feed-forward = 8/3 hidden, or 4 hidden      gated = true | false       activation = \"silu\", or \"gelu\" without a gate
-  norm = \"rms\" | \"layer\"                      norm-epsilon = 1e-5        norm-position = \"pre\" | \"post\"
-  positions = \"rotary\" | \"learned\"            rope-theta = 10000         head-norm = false | true
-  biases = false | true | { qkv, attention-output, feed-forward, head }  tied-head = true | false
-  dropout = 0 | { embedding, attention, attention-output, feed-forward } format = \"f16\" | \"f32\"
-  held-out = 0.02, the share of the data that is only measured, where they have no validation file
-  beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, and the flags above by their names")]
+The file must say the first four. The other keys, each with its default first:
+
+  tokenizer = \"bytes\" | { bpe = SIZE }, as many tokens, trained on the data
+  key-value-heads = heads, head-size = hidden / heads
+  feed-forward = 8/3 hidden with a gate | 4 hidden without
+  gated = true | false, activation = \"silu\" with a gate | \"gelu\" without
+  norm = \"rms\" | \"layer\", norm-position = \"pre\" | \"post\", norm-epsilon = 1e-5
+  positions = \"rotary\" | \"learned\", rope-theta = 10000, head-norm = false | true
+  biases = false | true | { qkv, attention-output, feed-forward, head }
+  dropout = 0 | { embedding, attention, attention-output, feed-forward }
+  tied-head = true | false, format = \"f16\" | \"f32\"
+  schedule = \"cosine\" | \"linear\" | \"constant\", beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8
+  held-out = 0.02, the share of the data that is measured where they have no validation file
+  and the flags above, but --log-every, by their names")]
 pub struct Pretrain {
     /// The form of the model and its training, as TOML
     #[arg(long, value_name = "FILE")]
@@ -61,7 +66,7 @@ pub struct Pretrain {
     /// Batches of a step [default: 1]
     #[arg(long, value_name = "BATCHES", value_parser = clap::value_parser!(u32).range(1..=65536))]
     grad_accumulation: Option<u32>,
-    /// The largest learning rate, which then falls to zero in half a cosine [default: 1e-3]
+    /// The largest learning rate [default: 1e-3]
     #[arg(long)]
     learning_rate: Option<f64>,
     /// Steps in which the learning rate rises [default: a tenth of all, at most 100]
@@ -109,7 +114,7 @@ impl Pretrain {
         let tokens: usize = data.sequences.iter().map(|s| s.tokens.len()).sum();
         let measured: u64 = held_out.iter().map(Batch::targets).sum();
         let (sequences, tokens) = (data.sequences.len(), HumanCount(tokens as u64));
-        common.note(format!("data       {sequences} sequences, {tokens} tokens; {} more are held out", HumanCount(measured)));
+        common.note(format!("data       {sequences} sequences, {tokens} tokens; {} more tokens are held out", HumanCount(measured)));
         let estimate = Estimate::new(&model, device.traits(), recipe.batch_size, config.context);
         common.note(format!("memory     up to {} on the device", BinaryBytes(estimate.total())));
 

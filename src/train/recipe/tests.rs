@@ -143,3 +143,31 @@ fn what_is_wrong_is_named() {
         assert!(problem.starts_with(sentence), "{problem}");
     }
 }
+
+#[test]
+fn damaged_files_are_told_in_a_sentence() {
+    let whole = include_str!("../../../fuzz/seeds/recipe/all.toml");
+    assert_eq!(Recipe::parse(whole).map(|recipe| recipe.vocabulary), Ok(Vocabulary::Bpe(512)));
+    let mut random = Random::new(11, 0);
+    let mut good = 0;
+    for _ in 0..5000 {
+        let mut bytes = whole.as_bytes().to_vec();
+        for _ in 0..=random.below(4) {
+            let at = random.below(bytes.len() as u64) as usize;
+            match random.below(3) {
+                0 => bytes[at] = random.below(128) as u8,
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, b"0123456789\"=.-_[]{}\n\x1b"[random.below(21) as usize]),
+            }
+        }
+        let text = String::from_utf8(bytes).expect("ASCII");
+        match Recipe::parse(&text) {
+            Ok(recipe) => {
+                good += 1;
+                assert_eq!(Config::from_json(&recipe.config.to_json()), Ok(recipe.config));
+            }
+            Err(problem) => assert!(!problem.chars().any(char::is_control) && problem.len() < 400, "{problem:?}"),
+        }
+    }
+    assert!(good > 20, "only {good} were good");
+}
