@@ -3,7 +3,10 @@
 mod eval;
 mod generate;
 mod inspect;
+mod interrupt;
+mod options;
 mod progress;
+mod run;
 mod setup;
 mod train;
 
@@ -59,7 +62,7 @@ pub fn main() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     let result = common.check().and_then(|()| match &command {
         Command::Inspect(inspect) => inspect.run(&common),
-        Command::Train(train) => train.run(&common),
+        Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(&common),
         Command::Generate(generate) => generate.run(&common),
     });
@@ -85,6 +88,11 @@ impl Common {
         if !self.quiet {
             drop(writeln!(std::io::stderr(), "{line}"));
         }
+    }
+
+    /// Something that a person should know whatever else is said.
+    pub fn warn(&self, line: impl std::fmt::Display) {
+        drop(writeln!(std::io::stderr(), "warning: {line}"));
     }
 
     /// The result: `text` for a person, or the JSON object.

@@ -1,9 +1,15 @@
-//! Training: steps, schedules, and what they report.
+//! Training: steps, schedules, what they report, and checkpoints to go on from.
 
+mod checkpoint;
+mod checkpoints;
 mod estimate;
 mod schedule;
+mod state;
 mod trainer;
 
+pub use checkpoint::{Best, Checkpoint, RunState};
+pub use checkpoints::{Checkpoints, Found};
 pub use estimate::Estimate;
 pub use schedule::{Schedule, Shape};
+pub use state::TrainerState;
 pub use trainer::{Evaluator, Report, TrainOptions, Trainer};
