@@ -146,7 +146,11 @@ impl Train {
         let (common, train) = train_of(&options);
         let out = required(&train.out, "out")?;
         if train.resume {
-            options.resume(&out.join(RUN_TOML))?;
+            let file = out.join(RUN_TOML);
+            if !file.exists() {
+                return Err(Error::file(file, "does not exist, so there is no run to go on with; begin one without --resume"));
+            }
+            options.resume(&file)?;
         } else if let Some(file) = [RUN_TOML, "metrics.jsonl", "checkpoints", "adapter"].into_iter().find(|file| out.join(file).exists()) {
             let problem = format!("{} already has a run ({file}); go on with it by --resume, or give another --out", out.display());
             return Err(Error::Usage(problem));
@@ -194,6 +198,8 @@ impl Train {
             (moments, state) = (Some(checkpoint.moments), checkpoint.state);
         }
 
+        // Before the device, so that a mistyped place costs no time.
+        std::fs::create_dir_all(out).map_err(|e| Error::write(out, e))?;
         let device = open_device(common)?;
         let tokens: usize = data.sequences.iter().map(|s| s.tokens.len()).sum();
         common.note(format!("data       {} sequences, {} tokens", data.sequences.len(), HumanCount(tokens as u64)));

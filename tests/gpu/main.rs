@@ -19,5 +19,6 @@ mod optimizer;
 mod pretrained;
 mod quant;
 mod rope;
+mod runs;
 mod scale;
 mod shaders;
