@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -288,7 +288,7 @@ fn interrupted() {
 #[test]
 fn everything_first_and_then_adapters() {
     let place = Place::new("full");
-    let trained = result(&succeeds(place.train("--out run --steps 4 --full-steps 2 --save-every 1 --eval-every 2 --json")));
+    let trained = result(&succeeds(place.train("--out run --steps 4 --full-steps 3 --save-every 1 --eval-every 2 --json")));
     let adapter = place.files("run/adapter");
     assert!(adapter.contains_key("base.safetensors"), "{:?}", adapter.keys());
     let eval = format!("eval --model {BASE} --adapter run/adapter --data data --batch-size 1 --max-length 16 --json");
@@ -298,11 +298,11 @@ fn everything_first_and_then_adapters() {
     assert_ne!(plain["loss"], trained["eval_loss"]);
 
     // From the second phase, and from the first.
-    for step in [3, 1] {
+    for step in [3, 2] {
         fs::remove_dir_all(place.path("run/adapter")).expect("it goes");
         let checkpoints = Checkpoints::of(&place.path("run"));
         checkpoints.steps().into_iter().filter(|&s| s > step).for_each(|s| fs::remove_dir_all(checkpoints.path(s)).expect("it goes"));
-        assert_eq!(checkpoints.steps().last().copied().unwrap_or(step), step);
+        assert_eq!(checkpoints.steps().last(), Some(&step));
         succeeds(place.command("train --out run --resume --quiet"));
         assert_eq!(place.files("run/adapter"), adapter);
     }
