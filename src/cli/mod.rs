@@ -4,6 +4,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod interrupt;
+mod lock;
 mod options;
 mod progress;
 mod run;

@@ -100,7 +100,7 @@ impl Options {
         for (arg, key) in self.arguments() {
             let known = |key| resolved.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone());
             let replaced = partner(key).is_some_and(|other| known(other).is_some() || self.is_given(other) && !self.is_set(arg));
-            if let Some(value) = known(key).or_else(|| self.value(arg)).filter(|_| !replaced) {
+            if let Some(value) = known(key).or_else(|| self.value(arg).filter(|_| !replaced)) {
                 writeln!(text, "{key} = {value}").expect("a string takes it");
             }
         }

@@ -11,6 +11,7 @@ use graftling::weights::fingerprint;
 use graftling::{Error, Result};
 use indicatif::HumanCount;
 
+use super::lock::Lock;
 use super::options::Options;
 use super::run::Run;
 use super::setup::{Setup, max_length, open_device, with_dropout};
@@ -188,6 +189,8 @@ impl Train {
             )));
         }
 
+        std::fs::create_dir_all(out).map_err(|e| Error::write(out, e))?;
+        let _lock = Lock::of(out)?;
         let mut state = RunState { seed: self.seed, data: fingerprint_of(&data), ..RunState::default() };
         let checkpoints = Checkpoints::of(out);
         let (mut moments, mut resumed) = (None, None);
@@ -198,8 +201,6 @@ impl Train {
             (moments, state) = (Some(checkpoint.moments), checkpoint.state);
         }
 
-        // Before the device, so that a mistyped place costs no time.
-        std::fs::create_dir_all(out).map_err(|e| Error::write(out, e))?;
         let device = open_device(common)?;
         let tokens: usize = data.sequences.iter().map(|s| s.tokens.len()).sum();
         common.note(format!("data       {} sequences, {} tokens", data.sequences.len(), HumanCount(tokens as u64)));

@@ -185,10 +185,16 @@ fn a_trainer_goes_on_from_a_checkpoint() {
 #[test]
 fn killed_resumed_and_repeated() {
     let place = Place::new("killed");
-    let options = "--steps 7 --save-every 1 --eval-every 3";
+    // Of 23 sequences, so seven steps.
+    let options = "--epochs 0.3 --save-every 1 --eval-every 3";
     let whole = result(&succeeds(place.train(&format!("{options} --out whole --json"))));
     assert_eq!(whole["adapter_moved"], true);
     let adapter = place.files("whole/adapter");
+    let options_file = fs::read_to_string(place.path("whole/run.toml")).expect("the options");
+    for line in ["steps = 7", "max-length = 16", "learning-rate = 0.0001", "train-on-prompt = false"] {
+        assert!(options_file.lines().any(|l| l == line), "{line} in {options_file}");
+    }
+    assert!(!options_file.contains("epochs"), "{options_file}");
     let kept = Checkpoints::of(&place.path("whole")).steps();
     assert!(kept.ends_with(&[5, 6, 7]) && kept.len() <= 4, "{kept:?}");
 
@@ -272,6 +278,7 @@ fn interrupted() {
     while place.steps("run").len() < 2 {
         std::thread::sleep(Duration::from_millis(2));
     }
+    fails(place.command("train --out run --resume"), 2, &["another process is training in run"]);
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill is there");
     assert!(sent.success());
     let output = child.wait_with_output().expect("it ends");
