@@ -1,6 +1,6 @@
 //! One process a run: a second one that goes on with the same run would write over what the first writes.
 
-use std::fs::{File, TryLockError, remove_file};
+use std::fs::{File, OpenOptions, TryLockError, remove_file};
 use std::path::{Path, PathBuf};
 
 use graftling::{Error, Result};
@@ -18,7 +18,8 @@ impl Lock {
     /// [`Error::Usage`] if another process has it; [`Error::Write`].
     pub fn of(run: &Path) -> Result<Lock> {
         let path = run.join("lock");
-        let file = File::create(&path).map_err(|e| Error::write(&path, e))?;
+        // Not emptied: where locks bind everyone, only its owner may.
+        let file = OpenOptions::new().create(true).write(true).truncate(false).open(&path).map_err(|e| Error::write(&path, e))?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
                 let problem = format!("another process is training in {}; wait for it, or give another --out", run.display());

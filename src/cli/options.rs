@@ -19,6 +19,8 @@ const NOT_IN_FILES: [&str; 6] = ["config", "resume", "json", "quiet", "help", "v
 const EXCLUSIVE: [[&str; 2]; 2] = [["steps", "epochs"], ["adapter", "init-adapter"]];
 /// Options that a run may be resumed with other values of.
 const FREE: [&str; 7] = ["out", "device", "steps", "epochs", "save-every", "eval-every", "log-every"];
+/// Bytes that a file of options may have: many times what it needs.
+const LONGEST: u64 = 1 << 20;
 
 /// The options of one sub-command: those that were typed, and those from files, as if they had been typed too.
 pub struct Options {
@@ -129,7 +131,12 @@ impl Options {
 
     /// A file whose options the parser takes.
     fn read(&self, path: &Path) -> Result<Table> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read ({e}); check the path")))?;
+        let unreadable = |e| Error::file(path, format!("cannot be read ({e}); check the path"));
+        let metadata = std::fs::metadata(path).map_err(unreadable)?;
+        if !metadata.is_file() || metadata.len() > LONGEST {
+            return Err(Error::file(path, "is not a file of options; give the path of a .toml file"));
+        }
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
         let table: Table = toml::from_str(&text).map_err(|e| {
             let start = e.span().map_or(0, |span| span.start.min(text.len()));
             let line = text.as_bytes()[..start].iter().filter(|&&byte| byte == b'\n').count() + 1;

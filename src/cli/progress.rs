@@ -122,7 +122,7 @@ impl<'a> Progress<'a> {
     /// A step is over.
     pub fn finished(&mut self, report: &Report, gpu_bytes: u64) -> Result<()> {
         let (epoch, tokens) = self.under_way.pop_front().expect("a report for each step");
-        self.tokens += tokens;
+        self.tokens = self.tokens.saturating_add(tokens);
         let speed = self.tokens as f64 / self.seconds().max(1e-9);
         let step = report.step + 1;
         if step == 1 {

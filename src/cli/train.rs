@@ -278,6 +278,8 @@ impl Train {
             "is of a run on other data; give back the data of then, or begin a new run".into()
         } else if state.seed != now.seed {
             format!("is of a run with the seed {}, but run.toml says {}; do not mix runs", state.seed, now.seed)
+        } else if state.position.epoch > state.trainer.step.saturating_mul(u64::from(self.grad_accumulation)) {
+            format!("says that {} steps took {} epochs; take another checkpoint", state.trainer.step, state.position.epoch)
         } else if state.trainer.step > steps {
             return Err(Error::Usage(format!("the run already has {} steps; ask for as many or more", state.trainer.step)));
         } else {

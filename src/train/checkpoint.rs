@@ -75,6 +75,21 @@ struct StateFile {
     /// The length and the fingerprint of every other file, by name.
     files: BTreeMap<String, (u64, String)>,
     state: RunState,
+    /// The fingerprint of all the above.
+    fingerprint: String,
+}
+
+impl StateFile {
+    fn new(files: BTreeMap<String, (u64, String)>, state: RunState) -> StateFile {
+        let mut file = StateFile { version: VERSION, files, state, fingerprint: String::new() };
+        file.fingerprint = file.fingerprint_now();
+        file
+    }
+
+    fn fingerprint_now(&self) -> String {
+        let text = serde_json::to_string(&(self.version, &self.files, &self.state)).expect("the state prints as JSON");
+        fingerprint([text.as_bytes()])
+    }
 }
 
 impl Checkpoint {
@@ -87,8 +102,7 @@ impl Checkpoint {
             write_adapter(temporary, &self.adapter)?;
             self.moments.write(&temporary.join(MOMENTS))?;
             let files = files(temporary).map_err(|e| Error::write(temporary, e))?;
-            let file = StateFile { version: VERSION, files, state: self.state.clone() };
-            let json = serde_json::to_vec_pretty(&file).expect("the state prints as JSON");
+            let json = serde_json::to_vec_pretty(&StateFile::new(files, self.state.clone())).expect("the state prints as JSON");
             replace_file(&temporary.join(STATE), &json)
         })
     }
@@ -99,11 +113,14 @@ impl Checkpoint {
     /// [`Error::File`], naming what is missing or damaged.
     pub fn read(directory: &Path) -> Result<Checkpoint> {
         let path = directory.join(STATE);
-        let damaged = |e: serde_json::Error| Error::file(&path, format!("is not the state of a checkpoint ({e}); take another one"));
-        let file: StateFile = serde_json::from_str(&read_text(&path)?).map_err(damaged)?;
+        let damaged = |what: &str| Error::file(&path, format!("is not the whole state of a checkpoint ({what}); take another one"));
+        let file: StateFile = serde_json::from_str(&read_text(&path)?).map_err(|e| damaged(&e.to_string()))?;
         if file.version != VERSION {
             let problem = format!("is of version {}, but this program reads version {VERSION}; use the one that wrote it", file.version);
             return Err(Error::file(&path, problem));
+        }
+        if file.fingerprint != file.fingerprint_now() {
+            return Err(damaged("its fingerprint is another"));
         }
         let present = files(directory).map_err(|e| Error::file(directory, format!("cannot be read ({e}); take another checkpoint")))?;
         for (name, recorded) in &file.files {
