@@ -1,7 +1,7 @@
 //! The loop of a run: steps, evaluations and checkpoints, in one or two phases.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use graftling::gpu::{Device, Memory};
@@ -57,6 +57,8 @@ struct Phase<'p> {
     trainer: Trainer<'p>,
     /// Tensors of the base that do not train but differ from the base's files.
     changed: BTreeSet<String>,
+    /// The last checkpoint that this phase made or began with.
+    earlier: Option<PathBuf>,
 }
 
 impl Run<'_> {
@@ -127,7 +129,8 @@ impl<'a> Run<'a> {
         if let Some(moments) = self.moments.take() {
             trainer.restore(&self.state.trainer, &moments)?;
         }
-        let mut phase = Phase { model: &model, memory: &memory, trainer, changed };
+        let earlier = self.resumed.filter(|&step| step == self.state.trainer.step).map(|step| self.checkpoints.path(step));
+        let mut phase = Phase { model: &model, memory: &memory, trainer, changed, earlier };
         if progress.is_none() {
             begin()?;
             *progress = Some(match self.resumed {
@@ -209,13 +212,18 @@ impl<'a> Run<'a> {
         (done == 0 || done == self.steps || every) && self.state.evaluated != Some(done)
     }
 
-    fn save(&mut self, phase: &Phase, progress: &Progress) -> Result<()> {
-        let adapter = phase.saved(self)?;
+    fn save(&mut self, phase: &mut Phase, progress: &Progress) -> Result<()> {
+        let mut adapter = phase.saved(self)?;
+        let stays = adapter.base.as_ref().is_some_and(|base| base.tensors.keys().all(|name| !phase.model.trains(name)));
+        let base_of = phase.earlier.take().filter(|_| stays);
+        if base_of.is_some() {
+            adapter.base = None;
+        }
         let moments = phase.trainer.moments(|_| true)?;
         self.state.trainer = phase.trainer.state()?;
         self.state.position = self.batches.position();
         progress.remember(&mut self.state)?;
-        self.checkpoints.write(&Checkpoint { adapter, moments, state: self.state.clone() })?;
+        phase.earlier = Some(self.checkpoints.write(&Checkpoint { adapter, base_of, moments, state: self.state.clone() })?);
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ mod toy;
 mod values;
 
 pub use adapter::{ATTENTION_PLACE, AdapterConfig, FFN_PLACE, Init, Scaling, Width};
+pub(crate) use adapter_file::BASE_FILE;
 pub use adapter_file::{SavedAdapter, read_adapter, write_adapter};
 pub use config::{BaseDropout, Biases, Config, Family, GptConfig, NormKind, Positions};
 pub use decoder::{Cache, Inputs, Model};

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::TrainerState;
 use crate::error::{Error, Result};
-use crate::model::{SavedAdapter, read_adapter, write_adapter};
+use crate::model::{BASE_FILE, SavedAdapter, read_adapter, write_adapter};
 use crate::text::Position;
-use crate::weights::{Weights, fingerprint, read_text, replace_directory, replace_file};
+use crate::weights::{Weights, fingerprint, read_text, replace_directory, replace_file, share_file};
 
 const STATE: &str = "state.json";
 const MOMENTS: &str = "moments.safetensors";
@@ -61,6 +61,8 @@ pub struct Best {
 pub struct Checkpoint {
     /// What has trained so far, as it is saved in the end.
     pub adapter: SavedAdapter,
+    /// An earlier checkpoint whose base is the same, so that it need not be written again; `adapter.base` is then none.
+    pub base_of: Option<PathBuf>,
     /// What [`Trainer::moments`](super::Trainer::moments) gave.
     pub moments: Weights,
     /// The rest.
@@ -100,6 +102,9 @@ impl Checkpoint {
     pub fn write(&self, directory: &Path) -> Result<()> {
         replace_directory(directory, |temporary| {
             write_adapter(temporary, &self.adapter)?;
+            if let Some(earlier) = &self.base_of {
+                share_file(&earlier.join(BASE_FILE), &temporary.join(BASE_FILE))?;
+            }
             self.moments.write(&temporary.join(MOMENTS))?;
             let files = files(temporary).map_err(|e| Error::write(temporary, e))?;
             let json = serde_json::to_vec_pretty(&StateFile::new(files, self.state.clone())).expect("the state prints as JSON");
@@ -136,7 +141,7 @@ impl Checkpoint {
         adapter.weights.check()?;
         let moments = Weights::read(&directory.join(MOMENTS))?;
         moments.check()?;
-        Ok(Checkpoint { adapter, moments, state: file.state })
+        Ok(Checkpoint { adapter, base_of: None, moments, state: file.state })
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) use map::read_text;
 pub use quant::GgmlType;
 pub use repack::repack;
 pub use weight::Weight;
-pub use write::{replace_directory, replace_file};
+pub use write::{replace_directory, replace_file, share_file};
 
 use crate::error::{Error, Result};
 use crate::graph::Shape;

@@ -1,6 +1,6 @@
 //! Writing a file or a directory so that it is there complete or not at all.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
@@ -42,6 +42,15 @@ pub fn replace_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) ->
         sync_directory(directory_of(path)).map_err(failed)
     };
     write().inspect_err(|_: &Error| drop(fs::remove_dir_all(&temporary)))
+}
+
+/// Makes `path` the same file as `from`, which nobody changes any more; a copy where the file system has no second names.
+///
+/// # Errors
+/// [`Error::Write`].
+pub fn share_file(from: &Path, path: &Path) -> Result<()> {
+    let copy = || fs::copy(from, path).and_then(|_| OpenOptions::new().write(true).open(path)?.sync_all());
+    fs::hard_link(from, path).or_else(|_| copy()).map_err(|e| Error::write(path, e))
 }
 
 fn directory_of(path: &Path) -> &Path {

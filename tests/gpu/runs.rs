@@ -138,14 +138,14 @@ fn a_trainer_goes_on_from_a_checkpoint() {
         take(&mut trainer, &mut batches, 1);
         let (trainer_state, moments) = (trainer.state().expect("a state"), trainer.moments(|_| true).expect("moments"));
         let state = RunState { trainer: trainer_state, position: batches.position(), ..RunState::default() };
-        checkpoints.write(&Checkpoint { adapter: save(&memory), moments, state }).expect("a checkpoint");
+        checkpoints.write(&Checkpoint { adapter: save(&memory), base_of: None, moments, state }).expect("a checkpoint");
     }
     take(&mut trainer, &mut batches, 2);
     let alone = (save(&memory), trainer.moments(|_| true).expect("moments"), trainer.state().expect("a state"));
 
     let found = checkpoints.newest();
     assert!(found.torn.is_empty(), "{:?}", found.torn);
-    let Checkpoint { adapter, moments, state } = found.newest.expect("a checkpoint");
+    let Checkpoint { adapter, moments, state, .. } = found.newest.expect("a checkpoint");
     assert_eq!((state.trainer.step, state.trainer.batches, state.trainer.updates), (2, 4, 2));
     let changes = adapter.sources(&config).expect("its tensors");
     let sources: Vec<_> = [&base.weights].into_iter().chain(&changes).collect();
@@ -307,6 +307,13 @@ fn everything_first_and_then_adapters() {
     let plain = result(&succeeds(place.command(&eval.replace("--adapter run/adapter", ""))));
     assert_ne!(plain["loss"], trained["eval_loss"]);
 
+    // The base that both have is on the disk once.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let file = |step| fs::metadata(Checkpoints::of(&place.path("run")).path(step).join("base.safetensors")).expect("a base").ino();
+        assert!(file(3) == file(4) && file(2) != file(3));
+    }
     // From the second phase, and from the first.
     for step in [3, 2] {
         fs::remove_dir_all(place.path("run/adapter")).expect("it goes");
