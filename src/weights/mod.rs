@@ -72,11 +72,11 @@ impl Weights {
         safetensors::write(&self.tensors, path)
     }
 
-    /// The tensor of that name and shape, all of whose numbers are finite. Reads the tensor once.
+    /// The tensor of that name and shape. It is not read yet.
     ///
     /// # Errors
-    /// [`Error::File`] if it is missing, has another shape or a format that is not supported, or has a number that is not finite.
-    pub fn get(&self, name: &str, shape: &Shape) -> Result<&Weight> {
+    /// [`Error::File`] if it is missing, or has another shape or a format that is not supported.
+    pub fn find(&self, name: &str, shape: &Shape) -> Result<&Weight> {
         let Some(weight) = self.tensors.get(name) else {
             return Err(Error::file(
                 &self.path,
@@ -92,6 +92,15 @@ impl Weights {
                 format!("tensor '{name}' has the shape {has} where the config asks for {shape}; file and config do not belong together");
             return Err(Error::file(self.path_of(weight), problem));
         }
+        Ok(weight)
+    }
+
+    /// The tensor of that name and shape, all of whose numbers are finite. Reads the tensor once.
+    ///
+    /// # Errors
+    /// As [`Weights::find`], or it has a number that is not finite.
+    pub fn get(&self, name: &str, shape: &Shape) -> Result<&Weight> {
+        let weight = self.find(name, shape)?;
         self.check_finite(name, weight)?;
         Ok(weight)
     }
