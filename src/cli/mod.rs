@@ -3,8 +3,12 @@
 mod eval;
 mod generate;
 mod inspect;
+mod interrupt;
+mod lock;
+mod options;
 mod pretrain;
 mod progress;
+mod run;
 mod setup;
 mod train;
 
@@ -62,7 +66,7 @@ pub fn main() -> ExitCode {
     let result = common.check().and_then(|()| match &command {
         Command::Inspect(inspect) => inspect.run(&common),
         Command::Pretrain(pretrain) => pretrain.run(&common),
-        Command::Train(train) => train.run(&common),
+        Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(&common),
         Command::Generate(generate) => generate.run(&common),
     });
@@ -88,6 +92,11 @@ impl Common {
         if !self.quiet {
             drop(writeln!(std::io::stderr(), "{line}"));
         }
+    }
+
+    /// Something that a person should know whatever else is said.
+    pub fn warn(&self, line: impl std::fmt::Display) {
+        drop(writeln!(std::io::stderr(), "warning: {line}"));
     }
 
     /// The result: `text` for a person, or the JSON object.

@@ -18,6 +18,7 @@ mod toy;
 mod values;
 
 pub use adapter::{ATTENTION_PLACE, AdapterConfig, FFN_PLACE, Init, Scaling, Width};
+pub(crate) use adapter_file::BASE_FILE;
 pub use adapter_file::{SavedAdapter, read_adapter, write_adapter};
 pub(crate) use adapter_presets::nearest;
 pub(crate) use config::LARGEST;

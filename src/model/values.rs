@@ -39,7 +39,7 @@ impl Model {
     /// Reads weights back from the device, those tensors that `wanted` says by name.
     ///
     /// # Errors
-    /// If the device fails, or a weight that trained is not finite any more.
+    /// If the device fails; [`Error::DivergedWeight`] if a weight that trained is not finite any more.
     pub fn download(&self, device: &Device, memory: &Memory, wanted: impl Fn(&str) -> bool) -> Result<Weights> {
         let mut weights = Weights::default();
         for (tensor, parameter) in self.parameters.iter().filter(|(_, p)| p.pieces.iter().any(|piece| wanted(&piece.name))) {
@@ -50,8 +50,7 @@ impl Model {
                 rest = others;
                 let weight = Weight::new(parameter.dtype, shape.clone(), own.to_vec());
                 if parameter.arena_offset.is_some() && weight.first_non_finite().is_some() {
-                    let reason = format!("the trained weight '{name}' is not finite");
-                    return Err(Error::Device { device: device.info().to_string(), reason });
+                    return Err(Error::DivergedWeight { name: name.clone() });
                 }
                 if wanted(name) {
                     weights.tensors.insert(name.clone(), weight);

@@ -1,6 +1,7 @@
 //! Files to named tensors and back. Nothing here knows a model or a device.
 
 mod directory;
+mod fingerprint;
 pub mod gguf;
 mod json;
 mod map;
@@ -16,13 +17,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use fingerprint::fingerprint;
 pub use gguf::{FromValue, Gguf, GgufTensor, Strings, Value};
 pub(crate) use json::parse_json;
 pub(crate) use map::read_text;
 pub use quant::GgmlType;
 pub use repack::repack;
 pub use weight::Weight;
-pub use write::replace_file;
+pub use write::{replace_directory, replace_file, share_file};
 
 use crate::error::{Error, Result};
 use crate::graph::Shape;

@@ -21,6 +21,7 @@ mod pretrain;
 mod pretrained;
 mod quant;
 mod rope;
+mod runs;
 mod scale;
 mod shaders;
 mod smollm2;
