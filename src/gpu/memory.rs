@@ -1,5 +1,8 @@
 //! What of a model stays on the device between programs: frozen weights, the arenas, the metrics, and the numbers of the current step.
 
+use std::cmp::Reverse;
+use std::sync::{Mutex, MutexGuard};
+
 use super::device::Device;
 use super::pipeline::step_layout;
 use crate::error::Result;
@@ -27,6 +30,14 @@ pub struct Memory {
     buffers: Vec<Option<wgpu::Buffer>>,
     step: wgpu::Buffer,
     pub(super) step_group: wgpu::BindGroup,
+    bytes: u64,
+    scratch: Mutex<Scratch>,
+}
+
+/// Buffers for activations, the largest first, and the bytes that were ever allocated for them.
+#[derive(Default)]
+struct Scratch {
+    buffers: Vec<wgpu::Buffer>,
     bytes: u64,
 }
 
@@ -64,7 +75,7 @@ impl Memory {
             layout: &step_layout(&device.device),
             entries: &[wgpu::BindGroupEntry { binding: 0, resource: step.as_entire_binding() }],
         });
-        Ok(Memory { parameters: parameters.clone(), infos, arenas, buffers, step, step_group, bytes })
+        Ok(Memory { parameters: parameters.clone(), infos, arenas, buffers, step, step_group, bytes, scratch: Mutex::default() })
     }
 
     /// The list of weights that this is the memory of.
@@ -77,9 +88,32 @@ impl Memory {
         self.arenas
     }
 
-    /// How many bytes of device memory this takes.
+    /// How many bytes of device memory this takes, the activations of its programs included.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes + self.scratch().bytes
+    }
+
+    fn scratch(&self) -> MutexGuard<'_, Scratch> {
+        self.scratch.lock().expect("nothing panics while it has the lock")
+    }
+
+    /// A buffer of at least each of these sizes. All programs of a model share them, since one runs after the other; so the largest should
+    /// be made first.
+    pub(super) fn activations(&self, device: &Device, sizes: &[u64]) -> Result<Vec<wgpu::Buffer>> {
+        let mut scratch = self.scratch();
+        let mut order: Vec<usize> = (0..sizes.len()).collect();
+        order.sort_by_key(|&i| (Reverse(sizes[i]), i));
+        let mut given = vec![None; sizes.len()];
+        for (rank, &i) in order.iter().enumerate() {
+            if scratch.buffers.get(rank).is_none_or(|buffer| buffer.size() < sizes[i]) {
+                let buffer = device.buffer(&format!("activations {rank}"), sizes[i], STORAGE)?;
+                scratch.bytes += sizes[i];
+                scratch.buffers.truncate(rank);
+                scratch.buffers.push(buffer);
+            }
+            given[i] = Some(scratch.buffers[rank].clone());
+        }
+        Ok(given.into_iter().flatten().collect())
     }
 
     /// The buffer of a weight or arena and the byte at which it begins there.

@@ -1,5 +1,6 @@
 //! A recording made runnable: buffers, bind groups and pipelines, made once and replayed.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -84,7 +85,7 @@ impl Program {
             Some(state) => state.assert_same(graph),
             None => assert_eq!(graph.states().count(), 0, "a recording with states needs memory for them"),
         }
-        let (buffers, bytes) = allocate(device, state, graph, canaries)?;
+        let (buffers, bytes) = allocate(device, memory, state, graph, canaries)?;
         let params = params_buffer(device, graph)?;
         let padding = if canaries { SLOT } else { 0 };
         let mut program = Program {
@@ -157,7 +158,7 @@ impl Program {
         Ok(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(seen) })
     }
 
-    /// How many bytes of device memory the program's own buffers take.
+    /// How many bytes of device memory the program's own buffers take; activations lie in [`Memory`].
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -267,14 +268,24 @@ fn join(times: &[(usize, Duration)]) -> Vec<usize> {
     cuts
 }
 
-/// The bytes of device memory that the buffers of a recording's own will take.
-pub fn bytes_of(graph: &Graph) -> u64 {
+/// The bytes of device memory that programs of these recordings will take beside the model's weights.
+pub fn bytes_of(graphs: &[&Graph]) -> u64 {
+    let mut shared: Vec<u64> = Vec::new();
+    for graph in graphs {
+        let mut sizes = graph.plan().sizes;
+        sizes.sort_by_key(|&size| Reverse(size));
+        shared.resize(shared.len().max(sizes.len()), 0);
+        shared.iter_mut().zip(sizes).for_each(|(most, size)| *most = size.max(*most));
+    }
     let own = |info: &&Info| matches!(info.role, Role::Input | Role::Output);
-    graph.plan().sizes.iter().sum::<u64>() + graph.tensors().iter().filter(own).map(Info::bytes).sum::<u64>()
+    let own = graphs.iter().flat_map(|graph| graph.tensors()).filter(own).map(Info::bytes).sum::<u64>();
+    shared.iter().sum::<u64>() + own
 }
 
-/// Buffers for inputs, outputs and planned activations, the sum of their sizes, and those of the states, which are not counted.
-fn allocate(device: &Device, state: Option<&State>, graph: &Graph, canaries: bool) -> Result<(Vec<Option<wgpu::Buffer>>, u64)> {
+type Buffers = Vec<Option<wgpu::Buffer>>;
+
+/// Buffers for inputs, outputs and planned activations, and those of the states. The bytes are those of inputs and outputs.
+fn allocate(device: &Device, memory: &Memory, state: Option<&State>, graph: &Graph, canaries: bool) -> Result<(Buffers, u64)> {
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
     let plan = graph.plan();
     let mut bytes = 0;
@@ -282,11 +293,7 @@ fn allocate(device: &Device, state: Option<&State>, graph: &Graph, canaries: boo
         bytes += size;
         device.buffer(label, size, usage)
     };
-    let planned = if canaries {
-        Vec::new()
-    } else {
-        plan.sizes.iter().enumerate().map(|(i, &size)| allocate(&format!("activations {i}"), size)).collect::<Result<Vec<_>>>()?
-    };
+    let planned = if canaries { Vec::new() } else { memory.activations(device, &plan.sizes)? };
     let mut buffers = Vec::with_capacity(graph.tensors().len());
     for (info, planned_at) in graph.tensors().iter().zip(&plan.buffer) {
         buffers.push(match info.role {

@@ -26,7 +26,7 @@ impl Estimate {
         Estimate {
             weights: frozen.map(|(_, p)| p.dtype.bytes(p.shape.len())).sum(),
             trained: 4 * 4 * model.parameters.arena_len(),
-            programs: gpu::bytes_of(&step) + gpu::bytes_of(&update),
+            programs: gpu::bytes_of(&[&step, &update]),
         }
     }
 

@@ -83,10 +83,10 @@ pub(super) fn record_update(model: &Model, traits: &Traits, options: &Adam) -> G
 }
 
 impl Compiled {
-    fn new(device: &Device, model: &Model, memory: &Memory, batch: &Batch, training: bool) -> Result<Compiled> {
-        let (g, inputs, targets) = record(model, device.traits(), [batch.rows, batch.length], training);
+    fn new(device: &Device, model: &Model, memory: &Memory, shape: [u32; 2], training: bool) -> Result<Compiled> {
+        let (g, inputs, targets) = record(model, device.traits(), shape, training);
         let program = Program::new(device, memory, &g)?;
-        if let Some((rope, table)) = inputs.rope.zip(model.rope_table(batch.length)) {
+        if let Some((rope, table)) = inputs.rope.zip(model.rope_table(shape[1])) {
             program.write(device, rope, &table);
         }
         Ok(Compiled { program, inputs, targets })
@@ -106,17 +106,20 @@ impl Compiled {
 /// The programs of a model, one for each shape of batch that has occurred.
 struct Programs {
     training: bool,
-    compiled: HashMap<(u32, u32), Compiled>,
+    compiled: HashMap<[u32; 2], Compiled>,
 }
 
 impl Programs {
     fn run(&mut self, device: &Device, model: &Model, memory: &Memory, batch: &Batch) -> Result<()> {
         model.config.check_tokens(&batch.tokens)?;
-        let shape = (batch.rows, batch.length);
+        self.of_shape(device, model, memory, [batch.rows, batch.length])?.run(device, batch)
+    }
+
+    fn of_shape(&mut self, device: &Device, model: &Model, memory: &Memory, shape: [u32; 2]) -> Result<&mut Compiled> {
         if !self.compiled.contains_key(&shape) {
-            self.compiled.insert(shape, Compiled::new(device, model, memory, batch, self.training)?);
+            self.compiled.insert(shape, Compiled::new(device, model, memory, shape, self.training)?);
         }
-        self.compiled.get_mut(&shape).expect("it was put there").run(device, batch)
+        Ok(self.compiled.get_mut(&shape).expect("it was put there"))
     }
 }
 
@@ -162,6 +165,15 @@ impl<'a> Trainer<'a> {
             step: 0,
             batches: 0,
         })
+    }
+
+    /// Takes the memory of the largest batch, `rows` sequences of `length` tokens, before the first step: what is not to be had is missed then
+    /// and not in the middle of a run, and smaller batches share that memory.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] or [`Error::OutOfMemory`], or what else the device says.
+    pub fn prepare(&mut self, rows: u32, length: u32) -> Result<()> {
+        self.programs.of_shape(self.device, self.model, self.memory, [rows, length]).map(drop)
     }
 
     /// Starts a step over one or more batches, whose gradients add up as if they were one. The report of an earlier step comes back as
@@ -225,7 +237,7 @@ impl<'a> Trainer<'a> {
         Ok(Some(report))
     }
 
-    /// The bytes of device memory that the trainer's programs take beside the model's.
+    /// The bytes of device memory that the trainer's programs take beside the model's and their activations.
     pub fn bytes(&self) -> u64 {
         self.update.bytes() + self.programs.compiled.values().map(|c| c.program.bytes()).sum::<u64>()
     }
