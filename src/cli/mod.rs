@@ -6,6 +6,7 @@ mod inspect;
 mod interrupt;
 mod lock;
 mod options;
+mod pretrain;
 mod progress;
 mod run;
 mod setup;
@@ -53,6 +54,7 @@ enum Precision {
 #[derive(Subcommand)]
 enum Command {
     Inspect(inspect::Inspect),
+    Pretrain(Box<pretrain::Pretrain>),
     Train(Box<train::Train>),
     Eval(eval::Eval),
     Generate(generate::Generate),
@@ -63,6 +65,7 @@ pub fn main() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     let result = common.check().and_then(|()| match &command {
         Command::Inspect(inspect) => inspect.run(&common),
+        Command::Pretrain(pretrain) => pretrain.run(&common),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(&common),
         Command::Generate(generate) => generate.run(&common),

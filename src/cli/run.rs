@@ -76,6 +76,7 @@ impl Run<'_> {
         } else {
             replace_directory(&directory, |temporary| write_adapter(temporary, &saved))?;
         }
+        graftling::plot::write(self.out)?;
         let moved = adapter_fingerprint(&saved.weights) != self.state.start;
         if !moved {
             let problem = "no weight of the adapter has moved, so it does nothing that it did not do before";
@@ -191,6 +192,7 @@ impl<'a> Run<'a> {
             }
             if stop {
                 progress.clear();
+                graftling::plot::write(self.out)?;
                 return Err(Error::Interrupted { step: done, checkpoint: self.checkpoints.path(done) });
             }
             if over {

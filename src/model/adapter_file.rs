@@ -133,7 +133,7 @@ fn remove(file: &Path) -> Result<()> {
     fs::remove_file(file).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(Error::write(file, e)) })
 }
 
-/// Reads what [`write_adapter`] or the library wrote. Which tensors there are is checked by [`SavedAdapter::weights_for`], which knows the
+/// Reads what [`write_adapter`] or the library wrote. Which tensors there are is checked by [`SavedAdapter::sources`], which knows the
 /// model.
 ///
 /// # Errors

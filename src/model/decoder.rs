@@ -99,8 +99,8 @@ impl Model {
                 attention_adapter: graft(&mut p, ATTENTION_PLACE),
                 norm2: p.norm(&at(names.norms[1])),
                 ffn_input: {
-                    let widths = vec![config.intermediate_size; names.ffn_input.len()];
-                    p.linear(&stack(names.ffn_input, &widths, at), hidden, config.biases.ffn)
+                    let names = names.ffn_input(config.gated);
+                    p.linear(&stack(names, &vec![config.intermediate_size; names.len()], at), hidden, config.biases.ffn)
                 },
                 ffn_output: p.linear(&[(at(names.ffn_output), hidden)], config.intermediate_size, config.biases.ffn),
                 ffn_adapter: graft(&mut p, FFN_PLACE),

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod checkpoints;
 mod estimate;
+mod recipe;
 mod schedule;
 mod state;
 mod trainer;
@@ -10,6 +11,7 @@ mod trainer;
 pub use checkpoint::{Best, Checkpoint, RunState};
 pub use checkpoints::{Checkpoints, Found};
 pub use estimate::Estimate;
+pub use recipe::{Recipe, Vocabulary};
 pub use schedule::{Schedule, Shape};
 pub use state::TrainerState;
 pub use trainer::{Evaluator, Report, TrainOptions, Trainer};

@@ -17,6 +17,7 @@ mod loss;
 mod models;
 mod norm;
 mod optimizer;
+mod pretrain;
 mod pretrained;
 mod quant;
 mod rope;
