@@ -35,6 +35,9 @@
 //! # }
 //! ```
 //!
+//! A trainer stops and another goes on: [`train::Trainer::state`] and [`train::Trainer::moments`] are what the second one's
+//! [`train::Trainer::restore`] takes, beside the weights themselves, and [`train::Checkpoint`] has all of it on disk.
+//!
 //! # Invariants
 //!
 //! 1. Frozen weights lie in storage buffers bound `read`, matrices in the format of their file, decoded in the kernel. Their bytes are

@@ -123,9 +123,9 @@ impl<'a> Run<'a> {
         self.common.note(format!("memory     up to {} on the device", BinaryBytes(estimate.total())));
 
         let memory = self.setup.upload(device, &model, self.state.seed, true)?;
-        // A checkpoint's files are not needed any more, and may be removed.
+        // Taken, since a checkpoint's files are not needed any more and may be removed.
         let changes = std::mem::take(&mut self.setup.changes);
-        let changed = changes.iter().flat_map(|w| w.tensors.keys()).filter(|name| !is_adapter(name)).cloned().collect();
+        let changed = changes.into_iter().flat_map(|w| w.tensors.into_keys()).filter(|name| !is_adapter(name)).collect();
         let mut trainer = Trainer::new(device, &model, &memory, self.options)?;
         if let Some(moments) = self.moments.take() {
             trainer.restore(&self.state.trainer, &moments)?;
@@ -192,6 +192,7 @@ impl<'a> Run<'a> {
             }
             if stop {
                 progress.clear();
+                graftling::plot::write(self.out)?;
                 return Err(Error::Interrupted { step: done, checkpoint: self.checkpoints.path(done) });
             }
             if over {

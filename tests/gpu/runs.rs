@@ -288,7 +288,7 @@ fn interrupted() {
     check_failure(&output, 130, &["interrupted after step", "--resume"]);
     let steps = Checkpoints::of(&place.path("run")).steps();
     let &[step] = &steps[..] else { panic!("{steps:?}") };
-    assert!(!place.path("run/adapter").exists());
+    assert!(!place.path("run/adapter").exists() && place.path("run/loss.svg").exists());
     let output = succeeds(place.command(&format!("train --out run --resume --steps {} --json", step + 1)));
     assert_eq!(result(&output)["steps"], step + 1);
     assert_eq!(place.steps("run"), (1..=step + 1).collect::<Vec<_>>());
