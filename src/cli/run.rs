@@ -127,6 +127,7 @@ impl<'a> Run<'a> {
         let changes = std::mem::take(&mut self.setup.changes);
         let changed = changes.into_iter().flat_map(|w| w.tensors.into_keys()).filter(|name| !is_adapter(name)).collect();
         let mut trainer = Trainer::new(device, &model, &memory, self.options)?;
+        trainer.prepare(self.batch[0], self.batch[1])?;
         if let Some(moments) = self.moments.take() {
             trainer.restore(&self.state.trainer, &moments)?;
         }

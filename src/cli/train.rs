@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use graftling::model::{AdapterConfig, Trains};
 use graftling::ops::optimizer::Adam;
-use graftling::text::{Batches, DataOptions, Dataset, Splits};
+use graftling::text::{Batches, DataOptions, Dataset, Splits, round_length};
 use graftling::train::{Checkpoint, Checkpoints, Found, RunState, Schedule, Shape, TrainOptions};
 use graftling::weights::fingerprint;
 use graftling::{Error, Result};
@@ -202,7 +202,8 @@ impl Train {
         }
 
         let device = open_device(common)?;
-        let tokens: usize = data.sequences.iter().map(|s| s.tokens.len()).sum();
+        let lengths = || data.sequences.iter().map(|s| s.tokens.len());
+        let (tokens, longest) = (lengths().sum::<usize>(), lengths().max().unwrap_or(1));
         common.note(format!("data       {} sequences, {} tokens", data.sequences.len(), HumanCount(tokens as u64)));
         for (count, what) in
             [(data.cut, "were longer than --max-length and cut"), (data.dropped, "have no target within it and are left out")]
@@ -229,7 +230,7 @@ impl Train {
             options: TrainOptions { adam: self.adam(), schedule: self.schedule(steps), seed: self.seed as u32 },
             batches,
             valid,
-            batch: [self.batch_size, max_length],
+            batch: [self.batch_size.min(data.sequences.len() as u32), round_length(longest, max_length as usize) as u32],
             grad_accumulation: self.grad_accumulation as usize,
             steps,
             full_steps: self.full_steps,
