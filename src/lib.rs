@@ -53,6 +53,7 @@
 
 #![warn(missing_docs)]
 
+pub mod doctor;
 pub mod error;
 pub mod generate;
 pub mod gpu;

@@ -1,5 +1,8 @@
 //! The command's line and what all sub-commands share. Standard output is for results, standard error for progress.
 
+mod completions;
+mod devices;
+mod doctor;
 mod eval;
 mod generate;
 mod inspect;
@@ -48,20 +51,26 @@ enum Precision {
 
 #[derive(Subcommand)]
 enum Command {
+    Devices(devices::Devices),
+    Doctor(doctor::Doctor),
     Inspect(inspect::Inspect),
     Train(Box<train::Train>),
     Eval(eval::Eval),
     Generate(generate::Generate),
+    Completions(completions::Completions),
 }
 
 /// Runs the command and says how it went.
 pub fn main() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     let result = common.check().and_then(|()| match &command {
+        Command::Devices(devices) => devices.run(&common),
+        Command::Doctor(doctor) => doctor.run(&common),
         Command::Inspect(inspect) => inspect.run(&common),
         Command::Train(train) => train.run(&common),
         Command::Eval(eval) => eval.run(&common),
         Command::Generate(generate) => generate.run(&common),
+        Command::Completions(completions) => completions.run(&common),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@ mod adapter;
 mod attention;
 mod cache;
 mod demo;
+mod doctor;
 mod dropout;
 mod embedding;
 mod files;
