@@ -4,12 +4,12 @@
 # wgpu asks the window system first, which grumbles without a place for its sockets.
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: demo test device format lint
+.PHONY: demo test device format lint model
 
 demo: device
 	cargo run --release --example adapt_gpu
 
-test: device format lint
+test: device format lint model
 	cargo test --lib --tests --examples
 	cargo test --doc
 
@@ -22,3 +22,7 @@ lint:
 # A device is a Vulkan driver on Linux; macOS and Windows bring theirs.
 device:
 	@scripts/ensure-device
+
+# A real model for the tests.
+model:
+	@scripts/fetch-smollm2

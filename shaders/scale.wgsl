@@ -2,11 +2,13 @@
 
 // A factor: a constant, or learned, one for all elements (columns = 1) or one for each column.
 
+override LEARNED: u32 = 1u; // 0: the factor is a constant
+
 struct Params {
     len: u32,
     columns: u32,
     has_addend: u32,
-    constant: f32, // multiply: the factor
+    constant: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -25,7 +27,11 @@ fn scale(
 ) {
     let i = flat_index(group, groups, lane);
     if (i < params.len) {
+//! if LEARNED
         var v = x[i] * factor[i % params.columns];
+//! else
+        var v = x[i] * params.constant;
+//! end
         if (params.has_addend != 0u) { v += addend[i]; }
         y[i] = v;
     }
@@ -41,20 +47,5 @@ fn product(
     let i = flat_index(group, groups, lane);
     if (i < params.len) {
         y[i] = x[i] * dy[i];
-    }
-}
-
-// y = x · constant + addend: the multiplication, and its gradient
-@compute @workgroup_size(FLAT)
-fn multiply(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_index(group, groups, lane);
-    if (i < params.len) {
-        var v = x[i] * params.constant;
-        if (params.has_addend != 0u) { v += addend[i]; }
-        y[i] = v;
     }
 }

@@ -57,11 +57,12 @@ impl<'a> Generator<'a> {
     /// The logits (vocabulary) of the token after `tokens`. What they have in common with the tokens of the last call is not computed again.
     ///
     /// # Errors
-    /// If the device fails.
+    /// [`Error::Usage`] if a token is none of the model's, or if the device fails.
     ///
     /// # Panics
     /// If there is no token.
     pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+        self.model.config.check_tokens(tokens)?;
         if tokens.len() <= self.forgotten {
             self.forgotten = 0;
         }

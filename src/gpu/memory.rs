@@ -30,6 +30,9 @@ pub struct Memory {
     bytes: u64,
 }
 
+/// Writes of so many bytes are submitted at once.
+const STAGED: usize = 8 << 20;
+
 pub(super) const STORAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_DST).union(wgpu::BufferUsages::COPY_SRC);
 
@@ -113,6 +116,11 @@ impl Memory {
             let mut last = [0; 4];
             last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
             device.queue.write_buffer(buffer, offset + whole as u64, &last);
+        }
+        // What is written waits in memory of its own for a submission: a large model should not wait there as a whole.
+        if bytes.len() >= STAGED {
+            device.queue.submit([]);
+            let _ = device.device.poll(wgpu::PollType::Poll);
         }
     }
 

@@ -1,4 +1,5 @@
-//! Models: their configuration, the page on which the forward pass is written, and the adapters that are put into it.
+//! Models: their configuration, the page on which the forward pass is written, and the adapters that are put into it. `README.md` beside
+//! this file says how to add an architecture.
 
 mod adapter;
 mod adapter_file;

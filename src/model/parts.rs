@@ -28,13 +28,6 @@ impl Base {
         let (config, weights) = Base::open_weights(path)?;
         let tokenizer =
             if path.is_dir() { Tokenizer::read(&path.join("tokenizer.json"))? } else { Tokenizer::from_gguf(&Gguf::open(path)?)? };
-        if tokenizer.vocab_size() > config.vocab_size as usize {
-            let (has, knows) = (tokenizer.vocab_size(), config.vocab_size);
-            return Err(Error::file(
-                path,
-                format!("has a tokenizer of {has} tokens for a model of {knows}; use the model's own tokenizer"),
-            ));
-        }
         Ok(Base { config, weights, tokenizer })
     }
 

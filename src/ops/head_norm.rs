@@ -29,7 +29,7 @@ pub fn head_norm(g: &mut Graph, qkv: Tensor, layer: &HeadNorm) -> Tensor {
     assert_eq!(g.shape(key_weight), g.shape(query_weight), "head_norm takes two weights of one shape");
     let [batch, length] = qkv_shape(g, "head_norm", qkv, heads, key_value_heads, size);
     let (tokens, parts, normed) = (batch * length, heads + 2 * key_value_heads, heads + key_value_heads);
-    let lanes = row_lanes(g);
+    let lanes = row_lanes(g.traits());
     let kernel = move |entry| Kernel::new("head_norm", entry).with("LANES", lanes);
     let p = Params { rows: tokens * parts, parts, heads, normed, size, epsilon, has_addend: 0, chunk: 0 };
     let groups = folded(u64::from(p.rows.div_ceil(kernel("forward").constant("ROWS"))));

@@ -29,7 +29,7 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
     let (rows, vocabulary) = (g.shape(x).rows(), g.shape(weight).rows());
     assert_eq!(g.shape(targets).len(), u64::from(rows), "cross_entropy: x is {}, the targets {}", g.shape(x), g.shape(targets));
     let metrics = g.arenas().metrics;
-    let lanes = row_lanes(g);
+    let lanes = row_lanes(g.traits());
     let slices = slices(g, rows, weight, bias);
     let kernel = move |entry| Kernel::new("loss", entry).with("LANES", lanes);
     let groups = [rows.div_ceil(kernel("slice").constant("ROWS")), 1, 1];

@@ -1,7 +1,7 @@
 //! The three products of a linear layer, and which kernel computes them: y = x·Wᵀ, dx = dy·W, dW = dyᵀ·x.
 
 use super::linear::{Linear, Part};
-use super::{Activation, flat};
+use super::{Activation, flat, folded, row_lanes};
 use crate::graph::{Argument, DType, Graph, Kernel, Tensor, Traits, read, update, write};
 
 crate::params!(Params { rows: u32, inputs: u32, outputs: u32, stride: u32, column: u32, chunk: u32, has_bias: u32, has_addend: u32 });
@@ -15,6 +15,9 @@ mod reduce {
 /// The variant for a device and a product with `rows` rows and `columns` columns: the one table. The fast kernels load vectors of four
 /// along both matrices' rows, which must be `aligned`.
 fn variant(traits: &Traits, entry: &'static str, aligned: bool, [rows, columns]: [u32; 2]) -> Kernel {
+    if rows == 1 && entry == "forward" && aligned {
+        return Kernel::new("matmul_row", entry).with("LANES", row_lanes(traits));
+    }
     match (aligned, traits.cpu, traits.lanes()) {
         (true, true, lanes) if lanes > 0 => {
             // Rows past the end of the product are computed in vain, so a low product gets low tiles.
@@ -56,7 +59,8 @@ pub fn forward(g: &mut Graph, x: Tensor, layer: &Linear, stride: u32, activation
         arguments.extend(pre.map(write));
         arguments.push(write(y));
         let [across, down] = tiles(&kernel, ["FORWARD_ROWS", "FORWARD_COLUMNS"], rows, outputs);
-        g.dispatch(kernel, p, arguments, [across, down, 1]);
+        let groups = if kernel.file == "matmul_row" { folded(across.into()) } else { [across, down, 1] };
+        g.dispatch(kernel, p, arguments, groups);
     }
     (y, pre)
 }

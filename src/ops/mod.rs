@@ -34,7 +34,7 @@ pub use norm::{Norm, add_norm, norm, residual_norm};
 pub use rope::{Rope, RopePairs, RopeScaling, rope, rope_frequencies, rope_table};
 pub use scale::{multiply, scale};
 
-use crate::graph::{Graph, Tensor, read, write};
+use crate::graph::{Graph, Tensor, Traits, read, write};
 
 /// Workgroups for an elementwise kernel over `len` elements (`shaders/grid.wgsl`).
 fn flat(len: u64) -> [u32; 3] {
@@ -48,8 +48,8 @@ fn folded(groups: u64) -> [u32; 3] {
 }
 
 /// The lanes of a workgroup that share a row (`shaders/row_sum.wgsl`).
-fn row_lanes(g: &Graph) -> u32 {
-    if g.traits().cpu { 1 } else { 32 }
+fn row_lanes(traits: &Traits) -> u32 {
+    if traits.cpu { 1 } else { 32 }
 }
 
 /// A matrix that does not fit one binding is cut at multiples of this many rows: where every format has whole groups and whole 256 bytes,

@@ -48,7 +48,7 @@ fn record(g: &mut Graph, s: Tensor, terms: Option<[Tensor; 2]>, layer: &Norm) ->
     let layer = *layer;
     let (rows, columns) = (g.shape(s).rows(), g.shape(s).last());
     assert_eq!(g.shape(layer.weight).last(), columns, "norm: x is {}, the weight {}", g.shape(s), g.shape(layer.weight));
-    let lanes = row_lanes(g);
+    let lanes = row_lanes(g.traits());
     let kernel = move |entry| Kernel::new("norm", entry).with("LANES", lanes).with("RMS", layer.bias.is_none());
     let p = Params { rows, columns, epsilon: layer.epsilon, has_addend: 0, chunk: 0 };
     let (stats, y) = (g.activation("stats", [rows, 2]), g.like("norm", s));

@@ -34,7 +34,7 @@ pub fn multiply(g: &mut Graph, x: Tensor, factor: f32) -> Tensor {
     let apply = move |g: &mut Graph, x: Tensor, addend: Option<Tensor>| {
         let (y, len) = (g.like("multiply", x), g.shape(x).len());
         let p = Params { len: len as u32, columns: 1, has_addend: addend.is_some() as u32, constant: factor };
-        g.dispatch(Kernel::new("scale", "multiply"), p, [read(x), read(addend.unwrap_or(x)), write(y)], flat(len));
+        g.dispatch(Kernel::new("scale", "scale").with("LEARNED", false), p, [read(x), read(addend.unwrap_or(x)), write(y)], flat(len));
         y
     };
     let y = apply(g, x, None);

@@ -111,12 +111,7 @@ struct Programs {
 
 impl Programs {
     fn run(&mut self, device: &Device, model: &Model, memory: &Memory, batch: &Batch) -> Result<()> {
-        let vocabulary = model.config.vocab_size;
-        if let Some(token) = batch.tokens.iter().find(|&&t| t >= vocabulary) {
-            return Err(Error::Usage(format!(
-                "the data has token {token}, but the model knows {vocabulary}; use the model's own tokenizer"
-            )));
-        }
+        model.config.check_tokens(&batch.tokens)?;
         let shape = (batch.rows, batch.length);
         if !self.compiled.contains_key(&shape) {
             self.compiled.insert(shape, Compiled::new(device, model, memory, batch, self.training)?);

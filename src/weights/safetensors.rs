@@ -39,6 +39,12 @@ pub(super) fn read(path: &Path) -> Result<Weights> {
         };
         let (start, end) = info.data_offsets;
         let shape = Shape::from(&info.shape[..]);
+        // As everywhere else, extents fit a u32, and so do the numbers of rows.
+        let (row, outer) = info.shape.split_last().unwrap_or((&1, &[]));
+        let rows = outer.iter().try_fold(1_u32, |rows, &extent| rows.checked_mul(u32::try_from(extent).ok()?));
+        if rows.is_none() || u32::try_from(*row).is_err() {
+            return Err(damaged(&format_args!("tensor '{name}' has the impossible shape {shape}")));
+        }
         weights.tensors.insert(name, Weight::mapped(dtype, shape, &file, header.end + start..header.end + end));
     }
     Ok(weights)

@@ -171,6 +171,12 @@ fn bad_safetensors_are_errors_that_name_what_is_wrong() {
         ("extents that wrap", one(f32(&[1 << 32, 1 << 32], 0, 8)), "overflow"),
         ("bytes that wrap", one(f32(&[1 << 62], 0, 8)), "overflow"),
         ("extents that wrap before a 0", one(f32(&[max, max, 0], 0, 8)), "overflow"),
+        (
+            "an extent of 2^32",
+            file(json!({ "a": f32(&[0, 1 << 32], 0, 0) }).to_string(), 0),
+            "'a' has the impossible shape (0, 4294967296)",
+        ),
+        ("rows of 2^32", file(json!({ "a": f32(&[1 << 31, 2, 0], 0, 0) }).to_string(), 0), "'a' has the impossible shape"),
         ("half a byte", one(entry("F4", &[1], 0, 8)), "byte boundary"),
     ];
     for (what, bytes, expected) in cases {

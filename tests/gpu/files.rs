@@ -105,8 +105,8 @@ fn bad_configs() {
     let good: serde_json::Value = serde_json::from_str(&config().to_json()).expect("JSON");
     let cases: &[(&str, serde_json::Value, &str)] = &[
         ("vocab_size", 0.into(), "vocab_size"),
-        ("vocab_size", (-1).into(), "invalid value"),
-        ("vocab_size", (1u64 << 33).into(), "invalid value"),
+        ("vocab_size", (-1).into(), "vocab_size = -1"),
+        ("vocab_size", (1u64 << 33).into(), "vocab_size = 8589934592"),
         ("num_hidden_layers", (1u64 << 31).into(), "num_hidden_layers"),
         ("num_attention_heads", 3.into(), "heads"),
         ("hidden_act", "relu6".into(), "relu6"),

@@ -2,13 +2,15 @@ use graftling::doctor::reference;
 use graftling::graph::{DType, Traits};
 use graftling::ops::{self, Activation, Linear};
 
-use crate::harness::{Array, Check, Kind, Random, all_traits, linear};
+use crate::harness::{Array, Check, Kind, Random, all_traits, device, linear};
 
 /// Every variant (by shape and device), value and gradients: (rows, inputs, outputs).
 #[test]
 fn values_and_gradients() {
     for traits in all_traits() {
-        for (rows, inputs, outputs) in [(1, 1, 1), (3, 5, 7), (33, 36, 20), (65, 132, 68), (257, 64, 4), (2, 8, 260), (31, 257, 3)] {
+        for (rows, inputs, outputs) in
+            [(1, 1, 1), (3, 5, 7), (33, 36, 20), (65, 132, 68), (257, 64, 4), (2, 8, 260), (31, 257, 3), (1, 72, 150)]
+        {
             let mut random = Random(2);
             let arrays = [
                 Array::input(&[rows, inputs], &mut random),
@@ -20,6 +22,18 @@ fn values_and_gradients() {
             check.run(|g, t| ops::linear(g, t[0], &Linear::new(t[1], Some(t[2]))), |v| linear(&v[0], &v[1], Some(&v[2]), inputs));
         }
     }
+}
+
+/// One row of a vocabulary with more tiles than a dimension of a dispatch may have.
+#[test]
+fn a_row_of_many_outputs() {
+    let traits = Traits { cpu: false, ..device().traits().clone() };
+    let outputs = 2 * 65_535 + 7;
+    let mut random = Random(6);
+    // Without gradients: llvmpipe leaves a loop after 65,535 turns, and such a layer's input gradient is only ever taken in slices.
+    let arrays = [[1, 4], [outputs, 4]].map(|shape| Array::new(Kind::Frozen(DType::F32), &shape, &mut random));
+    let check = Check { name: "a long row", traits: &traits, arrays: &arrays, tolerance: 2e-6, twice: false };
+    check.run(|g, t| ops::linear(g, t[0], &Linear::new(t[1], None)), |v| linear(&v[0], &v[1], None, 4));
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn kernels() -> Vec<Kernel> {
         }
         let base = Kernel::new(file, "");
         match *file {
-            "matmul_any" | "matmul_cpu" | "matmul_gpu" => {
+            "matmul_any" | "matmul_cpu" | "matmul_gpu" | "matmul_row" => {
                 for format in FORMATS {
                     all.push(base.clone().with("FORMAT", format).with("EPILOGUE", "plain"));
                 }

@@ -79,15 +79,15 @@ impl Fields {
     }
 
     /// An activation by the name that `transformers` has for it.
-    pub fn activation(&mut self, key: &str, default: Activation) -> Checked<Activation> {
-        let Some(name) = self.text(key)? else { return Ok(default) };
+    pub fn activation(&mut self, key: &str) -> Checked<Option<Activation>> {
+        let Some(name) = self.text(key)? else { return Ok(None) };
         let known = match &name[..] {
             "gelu_python" => Some(Activation::Gelu),
             "gelu_pytorch_tanh" | "gelu_python_tanh" => Some(Activation::GeluNew),
             "leaky_relu" => Some(Activation::LeakyRelu),
             name => Activation::from_name(name),
         };
-        known.ok_or_else(|| {
+        known.map(Some).ok_or_else(|| {
             let names = Activation::ALL.map(|(_, name)| name).join(", ");
             format!("has {}{key} = \"{}\", which is not supported; {names} are", self.prefix, shown(&name))
         })

@@ -8,6 +8,7 @@ use super::fields::{Checked, Fields};
 use super::{BaseDropout, Biases, Config, Family, LARGEST, NormKind, Positions};
 use crate::error::{Error, Result};
 use crate::ops::Activation;
+use crate::weights::shown;
 
 /// The form of a post-norm GPT with learned positions and a linear head of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,7 +45,7 @@ fn architectures() -> Vec<String> {
 
 /// Takes the keys of a small GPT.
 pub(super) fn config(fields: &mut Fields) -> Checked<Config> {
-    let name = fields.text("hidden_act")?.ok_or_else(|| fields.missing("hidden_act"))?;
+    let activation = fields.activation("hidden_act")?.ok_or_else(|| fields.missing("hidden_act"))?;
     let number = |fields: &mut Fields, key: &str, expected: &str, allowed: fn(f64) -> bool| {
         fields.number(key, expected, allowed)?.map(|n| n as f32).ok_or_else(|| fields.missing(key))
     };
@@ -57,7 +58,7 @@ pub(super) fn config(fields: &mut Fields) -> Checked<Config> {
         num_hidden_layers: fields.required("num_hidden_layers")?,
         num_attention_heads: fields.required("num_attention_heads")?,
         intermediate_size: fields.required("intermediate_size")?,
-        hidden_act: name,
+        hidden_act: activation.name().into(),
         layer_norm_eps: number(fields, "layer_norm_eps", "a number between 0 and 1", |n| n as f32 > 0.0 && (n as f32) < 1.0)?,
         dropout: number(fields, "dropout", "a number from 0 to below 1", |n| n >= 0.0 && (n as f32) < 1.0)?,
     };
@@ -188,7 +189,7 @@ impl GptConfig {
             ));
         }
         if Activation::from_name(&self.hidden_act).is_none() {
-            return Err(format!("hidden_act '{}' is not known", self.hidden_act));
+            return Err(format!("hidden_act '{}' is not known", shown(&self.hidden_act)));
         }
         let in_range = (0.0..1.0).contains(&self.dropout) && self.layer_norm_eps > 0.0 && self.layer_norm_eps < 1.0;
         if !in_range {

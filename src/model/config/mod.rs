@@ -9,6 +9,7 @@ mod hf;
 pub use graftling::GptConfig;
 
 use super::names::Names;
+use crate::error::{Error, Result};
 use crate::ops::{Activation, RopePairs, RopeScaling};
 
 /// What a decoder is made of. One forward page serves every combination.
@@ -149,6 +150,16 @@ impl Config {
         (self.heads + 2 * self.key_value_heads) * self.head_size
     }
 
+    /// Says when a token is none of the model's, which a tokenizer with tokens added to it may give.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        let known = self.vocab_size;
+        let Some(token) = tokens.iter().find(|&&token| token >= known) else { return Ok(()) };
+        Err(Error::Usage(format!("the text has token {token}, but the model knows {known}; use the model's own tokenizer")))
+    }
+
     /// What a tensor of the head is called in a file of the head alone, where a tied one has a name of its own; `None` for other tensors.
     pub(super) fn head_on_disk(&self, name: &str) -> Option<String> {
         let names = Names::of(self.family);
@@ -172,7 +183,7 @@ impl Config {
     ///
     /// # Errors
     /// One sentence that names the field.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> std::result::Result<(), String> {
         let extents = [
             ("the vocabulary size", self.vocab_size),
             ("the context length", self.context),

@@ -358,6 +358,8 @@ fn bad_configs_of_the_small_gpt() {
             ("num_hidden_layers", json!(1u64 << 31), &["num_hidden_layers"]),
             ("num_attention_heads", json!(3), &["64 in 3 heads"]),
             ("hidden_act", json!("relu6"), &["relu6"]),
+            // Found by fuzzing: a name that was shown as it stood.
+            ("hidden_act", json!("gelu\u{7f}\r"), &["hidden_act = \"gelu\\u{7f}\\r\""]),
             ("hidden_act", json!(null), &["no hidden_act"]),
             ("dropout", json!(1.0), &["dropout = 1.0"]),
             ("dropout", json!(null), &["no dropout"]),

@@ -1,0 +1,162 @@
+//! The command as a person runs it: what it prints, saves and exits with.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base");
+
+fn graftling(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_graftling")).args(arguments).output().expect("the command runs")
+}
+
+/// The last line of standard output as JSON, of a command that went well.
+fn json(arguments: &[&str]) -> Value {
+    let output = graftling(&[arguments, &["--json", "--quiet"]].concat());
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    serde_json::from_str(out.lines().last().expect("a line")).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {out}"))
+}
+
+/// One sentence on standard error that has these words, and that exit code.
+fn fails(arguments: &[&str], code: i32, words: &[&str]) {
+    let output = graftling(arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let errors = said.lines().filter(|l| l.starts_with("error: ") && !l.contains("XDG_RUNTIME_DIR")).count();
+    assert_eq!((output.status.code(), errors), (Some(code), 1), "{arguments:?}: {said}");
+    for word in words {
+        assert!(said.contains(word), "{arguments:?}: '{said}' does not say '{word}'");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+/// A place for files that goes with the test.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        let path = std::env::temp_dir().join(format!("graftling-{}-cli-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a directory");
+        Place(path)
+    }
+
+    /// The path of a file, written if there is a text for it.
+    fn file(&self, name: &str, text: Option<&str>) -> String {
+        let path = self.0.join(name);
+        text.into_iter().for_each(|text| std::fs::write(&path, text).expect("the file"));
+        path.to_str().expect("a path").into()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn inspecting() {
+    let shown = json(&["inspect", BASE, "--adapter", "seq_bn[bottleneck=8]", "--batch-size", "2", "--max-length", "64"]);
+    assert_eq!(
+        (shown["architecture"].as_str(), shown["total_params"].as_u64()),
+        (Some("graftling"), Some(875_264 + shown["trainable_params"].as_u64().expect("a number")))
+    );
+    assert!(shown["gpu_bytes"].as_u64() > shown["weight_bytes"].as_u64(), "{shown}");
+    let text = String::from_utf8(graftling(&["inspect", BASE]).stdout).expect("text");
+    assert!(text.contains("identity_bn") && text.contains("GPU memory"), "{text}");
+}
+
+/// From rows of data to a saved adapter, its loss, and a text.
+#[test]
+fn training_evaluating_and_generating() {
+    let place = Place::new("train");
+    let rows: Vec<String> =
+        (0..12).map(|i| format!("{{\"prompt\": \"{i} plus {i} is \", \"completion\": \"{}.\", \"id\": {i}}}", 2 * i)).collect();
+    place.file("train.jsonl", Some(&rows[..9].join("\n")));
+    place.file("valid.jsonl", Some(&rows[9..].join("\n")));
+    let (data, run) = (place.0.to_str().expect("a path"), place.file("run", None));
+    let common = ["--model", BASE, "--data", data, "--max-length", "32"];
+    let before = json(&[&["eval"], &common[..]].concat());
+
+    let train = [
+        "train",
+        "--out",
+        &run,
+        "--adapter",
+        "double_seq_bn[bottleneck=8,dropout=0]",
+        "--adapter-name",
+        "sums",
+        "--steps",
+        "9",
+        "--learning-rate",
+        "3e-2",
+    ];
+    let options = ["--batch-size", "3", "--eval-every", "6", "--train", "head", "--clip-norm", "1"];
+    let result = json(&[&train[..], &common, &options].concat());
+    assert!(result["loss_after"].as_f64() < result["loss_before"].as_f64(), "{result}");
+    let metrics = std::fs::read_to_string(format!("{run}/metrics.jsonl")).expect("metrics");
+    let metrics: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+    let losses: Vec<_> = metrics.iter().filter(|line| line["loss"].is_number()).collect();
+    for key in ["step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "gpu_bytes"] {
+        assert!(losses.iter().all(|line| line[key].as_f64().is_some_and(|v| v > 0.0)), "{key} in {losses:?}");
+    }
+    assert_eq!((losses.len(), losses[8]["epoch"].as_f64()), (9, Some(3.0)));
+    let evaluated: Vec<_> = metrics.iter().filter(|line| line["eval_loss"].is_number()).map(|line| line["step"].as_u64()).collect();
+    assert_eq!(evaluated, [Some(0), Some(6), Some(9)]);
+
+    let adapter = format!("{run}/adapter");
+    for file in ["adapter_config.json", "adapter.safetensors", "model_head.safetensors", "head_config.json"] {
+        assert!(PathBuf::from(&adapter).join(file).exists(), "{file} was not saved");
+    }
+    let after = json(&[&["eval", "--adapter", &adapter], &common[..]].concat());
+    assert_eq!((&after["loss"], &before["tokens"]), (&result["eval_loss"], &after["tokens"]));
+    assert!(after["loss"].as_f64() < before["loss"].as_f64() && after["perplexity"].is_number(), "{before} {after}");
+
+    let generate = ["generate", "--model", BASE, "--adapter", &adapter, "--prompt", "2 plus 2 is ", "--max-tokens", "5"];
+    let generated = json(&generate);
+    assert!(generated["text"].as_str().is_some_and(|text| !text.is_empty()) && generated["tokens"] == 5, "{generated}");
+    let printed = graftling(&generate).stdout;
+    assert_eq!(
+        String::from_utf8_lossy(&printed).trim_end_matches('\n'),
+        generated["text"].as_str().expect("a text").trim_end_matches('\n')
+    );
+
+    // Going on from a saved adapter begins where it ended.
+    let again = place.file("again", None);
+    let go_on = ["train", "--out", &again, "--init-adapter", &adapter, "--steps", "1", "--batch-size", "3"];
+    assert!(json(&[&go_on[..], &common].concat())["loss_before"].as_f64() < result["loss_before"].as_f64());
+    fails(&[&["train", "--out", &run], &common[..]].concat(), 2, &["already"]);
+}
+
+#[test]
+fn failures() {
+    let place = Place::new("fails");
+    let text = place.file("text.txt", Some("In the beginning was the word, and the word was with the model."));
+    let (out, empty) = (place.file("run", None), place.file("empty.txt", Some("")));
+    let train = |more: &[&'static str]| {
+        let common = ["train", "--model", BASE, "--out", &out, "--data", &text];
+        common.iter().map(ToString::to_string).chain(more.iter().map(ToString::to_string)).collect::<Vec<_>>()
+    };
+    let train_fails = |more: &[&'static str], code, words: &[&str]| {
+        let arguments = train(more);
+        fails(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), code, words);
+    };
+    train_fails(&["--adapter", "seq_bn[reduction_facto=4]"], 2, &["reduction_facto"]);
+    train_fails(&["--adapter", "seq_bn[use_gating=True]"], 2, &["use_gating"]);
+    train_fails(&["--adapter", "lora"], 2, &["lora"]);
+    train_fails(&["--max-length", "100000"], 2, &["--max-length", "context"]);
+    train_fails(&["--learning-rate", "NaN"], 2, &["--learning-rate"]);
+    train_fails(&["--precision", "f16"], 2, &["f16"]);
+    train_fails(&["--eval-every", "5"], 2, &["valid.jsonl"]);
+    train_fails(&["--device", "no such device"], 4, &["no such device"]);
+    fails(&["train", "--model", BASE, "--out", &out, "--data", &empty], 3, &["empty.txt"]);
+    fails(&["eval", "--model", "no/such/model", "--data", &text], 3, &["no/such/model"]);
+    fails(&["eval", "--model", BASE, "--data", "no/such/data.txt"], 3, &["no/such/data.txt"]);
+    fails(&["eval", "--model", BASE, "--data", &text, "--adapter", "no/such/adapter"], 3, &["no/such/adapter"]);
+    fails(&["generate", "--model", BASE, "--chat", "Hello"], 3, &["chat template"]);
+    fails(&["generate", "--model", BASE, "--prompt", ""], 2, &["prompt"]);
+    fails(&["generate", "--model", BASE, "--prompt", "a", "--top-p", "0"], 2, &["top-p"]);
+    fails(&["generate", "--model", BASE], 2, &["--prompt"]);
+    assert!(!PathBuf::from(&out).join("adapter").exists());
+}
