@@ -7,14 +7,15 @@ use crate::ops::{self, Activation, Adapter, Attention, Linear, Norm};
 /// The families whose kernels depend on the device, and in words what this one gets.
 pub fn chosen_kernels(traits: &Traits) -> Vec<(&'static str, String)> {
     let attention = Attention { heads: 2, key_value_heads: 2, head_size: 64, causal: true, dropout: 0.0 };
-    let product = |width: usize| {
-        recorded(traits, &[&[64, width], &[64, width]], move |g, t| {
+    let product = |rows: usize, width: usize| {
+        recorded(traits, &[&[rows, width], &[64, width]], move |g, t| {
             ops::linear(g, t[0], &Linear::new(t[1], None));
         })
     };
     vec![
-        ("matmul, rows in multiples of 4", product(64)),
-        ("matmul, any size", product(63)),
+        ("matmul, rows in multiples of 4", product(64, 64)),
+        ("matmul, forward of one row", product(1, 64)),
+        ("matmul, any size", product(64, 63)),
         (
             "attention",
             recorded(traits, &[&[1, 8, 384], &[1]], move |g, t| {
@@ -64,6 +65,8 @@ fn in_words(kernel: &Kernel) -> String {
         }
         "matmul_gpu" => "matmul_gpu: tiles of 64² or 128² in workgroup memory, double-buffered".into(),
         "matmul_any" => "matmul_any: 4 × 4 numbers an invocation, read one by one".into(),
+        "matmul_row" if lanes == 1 => "matmul_row: an invocation an output".into(),
+        "matmul_row" => format!("matmul_row: {lanes} invocations an output"),
         "attention" if share > 0 => format!("rows shared by {lanes} lanes through broadcast"),
         "attention" => format!("rows shared by {lanes} lanes through workgroup memory"),
         "cached_attention" => format!("{lanes} lanes share the keys of a query"),
@@ -85,9 +88,42 @@ mod tests {
         let cpu = Traits { cpu: true, subgroup: Some(8), ..gpu.clone() };
         let plain = Traits { cpu: true, ..gpu.clone() };
         for (traits, words) in [
-            (gpu, ["matmul_gpu", "matmul_any", "workgroup memory", "64 lanes", "16 lanes of 4 columns", "32 invocations"]),
-            (cpu, ["subgroups of 8", "matmul_any", "8 lanes through broadcast", "32 lanes", "8 lanes through broadcast", "one invocation"]),
-            (plain, ["matmul_any", "matmul_any", "workgroup memory", "32 lanes", "16 lanes of 4 columns", "one invocation"]),
+            (
+                gpu,
+                [
+                    "matmul_gpu",
+                    "32 invocations an output",
+                    "matmul_any",
+                    "workgroup memory",
+                    "64 lanes",
+                    "16 lanes of 4 columns",
+                    "32 invocations",
+                ],
+            ),
+            (
+                cpu,
+                [
+                    "subgroups of 8",
+                    "an invocation an output",
+                    "matmul_any",
+                    "8 lanes through broadcast",
+                    "32 lanes",
+                    "8 lanes through broadcast",
+                    "one invocation",
+                ],
+            ),
+            (
+                plain,
+                [
+                    "matmul_any",
+                    "an invocation an output",
+                    "matmul_any",
+                    "workgroup memory",
+                    "32 lanes",
+                    "16 lanes of 4 columns",
+                    "one invocation",
+                ],
+            ),
         ] {
             for ((family, text), words) in chosen_kernels(&traits).iter().zip(words) {
                 assert!(text.contains(words), "{family}: '{text}' does not say '{words}'");

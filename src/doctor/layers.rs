@@ -15,21 +15,22 @@ const FROZEN: Kind = Kind::Frozen(DType::F32);
 const EPSILON: f32 = 0.03125;
 
 pub(super) fn families() -> Vec<Family> {
+    // What is allowed leaves room for the exponential functions and roots of any driver; a wrong kernel is off by far more.
     vec![
-        Family::new("adapter", 5e-6, adapter),
-        Family::new("attention", 1e-5, attention),
-        Family::new("cached_attention", 1e-5, cached),
+        Family::new("adapter", 2e-5, adapter),
+        Family::new("attention", 2e-5, attention),
+        Family::new("cached_attention", 2e-5, cached),
         Family::new("norm", 1e-5, norm),
         Family::new("head_norm", 1e-5, head_norm),
-        Family::new("rope", 1e-6, rope),
-        Family::new("activation", 3e-6, activation),
-        Family::new("gated", 3e-6, gated),
+        Family::new("rope", 2e-6, rope),
+        Family::new("activation", 1e-5, activation),
+        Family::new("gated", 1e-5, gated),
         Family::new("dropout", 1e-6, dropout),
-        Family::new("scale", 2e-6, scale),
-        Family::new("embedding", 1e-6, embedding),
-        Family::new("positions", 1e-6, positions),
-        Family::new("loss", 1e-5, loss),
-        Family::new("optimizer", 2e-6, optimizer),
+        Family::new("scale", 5e-6, scale),
+        Family::new("embedding", 2e-6, embedding),
+        Family::new("positions", 2e-6, positions),
+        Family::new("loss", 2e-5, loss),
+        Family::new("optimizer", 5e-6, optimizer),
     ]
 }
 

@@ -6,7 +6,7 @@ use graftling::doctor::{Finding, chosen_kernels, examine, families};
 use graftling::gpu::{Device, devices};
 use graftling::graph::{Kernel, Traits};
 
-use crate::harness::device;
+use crate::harness::{all_traits, device};
 
 fn wrong(findings: &[Finding]) -> Vec<&Finding> {
     findings.iter().filter(|finding| finding.wrong.is_some()).collect()
@@ -15,7 +15,7 @@ fn wrong(findings: &[Finding]) -> Vec<&Finding> {
 /// Some families, since all of them take minutes on a software device; `graftling doctor` goes through the rest.
 #[test]
 fn a_healthy_device_is_found_so() {
-    let some = ["matmul q4_k", "head_norm", "gated", "dropout", "positions", "optimizer"];
+    let some = ["matmul q4_0", "head_norm", "gated", "dropout", "positions", "optimizer"];
     let mut told = 0;
     let findings = examine(device(), device().traits(), |name| some.contains(&name), |_| told += 1).expect("a working device");
     assert!(wrong(&findings).is_empty(), "{findings:#?}");
@@ -79,6 +79,24 @@ fn large_products_are_for_gpus() {
     let cpu = Traits { cpu: true, subgroup: Some(8), ..Traits::minimal() };
     let large = |traits: &Traits| families(traits).iter().filter(|name| name.ends_with("large")).count();
     assert_eq!((large(&cpu), large(&Traits::minimal())), (0, 11));
+}
+
+/// The larger tiles that only large products get.
+#[test]
+fn large_products() {
+    let traits = Traits { cpu: false, ..device().traits().clone() };
+    let findings = examine(device(), &traits, |name| name == "matmul f32, large", |_| ()).expect("a working device");
+    assert!(findings.len() == 1 && wrong(&findings).is_empty(), "{findings:#?}");
+}
+
+/// All families, with the kernels of every kind of device: minutes on a software device.
+#[test]
+#[ignore = "takes minutes; run it after changes to kernels or to the doctor"]
+fn everything_on_every_kind_of_device() {
+    for traits in all_traits() {
+        let findings = examine(device(), &traits, |_| true, |finding| println!("{finding:?}")).expect("a working device");
+        assert!(wrong(&findings).is_empty(), "{:#?}", wrong(&findings));
+    }
 }
 
 fn graftling(arguments: &[&str]) -> (i32, String, String) {
