@@ -7,7 +7,7 @@ use graftling::doctor::{Finding, examine, families};
 use graftling::gpu::DeviceInfo;
 use graftling::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Common;
 use super::setup::open_device;
@@ -37,39 +37,59 @@ impl Doctor {
         let findings = examine(&device, device.traits(), wanted, |finding| progress.found(common, finding))?;
         progress.bar.finish_and_clear();
 
-        let wrong: Vec<_> = findings.iter().filter(|finding| finding.wrong.is_some()).collect();
-        let cases: usize = findings.iter().map(|finding| finding.cases).sum();
-        let seconds: f64 = findings.iter().map(|finding| finding.seconds).sum();
+        let report = Report { info: device.info(), findings: &findings };
+        common.result(report.text(), report.json());
+        report.verdict()
+    }
+}
+
+/// What was found on a device.
+struct Report<'a> {
+    info: &'a DeviceInfo,
+    findings: &'a [Finding],
+}
+
+impl Report<'_> {
+    fn wrong(&self) -> Vec<&Finding> {
+        self.findings.iter().filter(|finding| finding.wrong.is_some()).collect()
+    }
+
+    /// The table, and what it means.
+    fn text(&self) -> String {
         let mut text = format!("{:24} {:>5}  {:>9}  {:>9}  {:>7}  verdict\n", "kernel", "cases", "error", "allowed", "seconds");
-        for finding in &findings {
-            text += &row(finding);
-        }
-        text += "\n";
+        text += &self.findings.iter().map(row).collect::<String>();
+        let wrong = self.wrong();
         if wrong.is_empty() {
-            text += &format!("All {cases} cases are right on {}, in {seconds:.0} s: train away.", device.info());
-        } else {
-            for Finding { kernel, wrong, .. } in &wrong {
-                text += &format!("{kernel} is WRONG: {}\n", wrong.as_deref().unwrap_or(""));
-            }
-            text += &what_to_do(device.info());
+            let cases: usize = self.findings.iter().map(|finding| finding.cases).sum();
+            let seconds: f64 = self.findings.iter().map(|finding| finding.seconds).sum();
+            return format!("{text}\nAll {cases} cases are right on {}, in {seconds:.0} s.", self.info);
         }
-        let checks: Vec<_> = findings
-            .iter()
-            .map(|f| {
-                json!({
-                    // Infinite where a result was no number, which JSON has no word for but null.
-                    "kernel": f.kernel, "cases": f.cases, "error": f.error, "tolerance": f.tolerance, "ok": f.wrong.is_none(),
-                    "seconds": f.seconds, "wrong": f.wrong,
-                })
+        let sentences: String =
+            wrong.iter().map(|finding| format!("{} is WRONG: {}\n", finding.kernel, finding.wrong.as_deref().unwrap_or(""))).collect();
+        format!("{text}\n{sentences}{}", what_to_do(self.info))
+    }
+
+    fn json(&self) -> Value {
+        // An error is infinite where a result was no number; JSON's word for that is null.
+        let check = |f: &Finding| {
+            json!({
+                "kernel": f.kernel, "cases": f.cases, "error": f.error, "tolerance": f.tolerance, "ok": f.wrong.is_none(),
+                "seconds": f.seconds, "wrong": f.wrong,
             })
-            .collect();
-        common.result(text, json!({ "device": device.info().to_string(), "checks": checks, "ok": wrong.is_empty() }));
+        };
+        let checks: Vec<_> = self.findings.iter().map(check).collect();
+        json!({ "device": self.info.to_string(), "checks": checks, "ok": self.wrong().is_empty() })
+    }
+
+    /// An error where something is wrong, for the exit code.
+    fn verdict(&self) -> Result<()> {
+        let wrong = self.wrong();
         if wrong.is_empty() {
             return Ok(());
         }
         let names = wrong.iter().map(|finding| finding.kernel.as_str()).collect::<Vec<_>>().join(", ");
-        let reason = format!("{} of {} families of kernels are wrong ({names})", wrong.len(), findings.len());
-        Err(Error::Device { device: device.info().to_string(), reason })
+        let reason = format!("{} of {} families of kernels are wrong ({names})", wrong.len(), self.findings.len());
+        Err(Error::Device { device: self.info.to_string(), reason })
     }
 }
 
@@ -120,5 +140,51 @@ impl Progress {
             let verdict = if finding.wrong.is_none() { "ok" } else { "WRONG" };
             common.note(format!("{:24} {verdict}  {:.1} s", finding.kernel, finding.seconds));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use graftling::graph::Traits;
+
+    use super::*;
+
+    #[test]
+    fn a_wrong_kernel_is_said_and_is_an_error() {
+        let info = DeviceInfo {
+            name: "AMD Radeon RX 6600 (RADV NAVI23)".into(),
+            kind: "discrete GPU",
+            backend: "vulkan".into(),
+            driver: "radv Mesa 24.0.1".into(),
+            cpu: false,
+            max_buffer: 1 << 32,
+            max_binding: 1 << 31,
+            subgroup: Some([32, 64]),
+            traits: Traits::minimal(),
+        };
+        let finding = |kernel: &str, error, wrong: Option<&str>| Finding {
+            kernel: kernel.into(),
+            cases: 3,
+            error,
+            tolerance: 1e-5,
+            wrong: wrong.map(Into::into),
+            seconds: 0.5,
+        };
+        let right = [finding("norm", 2e-7, None)];
+        let report = Report { info: &info, findings: &right };
+        assert!(report.verdict().is_ok() && report.text().contains("All 3 cases are right on AMD Radeon"), "{}", report.text());
+
+        let findings = [finding("norm", 2e-7, None), finding("gated", f64::INFINITY, Some("3×257 silu: value of gated.forward: …"))];
+        let report = Report { info: &info, findings: &findings };
+        let text = report.text();
+        for words in
+            ["ok\n", "WRONG\n", "gated is WRONG: 3×257 silu: value of gated.forward", "update AMD's driver (on Linux: Mesa)", "--device"]
+        {
+            assert!(text.contains(words), "{text}");
+        }
+        let error = report.verdict().expect_err("a kernel is wrong");
+        assert!(error.exit_code() == 1 && error.to_string().contains("1 of 2 families of kernels are wrong (gated)"), "{error}");
+        let json = report.json();
+        assert_eq!((&json["ok"], &json["checks"][1]["error"]), (&false.into(), &Value::Null));
     }
 }

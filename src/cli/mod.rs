@@ -30,16 +30,16 @@ struct Cli {
 #[derive(Args)]
 pub struct Common {
     /// A device by its number or a part of its name; without it, the best one
-    #[arg(long, value_name = "N|NAME", global = true)]
+    #[arg(long, value_name = "N|NAME", global = true, help_heading = "Everywhere")]
     pub device: Option<String>,
     /// The result as one JSON object, the last line of standard output
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
     /// No progress on standard error
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub quiet: bool,
     /// The numbers that are computed with; sums are f32 in both
-    #[arg(long, value_name = "PRECISION", default_value = "f32", global = true)]
+    #[arg(long, value_name = "PRECISION", default_value = "f32", global = true, help_heading = "Everywhere")]
     precision: Precision,
 }
 
