@@ -35,6 +35,9 @@ pub struct Case<'a> {
     pub twice: bool,
 }
 
+/// A value, and the gradients that arguments have.
+type Numbers = (Vec<f32>, Vec<Option<Vec<f32>>>);
+
 /// What two runs of a program gave, and what wrote it.
 struct Ran {
     value: Vec<f32>,
@@ -137,7 +140,7 @@ impl Case<'_> {
         program.write(device, dy, &cotangent);
         memory.set_step(device, STEP);
 
-        let mut run = || -> Result<(Vec<f32>, Vec<Option<Vec<f32>>>)> {
+        let mut run = || -> Result<Numbers> {
             memory.clear(device);
             program.run(device)?;
             let read = |t: Tensor| program.read(device, &memory, t);

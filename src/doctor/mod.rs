@@ -69,11 +69,14 @@ pub fn examine(device: &Device, traits: &Traits, wanted: impl Fn(&str) -> bool, 
     Ok(findings)
 }
 
+/// Makes the comparisons of a family.
+type Run = dyn Fn(&mut Bench) -> Result<()>;
+
 /// Kernels that are examined together.
 struct Family {
     name: String,
     tolerance: f64,
-    run: Box<dyn Fn(&mut Bench) -> Result<()>>,
+    run: Box<Run>,
 }
 
 impl Family {
