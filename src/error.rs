@@ -95,6 +95,22 @@ pub enum Error {
         /// Its learning rate.
         learning_rate: f32,
     },
+
+    /// Training took a weight past the range of numbers.
+    #[error("training diverged: the weight '{name}' is not finite any more; use a lower learning rate, warm-up or gradient clipping")]
+    DivergedWeight {
+        /// The weight.
+        name: String,
+    },
+
+    /// A person or the system asked the command to stop.
+    #[error("interrupted after step {step}; {} has it all, and the same command with --resume goes on from there", checkpoint.display())]
+    Interrupted {
+        /// How many steps are done.
+        step: u64,
+        /// The checkpoint that was saved.
+        checkpoint: PathBuf,
+    },
 }
 
 impl Error {
@@ -109,7 +125,7 @@ impl Error {
     }
 
     /// The exit code of the command: 1 runtime, 2 usage, 3 a bad or missing file, 4 no usable device or a limit exceeded, 5 device
-    /// lost or out of memory, 6 training diverged.
+    /// lost or out of memory, 6 training diverged, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Write { .. } | Error::Device { .. } | Error::NotFinite { .. } => 1,
@@ -117,7 +133,8 @@ impl Error {
             Error::File { .. } => 3,
             Error::NoDevice(_) | Error::Limit { .. } => 4,
             Error::OutOfMemory { .. } | Error::DeviceLost { .. } => 5,
-            Error::Diverged { .. } => 6,
+            Error::Diverged { .. } | Error::DivergedWeight { .. } => 6,
+            Error::Interrupted { .. } => 130,
         }
     }
 }

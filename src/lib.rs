@@ -60,6 +60,7 @@ pub mod gpu;
 pub mod graph;
 pub mod model;
 pub mod ops;
+pub mod plot;
 mod random;
 pub mod sampling;
 pub mod text;

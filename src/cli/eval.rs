@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use graftling::Result;
+use graftling::gpu::Device;
 use graftling::model::Trains;
-use graftling::text::{DataOptions, Splits};
+use graftling::text::{Batch, DataOptions, Splits};
 use graftling::train::Evaluator;
 use serde_json::json;
 
@@ -19,9 +20,9 @@ pub struct Eval {
     /// A directory in Hugging Face form, or a .gguf file
     #[arg(long)]
     model: PathBuf,
-    /// The directory of a saved adapter
+    /// The directory of a saved adapter; several are compared in a table, the base beside them
     #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    adapter: Vec<PathBuf>,
     /// A .jsonl or .txt file, or a directory, of which test, valid or train is taken, the first that it has
     #[arg(long)]
     data: PathBuf,
@@ -38,21 +39,41 @@ pub struct Eval {
 
 impl Eval {
     pub fn run(&self, common: &Common) -> Result<()> {
-        let setup = Setup::read(&self.model, self.adapter.as_ref())?;
+        let setup = Setup::read(&self.model, self.adapter.first().filter(|_| self.adapter.len() == 1))?;
         let max_length = max_length(&setup.base.config, self.max_length)? as usize;
         let options = DataOptions { max_length, train_on_prompt: self.train_on_prompt };
         let Splits { train, valid, test } = Splits::read(&self.data, &setup.base.tokenizer, &options)?;
         let data = test.or(valid).unwrap_or(train);
         let device = open_device(common)?;
-        let model = setup.model(&setup.base.config, None, Trains::adapters())?;
-        let memory = setup.upload(&device, &model, 0, false)?;
         common.note(format!("data       {} sequences of {}", data.sequences.len(), data.path.display()));
-
         let batches: Vec<_> = data.batches(self.batch_size as usize).collect();
         let tokens: u64 = batches.iter().map(|batch| batch.targets()).sum();
-        let loss = Evaluator::new(&device, &model, &memory).loss(&batches)?;
-        let text = format!("loss {loss:.4}  perplexity {:.3}  tokens {tokens}", loss.exp());
-        common.result(text, json!({ "loss": loss, "perplexity": loss.exp(), "tokens": tokens }));
+
+        let first = measure(&setup, &device, &batches)?;
+        if self.adapter.len() < 2 {
+            let text = format!("loss {first:.4}  perplexity {:.3}  tokens {tokens}", first.exp());
+            common.result(text, json!({ "loss": first, "perplexity": first.exp(), "tokens": tokens }));
+            return Ok(());
+        }
+        let mut losses = vec![("the base alone".to_string(), first)];
+        for directory in &self.adapter {
+            let setup = Setup::read(&self.model, Some(directory))?;
+            losses.push((directory.display().to_string(), measure(&setup, &device, &batches)?));
+        }
+        let width = losses.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        let rows = losses.iter().map(|(name, loss)| format!("{name:width$}  {loss:8.4}  {:12.3}", loss.exp()));
+        let title = format!("{:width$}  {:>8}  {:>12}", format!("{tokens} tokens"), "loss", "perplexity");
+        let table = [title].into_iter().chain(rows).collect::<Vec<_>>().join("\n");
+        let result = |(name, loss): &(String, f64)| json!({ "adapter": name, "loss": loss, "perplexity": loss.exp() });
+        let adapters: Vec<_> = losses[1..].iter().map(result).collect();
+        common.result(table, json!({ "loss": first, "perplexity": first.exp(), "tokens": tokens, "adapters": adapters }));
         Ok(())
     }
+}
+
+/// The loss of a base, with its adapter if there is one.
+fn measure(setup: &Setup, device: &Device, batches: &[Batch]) -> Result<f64> {
+    let model = setup.model(&setup.base.config, None, Trains::adapters())?;
+    let memory = setup.upload(device, &model, 0, false)?;
+    Evaluator::new(device, &model, &memory).loss(batches)
 }

@@ -10,7 +10,7 @@ use graftling::model::Trains;
 use graftling::sampling::Sampling;
 use graftling::text::{ChatTemplate, Message};
 use graftling::{Error, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::setup::{Setup, open_device};
 use super::{Common, print};
@@ -24,9 +24,9 @@ pub struct Generate {
     /// A directory in Hugging Face form, or a .gguf file
     #[arg(long)]
     model: PathBuf,
-    /// The directory of a saved adapter
+    /// The directory of a saved adapter; with several, each continues the text in turn, the base first
     #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    adapter: Vec<PathBuf>,
     #[command(flatten)]
     input: Input,
     /// The most tokens of the continuation
@@ -59,17 +59,41 @@ struct Input {
 
 impl Generate {
     pub fn run(&self, common: &Common) -> Result<()> {
-        let sampling = Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed };
-        sampling.check()?;
-        let setup = Setup::read(&self.model, self.adapter.as_ref())?;
-        let tokenizer = &setup.base.tokenizer;
-        let prompt = match (&self.input.prompt, &self.input.chat) {
-            (Some(prompt), _) => tokenizer.encode_document(&text(prompt)?)?,
-            (_, Some(message)) => {
-                let message = Message { role: "user".into(), content: text(message)? };
-                tokenizer.encode(&ChatTemplate::of(tokenizer)?.render(&[message], true)?)?
+        self.sampling().check()?;
+        let input = text(self.input.prompt.as_ref().or(self.input.chat.as_ref()).expect("clap asks for one of them"))?;
+        if self.adapter.len() < 2 {
+            let (tokens, result) = self.answer(common, self.adapter.first(), &input)?;
+            common.note(format!("{tokens} tokens, {:.1} a second", result["tokens_per_second"].as_f64().unwrap_or(0.0)));
+            if common.json {
+                print(result);
             }
-            (None, None) => unreachable!("clap asks for one of them"),
+            return Ok(());
+        }
+        let mut results = Vec::new();
+        for adapter in [None].into_iter().chain(self.adapter.iter().map(Some)) {
+            let name = adapter.map_or("the base alone".into(), |directory| directory.display().to_string());
+            if !common.json {
+                print(format!("--- {name}"));
+            }
+            let (_, mut result) = self.answer(common, adapter, &input)?;
+            result["adapter"] = name.into();
+            results.push(result);
+        }
+        if common.json {
+            print(json!({ "results": results }));
+        }
+        Ok(())
+    }
+
+    /// Continues the text with an adapter or none, shows it as it comes unless the result is to be JSON, and gives that.
+    fn answer(&self, common: &Common, adapter: Option<&PathBuf>, input: &str) -> Result<(usize, Value)> {
+        let setup = Setup::read(&self.model, adapter)?;
+        let tokenizer = &setup.base.tokenizer;
+        let prompt = if self.input.chat.is_some() {
+            let message = Message { role: "user".into(), content: input.into() };
+            tokenizer.encode(&ChatTemplate::of(tokenizer)?.render(&[message], true)?)?
+        } else {
+            tokenizer.encode_document(input)?
         };
         let context = setup.base.config.context;
         if prompt.is_empty() {
@@ -87,20 +111,21 @@ impl Generate {
         let mut generator = Generator::new(&device, &model, &memory, needed.min(context))?;
         let mut decoder = tokenizer.decoder();
         let started = Instant::now();
-        let tokens = generator.generate(&prompt, self.max_tokens as usize, sampling, tokenizer.end_tokens(), |token| {
+        let tokens = generator.generate(&prompt, self.max_tokens as usize, self.sampling(), tokenizer.end_tokens(), |token| {
             // Who has closed the pipe wants no more.
             common.json || show(&decoder.push(token))
         })?;
-        let seconds = started.elapsed().as_secs_f64();
-        let speed = tokens.len() as f64 / seconds;
-        if common.json {
-            print(json!({ "text": tokenizer.decode(&tokens), "tokens": tokens.len(), "tokens_per_second": speed }));
-        } else {
+        let speed = tokens.len() as f64 / started.elapsed().as_secs_f64();
+        if !common.json {
             show(&decoder.finish());
             print("");
         }
-        common.note(format!("{} tokens, {speed:.1} a second", tokens.len()));
-        Ok(())
+        let result = json!({ "text": tokenizer.decode(&tokens), "tokens": tokens.len(), "tokens_per_second": speed });
+        Ok((tokens.len(), result))
+    }
+
+    fn sampling(&self) -> Sampling {
+        Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed }
     }
 }
 

@@ -6,7 +6,12 @@ mod doctor;
 mod eval;
 mod generate;
 mod inspect;
+mod interrupt;
+mod lock;
+mod options;
+mod pretrain;
 mod progress;
+mod run;
 mod setup;
 mod train;
 
@@ -54,6 +59,7 @@ enum Command {
     Devices(devices::Devices),
     Doctor(doctor::Doctor),
     Inspect(inspect::Inspect),
+    Pretrain(Box<pretrain::Pretrain>),
     Train(Box<train::Train>),
     Eval(eval::Eval),
     Generate(generate::Generate),
@@ -67,7 +73,8 @@ pub fn main() -> ExitCode {
         Command::Devices(devices) => devices.run(&common),
         Command::Doctor(doctor) => doctor.run(&common),
         Command::Inspect(inspect) => inspect.run(&common),
-        Command::Train(train) => train.run(&common),
+        Command::Pretrain(pretrain) => pretrain.run(&common),
+        Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(&common),
         Command::Generate(generate) => generate.run(&common),
         Command::Completions(completions) => completions.run(&common),
@@ -94,6 +101,11 @@ impl Common {
         if !self.quiet {
             drop(writeln!(std::io::stderr(), "{line}"));
         }
+    }
+
+    /// Something that a person should know whatever else is said.
+    pub fn warn(&self, line: impl std::fmt::Display) {
+        drop(writeln!(std::io::stderr(), "warning: {line}"));
     }
 
     /// The result: `text` for a person, or the JSON object.

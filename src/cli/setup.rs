@@ -14,7 +14,7 @@ pub struct Setup {
     pub base: Base,
     pub adapter: Option<SavedAdapter>,
     /// What comes after the base's own weights.
-    changes: Vec<Weights>,
+    pub changes: Vec<Weights>,
 }
 
 impl Setup {
@@ -41,7 +41,8 @@ impl Setup {
         model.upload(device, &self.sources(), seed, training)
     }
 
-    fn sources(&self) -> Vec<&Weights> {
+    /// All weights, of which later ones count.
+    pub fn sources(&self) -> Vec<&Weights> {
         [&self.base.weights].into_iter().chain(&self.changes).collect()
     }
 }

@@ -1,34 +1,43 @@
 //! `graftling train`: adapters, and perhaps parts of the base, on a data set.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use graftling::model::{AdapterConfig, SavedAdapter, Trains, is_adapter, write_adapter};
+use graftling::model::{AdapterConfig, Trains};
 use graftling::ops::optimizer::Adam;
-use graftling::text::{Batches, DataOptions, Splits};
-use graftling::train::{Estimate, Evaluator, Schedule, Shape, TrainOptions, Trainer};
+use graftling::text::{Batches, DataOptions, Dataset, Splits};
+use graftling::train::{Checkpoint, Checkpoints, Found, RunState, Schedule, Shape, TrainOptions};
+use graftling::weights::fingerprint;
 use graftling::{Error, Result};
-use indicatif::{BinaryBytes, HumanCount};
-use serde_json::json;
+use indicatif::HumanCount;
 
-use super::Common;
-use super::progress::Progress;
+use super::lock::Lock;
+use super::options::Options;
+use super::run::Run;
 use super::setup::{Setup, max_length, open_device, with_dropout};
+use super::{Cli, Command, Common, interrupt};
 
 /// Trains an adapter on your text
 #[derive(Args)]
 #[command(after_help = "Example:
-  graftling train --model SmolLM2-135M-Instruct.Q4_1.gguf --data notes.txt --out RUN --adapter 'seq_bn[reduction_factor=8]' --steps 200")]
+  graftling train --model SmolLM2-135M-Instruct.Q4_1.gguf --data notes.txt --out RUN --adapter 'seq_bn[reduction_factor=8]' --steps 200
+  graftling train --out RUN --resume")]
 pub struct Train {
     /// A directory in Hugging Face form, or a .gguf file
-    #[arg(long)]
-    model: PathBuf,
+    #[arg(long, required_unless_present_any = ["config", "resume"])]
+    model: Option<PathBuf>,
     /// A .jsonl or .txt file, or a directory with train.jsonl and perhaps valid.jsonl
+    #[arg(long, required_unless_present_any = ["config", "resume"])]
+    data: Option<PathBuf>,
+    /// The directory of the run, which must be new unless it is resumed
+    #[arg(long, value_name = "RUN", required_unless_present = "config")]
+    out: Option<PathBuf>,
+    /// Go on with the run in RUN from its newest checkpoint, with the options that it has
     #[arg(long)]
-    data: PathBuf,
-    /// The directory of the run, which must be new
-    #[arg(long, value_name = "RUN")]
-    out: PathBuf,
+    resume: bool,
+    /// A file with options, such as another run's run.toml; those that are typed count before it
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
     /// The adapter: PRESET[key=value,…], such as identity_bn, seq_bn[reduction_factor=8] or double_seq_bn[bottleneck=32]
     #[arg(long, value_name = "SPEC", default_value = "identity_bn")]
     adapter: String,
@@ -41,6 +50,9 @@ pub struct Train {
     /// Parts of the base that train beside the adapter
     #[arg(long, value_name = "PARTS", value_delimiter = ',')]
     train: Vec<Part>,
+    /// Train everything for the first so many steps, then freeze the base as it is and go on with the adapter
+    #[arg(long, value_name = "STEPS", default_value_t = 0)]
+    full_steps: u64,
     /// Optimizer steps; without it, as many as --epochs takes
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
@@ -98,6 +110,9 @@ pub struct Train {
     /// Measure the validation loss every so many steps, beside the first and the last
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     eval_every: Option<u64>,
+    /// Save a checkpoint every so many steps, beside the last and the best [default: every ten minutes]
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    save_every: Option<u64>,
     /// Report every so many steps
     #[arg(long, value_name = "STEPS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     log_every: u64,
@@ -124,9 +139,34 @@ enum Optimizer {
 }
 
 impl Train {
-    pub fn run(&self, common: &Common) -> Result<()> {
+    pub fn run(&self) -> Result<()> {
+        let mut options = Options::typed("train");
+        if let Some(config) = &self.config {
+            options.add(config)?;
+        }
+        let (common, train) = train_of(&options);
+        let out = required(&train.out, "out")?;
+        if train.resume {
+            let file = out.join(RUN_TOML);
+            if !file.exists() {
+                return Err(Error::file(file, "does not exist, so there is no run to go on with; begin one without --resume"));
+            }
+            options.resume(&file)?;
+        } else if let Some(file) = [RUN_TOML, "metrics.jsonl", "checkpoints", "adapter"].into_iter().find(|file| out.join(file).exists()) {
+            let problem = format!("{} already has a run ({file}); go on with it by --resume, or give another --out", out.display());
+            return Err(Error::Usage(problem));
+        }
+        let (common, train) = if train.resume { train_of(&options) } else { (common, train) };
+        train.start(&common, &options)
+    }
+
+    fn start(&self, common: &Common, options: &Options) -> Result<()> {
         self.check()?;
-        let setup = Setup::read(&self.model, self.init_adapter.as_ref())?;
+        let [model, data_path, out] =
+            [(&self.model, "model"), (&self.data, "data"), (&self.out, "out")].map(|(path, name)| required(path, name));
+        let (model, data_path, out) = (model?, data_path?, out?);
+        let mut setup = Setup::read(model, self.init_adapter.as_ref())?;
+        let trains = self.trains(setup.has_head());
         let config = with_dropout(&setup.base.config, self.dropout);
         let mut adapters = match &setup.adapter {
             Some(saved) => saved.config.clone(),
@@ -134,21 +174,34 @@ impl Train {
         };
         adapters.dropout = self.dropout.unwrap_or(adapters.dropout);
         let max_length = max_length(&config, self.max_length)?;
-        let options = DataOptions { max_length: max_length as usize, train_on_prompt: self.train_on_prompt };
-        let Splits { train: data, valid, .. } = Splits::read(&self.data, &setup.base.tokenizer, &options)?;
+        let data_options = DataOptions { max_length: max_length as usize, train_on_prompt: self.train_on_prompt };
+        let Splits { train: data, valid, .. } = Splits::read(data_path, &setup.base.tokenizer, &data_options)?;
         if valid.is_none() && self.eval_every.is_some() {
-            return Err(Error::Usage(format!("--eval-every needs validation data; put a valid.jsonl into {}", self.data.display())));
+            return Err(Error::Usage(format!("--eval-every needs validation data; put a valid.jsonl into {}", data_path.display())));
         }
-        let mut batches = Batches::new(&data, self.batch_size as usize, self.shuffle.then_some(self.seed));
+        let batches = Batches::new(&data, self.batch_size as usize, self.shuffle.then_some(self.seed));
         let per_epoch = batches.per_epoch().div_ceil(u64::from(self.grad_accumulation)).max(1);
         let steps = self.steps.unwrap_or((self.epochs * per_epoch as f64).ceil().max(1.0) as u64);
+        if self.full_steps > steps {
+            return Err(Error::Usage(format!(
+                "--full-steps is {}, but the run has only {steps} steps; give more --steps",
+                self.full_steps
+            )));
+        }
+
+        std::fs::create_dir_all(out).map_err(|e| Error::write(out, e))?;
+        let _lock = Lock::of(out)?;
+        let mut state = RunState { seed: self.seed, data: fingerprint_of(&data), ..RunState::default() };
+        let checkpoints = Checkpoints::of(out);
+        let (mut moments, mut resumed) = (None, None);
+        if let Some(checkpoint) = self.newest(common, out, &checkpoints)? {
+            self.check_resumed(&checkpoint, &checkpoints, &state, steps)?;
+            resumed = Some(checkpoint.state.trainer.step);
+            setup.changes = checkpoint.adapter.sources(&config)?;
+            (moments, state) = (Some(checkpoint.moments), checkpoint.state);
+        }
 
         let device = open_device(common)?;
-        let trains = self.trains(setup.has_head());
-        let model = setup.model(&config, Some(&adapters), trains)?;
-        let (total, trainable) = (model.parameters.total(), model.parameters.trainable());
-        let percent = 100.0 * trainable as f64 / total as f64;
-        common.note(format!("model      {} of {} parameters train ({percent:.1} %): {adapters}", HumanCount(trainable), HumanCount(total)));
         let tokens: usize = data.sequences.iter().map(|s| s.tokens.len()).sum();
         common.note(format!("data       {} sequences, {} tokens", data.sequences.len(), HumanCount(tokens as u64)));
         for (count, what) in
@@ -158,55 +211,81 @@ impl Train {
                 common.note(format!("           {count} of them {what}"));
             }
         }
-        let estimate = Estimate::new(&model, device.traits(), self.batch_size, max_length);
-        common.note(format!("memory     up to {} on the device", BinaryBytes(estimate.total())));
-
-        let memory = setup.upload(&device, &model, self.seed, true)?;
-        let options = TrainOptions { adam: self.adam(), schedule: self.schedule(steps), seed: self.seed as u32 };
-        let mut trainer = Trainer::new(&device, &model, &memory, options)?;
-        let mut evaluator = Evaluator::new(&device, &model, &memory);
+        let batches = batches.starting_at(state.position);
         let valid: Option<Vec<_>> = valid.map(|valid| valid.batches(self.batch_size as usize).collect());
-        let mut progress = Progress::new(common, &self.out, steps, self.log_every)?;
-        let mut evaluate = |step: u64, progress: &mut Progress| -> Result<()> {
-            valid.as_ref().map_or(Ok(()), |valid| progress.evaluated(step, evaluator.loss(valid)?))
+        let write_options = || {
+            let resolved = [("steps", whole(steps)), ("max-length", whole(u64::from(max_length)))];
+            options.write(&out.join(RUN_TOML), &resolved)
         };
+        let run = Run {
+            common,
+            device: &device,
+            setup,
+            config,
+            adapters,
+            adapter_name: &self.adapter_name,
+            base_name: model.display().to_string(),
+            trains,
+            options: TrainOptions { adam: self.adam(), schedule: self.schedule(steps), seed: self.seed as u32 },
+            batches,
+            valid,
+            batch: [self.batch_size, max_length],
+            grad_accumulation: self.grad_accumulation as usize,
+            steps,
+            full_steps: self.full_steps,
+            eval_every: self.eval_every,
+            save_every: self.save_every,
+            log_every: self.log_every,
+            out,
+            checkpoints,
+            resumed,
+            state,
+            moments,
+        };
+        interrupt::listen();
+        run.go(&write_options)
+    }
 
-        evaluate(0, &mut progress)?;
-        for step in 0..steps {
-            let accumulated: Vec<_> = batches.by_ref().take(self.grad_accumulation as usize).collect();
-            let position = batches.position();
-            let epoch = position.epoch as f64 + position.index as f64 / batches.per_epoch() as f64;
-            progress.started(epoch, accumulated.iter().flat_map(|batch| &batch.lengths).map(|&length| u64::from(length)).sum());
-            let report = trainer.step(&accumulated)?;
-            let bytes = memory.bytes() + trainer.bytes();
-            report.map_or(Ok(()), |report| progress.finished(&report, bytes))?;
-            let done = step + 1;
-            if self.eval_every.is_some_and(|every| done.is_multiple_of(every)) && done < steps {
-                while let Some(report) = trainer.finish()? {
-                    progress.finished(&report, bytes)?;
-                }
-                evaluate(done, &mut progress)?;
+    /// The checkpoint to go on from; none for a run from the beginning.
+    fn newest(&self, common: &Common, out: &Path, checkpoints: &Checkpoints) -> Result<Option<Checkpoint>> {
+        if !self.resume {
+            return Ok(None);
+        }
+        checkpoints.clean();
+        let Found { newest, torn } = checkpoints.newest();
+        let found = torn.len();
+        for torn in torn {
+            common.warn(format!("passed over a checkpoint: {torn}"));
+        }
+        match &newest {
+            Some(checkpoint) => common.note(format!("resumed    after step {}", checkpoint.state.trainer.step)),
+            None if found > 0 => {
+                let problem = "has no whole checkpoint; remove it to begin the run again";
+                return Err(Error::file(out.join("checkpoints"), problem));
             }
+            None => common.note("resumed    from the beginning, since there is no checkpoint yet"),
         }
-        let bytes = memory.bytes() + trainer.bytes();
-        while let Some(report) = trainer.finish()? {
-            progress.finished(&report, bytes)?;
-        }
-        evaluate(steps, &mut progress)?;
+        Ok(newest)
+    }
 
-        let trained = |name: &str| is_adapter(name) || model.trains(name);
-        let trained = model.download(&device, &memory, trained)?;
-        let saved = SavedAdapter::of(&model, &trained, &self.adapter_name, &self.model.display().to_string())?;
-        let directory = self.out.join("adapter");
-        write_adapter(&directory, &saved)?;
-        let summary = progress.summary();
-        let text = format!("saved {} after {steps} steps: loss {:.4} to {:.4}", directory.display(), summary.first, summary.last);
-        let json = json!({
-            "adapter": directory, "steps": steps, "loss_before": summary.first, "loss_after": summary.last, "eval_loss": summary.evaluated,
-            "total_params": total, "trainable_params": trainable, "tokens_per_second": summary.tokens_per_second, "gpu_bytes": bytes,
-        });
-        common.result(text, json);
-        Ok(())
+    /// Whether a checkpoint is one of this very run.
+    fn check_resumed(&self, checkpoint: &Checkpoint, checkpoints: &Checkpoints, now: &RunState, steps: u64) -> Result<()> {
+        let Checkpoint { adapter, state, .. } = checkpoint;
+        let path = checkpoints.path(state.trainer.step);
+        let problem = if adapter.name != self.adapter_name {
+            format!("has the adapter '{}', but this run's is '{}'; do not mix runs", adapter.name, self.adapter_name)
+        } else if state.data != now.data {
+            "is of a run on other data; give back the data of then, or begin a new run".into()
+        } else if state.seed != now.seed {
+            format!("is of a run with the seed {}, but run.toml says {}; do not mix runs", state.seed, now.seed)
+        } else if state.position.epoch > state.trainer.step.saturating_mul(u64::from(self.grad_accumulation)) {
+            format!("says that {} steps took {} epochs; take another checkpoint", state.trainer.step, state.position.epoch)
+        } else if state.trainer.step > steps {
+            return Err(Error::Usage(format!("the run already has {} steps; ask for as many or more", state.trainer.step)));
+        } else {
+            return Ok(());
+        };
+        Err(Error::file(path, problem))
     }
 
     /// Options whose range clap does not know.
@@ -229,9 +308,6 @@ impl Train {
             if !(value.is_finite() && (value > 0.0 || zero && value == 0.0)) {
                 return usage(format!("{name} is {value}; it must be a number above 0"));
             }
-        }
-        if self.out.join("adapter").exists() {
-            return usage(format!("{} already has an adapter; give another --out", self.out.display()));
         }
         Ok(())
     }
@@ -260,4 +336,27 @@ impl Train {
         };
         Schedule { peak: self.learning_rate, shape, warmup_steps: self.warmup_steps, steps }
     }
+}
+
+const RUN_TOML: &str = "run.toml";
+
+/// The command that was given, files and all.
+fn train_of(options: &Options) -> (Common, Box<Train>) {
+    match options.cli() {
+        Cli { common, command: Command::Train(train) } => (common, train),
+        _ => unreachable!("the options are those of this command"),
+    }
+}
+
+fn required<'a>(path: &'a Option<PathBuf>, name: &str) -> Result<&'a Path> {
+    path.as_deref().ok_or_else(|| Error::Usage(format!("--{name} is missing; give it here or in the --config file")))
+}
+
+fn whole(number: u64) -> toml::Value {
+    toml::Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// What the sequences are and in which order.
+fn fingerprint_of(data: &Dataset) -> String {
+    fingerprint(data.sequences.iter().flat_map(|s| [&s.tokens, &s.targets]).map(|numbers| bytemuck::cast_slice(numbers)))
 }

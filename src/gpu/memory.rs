@@ -129,8 +129,16 @@ impl Memory {
     /// # Errors
     /// If the device fails.
     pub fn read(&self, device: &Device, tensor: Tensor) -> Result<Vec<u8>> {
+        self.read_at(device, tensor, 0, self.infos[tensor.index()].bytes())
+    }
+
+    /// Reads `len` bytes of a weight or arena from byte `start` of it on, a multiple of 4.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn read_at(&self, device: &Device, tensor: Tensor, start: u64, len: u64) -> Result<Vec<u8>> {
         let (buffer, offset) = self.place(tensor);
-        device.read(buffer, offset, self.infos[tensor.index()].bytes())
+        device.read(buffer, offset + start, len)
     }
 
     /// Sets the numbers of the step that is submitted next.

@@ -16,7 +16,8 @@ const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter.safetensors";
 const HEAD_CONFIG: &str = "head_config.json";
 const HEAD: &str = "model_head.safetensors";
-const BASE: &str = "base.safetensors";
+/// The file of other parts of the base that trained.
+pub(crate) const BASE_FILE: &str = "base.safetensors";
 
 /// Bytes that a config may have: many times what it needs.
 const LONGEST_CONFIG: u64 = 1 << 20;
@@ -122,8 +123,8 @@ pub fn write_adapter(directory: &Path, adapter: &SavedAdapter) -> Result<()> {
         remove(&directory.join(HEAD_CONFIG))?;
     }
     match &adapter.base {
-        Some(base) => base.write(&directory.join(BASE))?,
-        None => remove(&directory.join(BASE))?,
+        Some(base) => base.write(&directory.join(BASE_FILE))?,
+        None => remove(&directory.join(BASE_FILE))?,
     }
     replace_file(&directory.join(CONFIG), json.write().as_bytes())
 }
@@ -132,7 +133,7 @@ fn remove(file: &Path) -> Result<()> {
     fs::remove_file(file).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(Error::write(file, e)) })
 }
 
-/// Reads what [`write_adapter`] or the library wrote. Which tensors there are is checked by [`SavedAdapter::weights_for`], which knows the
+/// Reads what [`write_adapter`] or the library wrote. Which tensors there are is checked by [`SavedAdapter::sources`], which knows the
 /// model.
 ///
 /// # Errors
@@ -145,7 +146,8 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
         return Err(Error::file(&path, "is missing beside pytorch_adapter.bin; save the adapter again with use_safetensors=True"));
     }
     let weights = Weights::read(&path)?;
-    let [head, base] = [HEAD, BASE].map(|file| directory.join(file)).map(|path| path.exists().then(|| read_checked(&path)).transpose());
+    let [head, base] =
+        [HEAD, BASE_FILE].map(|file| directory.join(file)).map(|path| path.exists().then(|| read_checked(&path)).transpose());
     let (head, base) = (head?, base?);
     let AdapterJson { name, config, hidden_size, model_type, model_name } = json;
     Ok(SavedAdapter { name, config, hidden_size, model_type, model_name, weights, head, base })

@@ -135,7 +135,7 @@ pub(super) const OTHER_METHODS: [&str; 16] = [
 ];
 
 /// The word that takes the fewest changes of a letter to become.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
     let start: String = word.chars().take(64).collect();
     known.min_by_key(|other| distance(&start, other)).unwrap_or_default()
 }

@@ -2,6 +2,7 @@
 
 use super::graft::{Graft, Stream, join};
 use super::names::Names;
+use super::values::source_of;
 use super::{ATTENTION_PLACE, AdapterConfig, Config, FFN_PLACE, NormKind, Positions, Trains};
 use crate::error::{Error, Result};
 use crate::graph::{DType, Graph, Parameters, Piece, Shape, Tensor};
@@ -61,7 +62,7 @@ impl Model {
     /// device, and without any, as for pretraining, all are f32. `adapters` of `None` makes a plain decoder.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the adapters do not fit the model.
+    /// [`Error::Usage`] if the adapters do not fit the model, [`Error::File`] if a source lacks a tensor or has it in another shape.
     pub fn new(config: &Config, sources: &[&Weights], adapters: Option<&AdapterConfig>, trains: Trains) -> Result<Model> {
         let names = Names::of(config.family);
         let hidden = config.hidden_size;
@@ -98,8 +99,8 @@ impl Model {
                 attention_adapter: graft(&mut p, ATTENTION_PLACE),
                 norm2: p.norm(&at(names.norms[1])),
                 ffn_input: {
-                    let widths = vec![config.intermediate_size; names.ffn_input.len()];
-                    p.linear(&stack(names.ffn_input, &widths, at), hidden, config.biases.ffn)
+                    let names = names.ffn_input(config.gated);
+                    p.linear(&stack(names, &vec![config.intermediate_size; names.len()], at), hidden, config.biases.ffn)
                 },
                 ffn_output: p.linear(&[(at(names.ffn_output), hidden)], config.intermediate_size, config.biases.ffn),
                 ffn_adapter: graft(&mut p, FFN_PLACE),
@@ -109,6 +110,9 @@ impl Model {
         let head = if config.tied { token_embedding } else { p.matrix(names.head, config.vocab_size, hidden, trains.base || trains.head) };
         let bias = config.biases.head.then(|| p.vector(format!("{}.bias", names.head), config.vocab_size, trains.head));
         let (head, parameters) = (Linear::new(head, bias), p.parameters);
+        for Piece { name, shape } in parameters.iter().flat_map(|(_, parameter)| &parameter.pieces) {
+            source_of(sources, name).map_or(Ok(()), |source| source.find(name, shape).map(drop))?;
+        }
         let (config, adapters) = (config.clone(), adapters.cloned());
         Ok(Model { config, adapters, parameters, token_embedding, position_embedding, blocks, final_norm, head })
     }

@@ -18,8 +18,11 @@ mod toy;
 mod values;
 
 pub use adapter::{ATTENTION_PLACE, AdapterConfig, FFN_PLACE, Init, Scaling, Width};
+pub(crate) use adapter_file::BASE_FILE;
 pub use adapter_file::{SavedAdapter, read_adapter, write_adapter};
-pub use config::{BaseDropout, Biases, Config, Family, GptConfig, NormKind, Positions};
+pub(crate) use adapter_presets::nearest;
+pub(crate) use config::LARGEST;
+pub use config::{BaseDropout, Biases, Config, Family, NormKind, Positions};
 pub use decoder::{Cache, Inputs, Model};
 pub use parts::{Base, Trains};
 pub use toy::ToyLayer;

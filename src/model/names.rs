@@ -20,8 +20,8 @@ pub struct Names {
     pub head_norms: [&'static str; 2],
     /// The projection behind attention.
     pub attention_output: &'static str,
-    /// Into the feed-forward layer: up, or the gate and up.
-    pub ffn_input: &'static [&'static str],
+    /// Into the feed-forward layer: the gate, where the family can have one, and up.
+    ffn_input: &'static [&'static str],
     /// Out of it.
     pub ffn_output: &'static str,
     /// The norms of attention and of the feed-forward layer.
@@ -39,7 +39,7 @@ const GRAFTLING: Names = Names {
     qkv: &["attn.in_proj"],
     head_norms: ["attn.q_norm", "attn.k_norm"],
     attention_output: "attn.out_proj",
-    ffn_input: &["ffn.up_proj"],
+    ffn_input: &["ffn.gate_proj", "ffn.up_proj"],
     ffn_output: "ffn.down_proj",
     norms: ["ln_1", "ln_2"],
     transposed: &[],
@@ -85,7 +85,9 @@ const GGUF_LLAMA: Names = Names {
     transposed: &[],
 };
 
-const GGUF_GPT2: Names = Names { qkv: &["attn_qkv"], ffn_input: &["ffn_up"], ..GGUF_LLAMA };
+const GGUF_GRAFTLING: Names = Names { qkv: &["attn_qkv"], ..GGUF_LLAMA };
+
+const GGUF_GPT2: Names = Names { ffn_input: &["ffn_up"], ..GGUF_GRAFTLING };
 
 impl Names {
     /// The model's own names, which are Hugging Face's.
@@ -100,9 +102,19 @@ impl Names {
     /// GGUF's names.
     pub fn of_gguf(family: Family) -> &'static Names {
         match family {
-            Family::Graftling | Family::Gpt2 => &GGUF_GPT2,
+            Family::Graftling => &GGUF_GRAFTLING,
+            Family::Gpt2 => &GGUF_GPT2,
             Family::Llama | Family::Qwen2 | Family::Qwen3 => &GGUF_LLAMA,
         }
+    }
+
+    /// What goes into the feed-forward layer: up, or the gate and up.
+    ///
+    /// # Panics
+    /// If the family has no gate and one is asked for.
+    pub fn ffn_input(&self, gated: bool) -> &'static [&'static str] {
+        let own = 1 + usize::from(gated);
+        &self.ffn_input[self.ffn_input.len() - own..]
     }
 
     /// Every name outside the layers.

@@ -20,11 +20,8 @@ impl Model {
         for (tensor, parameter) in self.parameters.iter() {
             let mut start = 0;
             for Piece { name, shape } in &parameter.pieces {
-                let source = sources.iter().rev().find(|s| s.tensors.contains_key(name));
-                // A base that lacks one of its own tensors is asked for it all the same, and says so.
-                let source = source.or(sources.first().filter(|_| !is_adapter(name)));
                 let fresh;
-                let weight = match source {
+                let weight = match source_of(sources, name) {
                     Some(source) => source.get(name, shape)?,
                     None => {
                         fresh = Weight::from_f32(shape.clone(), &self.start(name, shape, seed, stream));
@@ -42,7 +39,7 @@ impl Model {
     /// Reads weights back from the device, those tensors that `wanted` says by name.
     ///
     /// # Errors
-    /// If the device fails, or a weight that trained is not finite any more.
+    /// If the device fails; [`Error::DivergedWeight`] if a weight that trained is not finite any more.
     pub fn download(&self, device: &Device, memory: &Memory, wanted: impl Fn(&str) -> bool) -> Result<Weights> {
         let mut weights = Weights::default();
         for (tensor, parameter) in self.parameters.iter().filter(|(_, p)| p.pieces.iter().any(|piece| wanted(&piece.name))) {
@@ -53,8 +50,7 @@ impl Model {
                 rest = others;
                 let weight = Weight::new(parameter.dtype, shape.clone(), own.to_vec());
                 if parameter.arena_offset.is_some() && weight.first_non_finite().is_some() {
-                    let reason = format!("the trained weight '{name}' is not finite");
-                    return Err(Error::Device { device: device.info().to_string(), reason });
+                    return Err(Error::DivergedWeight { name: name.clone() });
                 }
                 if wanted(name) {
                     weights.tensors.insert(name.clone(), weight);
@@ -98,6 +94,12 @@ impl Model {
             _ => len.map(|_| (random.normal() * 0.02) as f32).collect(),
         }
     }
+}
+
+/// The source that has a tensor, or has to: a base that lacks one of its own is asked for it all the same, and says so.
+pub(super) fn source_of<'a>(sources: &[&'a Weights], name: &str) -> Option<&'a Weights> {
+    let source = sources.iter().rev().find(|source| source.tensors.contains_key(name));
+    source.or(sources.first().filter(|_| !is_adapter(name))).copied()
 }
 
 /// Whether a tensor belongs to an adapter.

@@ -57,14 +57,79 @@ impl Splits {
         if !path.is_dir() {
             return Ok(Splits { train: Dataset::read(path, tokenizer, options)?, valid: None, test: None });
         }
-        let split = |name: &str| -> Result<Option<Dataset>> {
-            let file = ["jsonl", "txt"].iter().map(|extension| path.join(format!("{name}.{extension}"))).find(|file| file.exists());
-            file.map(|file| Dataset::read(&file, tokenizer, options)).transpose()
-        };
-        let Some(train) = split("train")? else {
-            return Err(Error::file(path, "has no train.jsonl; put one there or give the path of a .jsonl or .txt file"));
-        };
+        let split = |name: &str| split(path, name).map(|file| Dataset::read(&file, tokenizer, options)).transpose();
+        let Some(train) = split("train")? else { return Err(no_train(path)) };
         Ok(Splits { train, valid: split("valid")?, test: split("test")? })
+    }
+}
+
+/// The file of a split in a directory.
+fn split(directory: &Path, name: &str) -> Option<PathBuf> {
+    ["jsonl", "txt"].iter().map(|extension| directory.join(format!("{name}.{extension}"))).find(|file| file.exists())
+}
+
+fn no_train(path: &Path) -> Error {
+    Error::file(path, "has no train.jsonl; put one there or give the path of a .jsonl or .txt file")
+}
+
+/// Calls `each` with the texts that a data set has to learn from: a whole file, or of each row the text, the prompt and the completion, or
+/// the messages one by one. Returns the file that they are in.
+pub(super) fn each_text(path: &Path, mut each: impl FnMut(String)) -> Result<PathBuf> {
+    let file = if path.is_dir() { split(path, "train").ok_or_else(|| no_train(path))? } else { path.into() };
+    if is_text(&file)? {
+        each(read_text(&file)?);
+    } else {
+        each_row(&file, |_, row| {
+            match row {
+                Row::Text(text) => each(text),
+                Row::Completion { prompt, completion } => [prompt, completion].into_iter().for_each(&mut each),
+                Row::Chat(messages) => messages.into_iter().for_each(|message| each(message.content)),
+            }
+            Ok(())
+        })?;
+    }
+    Ok(file)
+}
+
+/// Whether a file is a text as a whole, by its name.
+fn is_text(path: &Path) -> Result<bool> {
+    let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+    match extension.as_ref().and_then(|extension| extension.to_str()) {
+        Some("jsonl") => Ok(false),
+        Some("txt") => Ok(true),
+        _ if path.is_dir() => Err(Error::file(path, "is a directory; give the path of a .jsonl or .txt file in it")),
+        _ if path.exists() => Err(Error::file(path, "is neither a .jsonl nor a .txt file; rename or convert it")),
+        _ => Err(Error::file(path, "does not exist; check the path")),
+    }
+}
+
+/// The text of a `.txt` file.
+fn read_text(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|e| cannot_be_read(path, &e))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let valid = e.utf8_error().valid_up_to();
+        let line = e.as_bytes()[..valid].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        not_utf8(path, line)
+    })?;
+    Ok(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text))
+}
+
+/// Calls `each` with the rows of a `.jsonl` file and their lines, from 1.
+fn each_row(path: &Path, mut each: impl FnMut(usize, Row) -> Result<()>) -> Result<()> {
+    let file = File::open(path).map_err(|e| cannot_be_read(path, &e))?;
+    let mut reader = BufReader::new(file);
+    let (mut bytes, mut line) = (Vec::new(), 0);
+    loop {
+        bytes.clear();
+        if reader.read_until(b'\n', &mut bytes).map_err(|e| cannot_be_read(path, &e))? == 0 {
+            return Ok(());
+        }
+        line += 1;
+        let text = str::from_utf8(&bytes).map_err(|_| not_utf8(path, line))?;
+        let text = if line == 1 { text.strip_prefix('\u{FEFF}').unwrap_or(text) } else { text };
+        if !text.trim().is_empty() {
+            each(line, Row::parse(text).map_err(|problem| Error::file(path, format!("line {line} {problem}")))?)?;
+        }
     }
 }
 
@@ -91,14 +156,7 @@ impl Dataset {
             let problem = format!("the maximum length is {}, but a sequence needs two tokens", options.max_length);
             return Err(Error::Usage(format!("{problem}; use a longer maximum length")));
         }
-        let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
-        let is_text = match extension.as_ref().and_then(|extension| extension.to_str()) {
-            Some("jsonl") => false,
-            Some("txt") => true,
-            _ if path.is_dir() => return Err(Error::file(path, "is a directory; give the path of a .jsonl or .txt file in it")),
-            _ if path.exists() => return Err(Error::file(path, "is neither a .jsonl nor a .txt file; rename or convert it")),
-            _ => return Err(Error::file(path, "does not exist; check the path")),
-        };
+        let is_text = is_text(path)?;
         let mut dataset = Dataset { path: path.into(), sequences: Vec::new(), max_length: options.max_length, cut: 0, dropped: 0 };
         if is_text {
             dataset.read_text(tokenizer)?
@@ -109,13 +167,8 @@ impl Dataset {
     }
 
     fn read_text(&mut self, tokenizer: &Tokenizer) -> Result<()> {
-        let bytes = std::fs::read(&self.path).map_err(|e| cannot_be_read(&self.path, &e))?;
-        let text = String::from_utf8(bytes).map_err(|e| {
-            let valid = e.utf8_error().valid_up_to();
-            let line = e.as_bytes()[..valid].iter().filter(|&&byte| byte == b'\n').count() + 1;
-            not_utf8(&self.path, line)
-        })?;
-        let tokens = tokenizer.encode_document(text.strip_prefix('\u{FEFF}').unwrap_or(&text)).map_err(|e| self.at(None, &e))?;
+        let text = read_text(&self.path)?;
+        let tokens = tokenizer.encode_document(&text).map_err(|e| self.at(None, &e))?;
         let mut pieces: Vec<&[u32]> = tokens.chunks_exact(self.max_length).collect();
         if pieces.is_empty() && tokens.len() >= 2 {
             pieces.push(&tokens);
@@ -128,29 +181,16 @@ impl Dataset {
     }
 
     fn read_rows(&mut self, tokenizer: &Tokenizer, options: &DataOptions) -> Result<()> {
-        let file = File::open(&self.path).map_err(|e| cannot_be_read(&self.path, &e))?;
-        let mut reader = BufReader::new(file);
+        let path = self.path.clone();
         let mut template: Option<ChatTemplate> = None;
-        let (mut bytes, mut line) = (Vec::new(), 0);
-        loop {
-            bytes.clear();
-            if reader.read_until(b'\n', &mut bytes).map_err(|e| cannot_be_read(&self.path, &e))? == 0 {
-                break;
-            }
-            line += 1;
-            let text = str::from_utf8(&bytes).map_err(|_| not_utf8(&self.path, line))?;
-            let text = if line == 1 { text.strip_prefix('\u{FEFF}').unwrap_or(text) } else { text };
-            if text.trim().is_empty() {
-                continue;
-            }
-            let row = Row::parse(text).map_err(|problem| Error::file(&self.path, format!("line {line} {problem}")))?;
+        each_row(&path, |line, row| {
             if matches!(row, Row::Chat(_)) && template.is_none() {
                 template = Some(ChatTemplate::of(tokenizer)?);
             }
             let mut sequence = row.sequence(tokenizer, template.as_ref(), options.train_on_prompt).map_err(|e| self.at(Some(line), &e))?;
             if sequence.targets() == 0 {
                 let problem = "has nothing to learn: it needs two tokens of text, a completion, or an assistant's turn";
-                return Err(Error::file(&self.path, format!("line {line} {problem}; correct or remove it")));
+                return Err(Error::file(&path, format!("line {line} {problem}; correct or remove it")));
             }
             self.cut += usize::from(sequence.tokens.len() > self.max_length);
             sequence.truncate(self.max_length);
@@ -159,7 +199,8 @@ impl Dataset {
             } else {
                 self.sequences.push(sequence);
             }
-        }
+            Ok(())
+        })?;
         match (self.sequences.len(), self.dropped) {
             (1.., _) => Ok(()),
             (0, 0) => Err(Error::file(&self.path, "has no rows; give at least one line of JSON")),

@@ -5,9 +5,11 @@ mod batches;
 mod chat;
 mod data;
 mod tokenizer;
+mod train_tokenizer;
 
 pub use batch::{Batch, Sequence, cut, order_of, round_length, shuffled};
 pub use batches::{Batches, Position};
 pub use chat::{ChatTemplate, Message};
 pub use data::{DataOptions, Dataset, Splits};
 pub use tokenizer::{Decoder, Tokenizer};
+pub use train_tokenizer::LARGEST_VOCABULARY;

@@ -11,6 +11,7 @@ mod tests;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+pub(super) use long::pieces;
 pub use stream::Decoder;
 
 use crate::error::{Error, Result};
@@ -86,6 +87,16 @@ impl Tokenizer {
         }
         gguf::complete(gguf, &mut tokenizer.special)?;
         Ok(tokenizer)
+    }
+
+    /// The tokenizer of the text of a `tokenizer.json` that has no files beside it, so no special tokens but its own.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is malformed.
+    pub fn from_json(json: &str) -> Result<Tokenizer> {
+        let path = PathBuf::from("tokenizer.json");
+        let inner: tokenizers::Tokenizer = json.parse().map_err(|e| Error::file(&path, format!("is not a tokenizer.json ({e})")))?;
+        Ok(Tokenizer::new(inner, path, Special::default()))
     }
 
     fn new(mut inner: tokenizers::Tokenizer, path: PathBuf, special: Special) -> Tokenizer {

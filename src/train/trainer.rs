@@ -122,20 +122,20 @@ impl Programs {
 
 /// Trains what of a model is trainable.
 pub struct Trainer<'a> {
-    device: &'a Device,
-    model: &'a Model,
-    memory: &'a Memory,
+    pub(super) device: &'a Device,
+    pub(super) model: &'a Model,
+    pub(super) memory: &'a Memory,
     options: TrainOptions,
     programs: Programs,
     update: Program,
     readback: Readback,
     started: VecDeque<Report>,
-    step: u64,
-    batches: u32,
+    pub(super) step: u64,
+    pub(super) batches: u32,
 }
 
 impl<'a> Trainer<'a> {
-    /// A trainer at step 0.
+    /// A trainer at step 0; [`Trainer::restore`] takes it further.
     ///
     /// # Errors
     /// If the device is out of memory or fails; [`Error::Usage`] if nothing trains, or the learning rate is not a

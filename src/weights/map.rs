@@ -8,7 +8,7 @@ use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
-/// The most bytes of a JSON file. Configs have some thousands, and the index of a large model some hundred thousand.
+/// The most bytes of a JSON or TOML file. Configs have some thousands, and the index of a large model some hundred thousand.
 const MAX_TEXT: u64 = 100 << 20;
 
 /// A file that is mapped into memory, and its name for messages.
@@ -38,16 +38,16 @@ pub(super) fn map(path: &Path, advice: &str) -> Result<Mmap> {
     unsafe { Mmap::map(&file) }.map_err(|e| unreadable(path, e))
 }
 
-/// Reads the text of a JSON file.
+/// Reads the text of a JSON or TOML file.
 ///
 /// # Errors
 /// [`Error::File`].
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let mut text = Vec::new();
-    let file = open(path, "give the path of a JSON file")?;
+    let file = open(path, "give the path of the file itself")?;
     file.take(MAX_TEXT + 1).read_to_end(&mut text).map_err(|e| unreadable(path, e))?;
     if text.len() as u64 > MAX_TEXT {
-        return Err(Error::file(path, "is far too large for a JSON file of a model; fetch it again"));
+        return Err(Error::file(path, "is far too large for a file of its kind; fetch it again"));
     }
     String::from_utf8(text).map_err(|_| Error::file(path, "is not text in UTF-8; fetch it again"))
 }

@@ -1,6 +1,7 @@
 //! Files to named tensors and back. Nothing here knows a model or a device.
 
 mod directory;
+mod fingerprint;
 pub mod gguf;
 mod json;
 mod map;
@@ -16,13 +17,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use fingerprint::fingerprint;
 pub use gguf::{FromValue, Gguf, GgufTensor, Strings, Value};
 pub(crate) use json::parse_json;
 pub(crate) use map::read_text;
 pub use quant::GgmlType;
 pub use repack::repack;
 pub use weight::Weight;
-pub use write::replace_file;
+pub use write::{replace_directory, replace_file, share_file};
 
 use crate::error::{Error, Result};
 use crate::graph::Shape;
@@ -70,11 +72,11 @@ impl Weights {
         safetensors::write(&self.tensors, path)
     }
 
-    /// The tensor of that name and shape, all of whose numbers are finite. Reads the tensor once.
+    /// The tensor of that name and shape. It is not read yet.
     ///
     /// # Errors
-    /// [`Error::File`] if it is missing, has another shape or a format that is not supported, or has a number that is not finite.
-    pub fn get(&self, name: &str, shape: &Shape) -> Result<&Weight> {
+    /// [`Error::File`] if it is missing, or has another shape or a format that is not supported.
+    pub fn find(&self, name: &str, shape: &Shape) -> Result<&Weight> {
         let Some(weight) = self.tensors.get(name) else {
             return Err(Error::file(
                 &self.path,
@@ -90,6 +92,15 @@ impl Weights {
                 format!("tensor '{name}' has the shape {has} where the config asks for {shape}; file and config do not belong together");
             return Err(Error::file(self.path_of(weight), problem));
         }
+        Ok(weight)
+    }
+
+    /// The tensor of that name and shape, all of whose numbers are finite. Reads the tensor once.
+    ///
+    /// # Errors
+    /// As [`Weights::find`], or it has a number that is not finite.
+    pub fn get(&self, name: &str, shape: &Shape) -> Result<&Weight> {
+        let weight = self.find(name, shape)?;
         self.check_finite(name, weight)?;
         Ok(weight)
     }

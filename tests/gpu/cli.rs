@@ -122,6 +122,14 @@ fn training_evaluating_and_generating() {
         generated["text"].as_str().expect("a text").trim_end_matches('\n')
     );
 
+    // Several adapters side by side, and the base.
+    let pair = ["--adapter", adapter.as_str(), "--adapter", adapter.as_str()];
+    let compared = json(&[&["eval"], &pair[..], &common].concat());
+    assert_eq!(compared["loss"], before["loss"]);
+    assert_eq!((&compared["adapters"][0]["loss"], &compared["adapters"][1]["loss"]), (&after["loss"], &after["loss"]));
+    let generated_twice = json(&[&["generate", "--model", BASE, "--prompt", "2 plus 2 is ", "--max-tokens", "5"], &pair[..]].concat());
+    assert_eq!((&generated_twice["results"][2]["text"], generated_twice["results"][0]["tokens"].as_u64()), (&generated["text"], Some(5)));
+
     // Going on from a saved adapter begins where it ended.
     let again = place.file("again", None);
     let go_on = ["train", "--out", &again, "--init-adapter", &adapter, "--steps", "1", "--batch-size", "3"];

@@ -1,200 +1,330 @@
-//! `config.json` of the small GPT.
+//! `config.json` of Graftling's own family. Without any of the optional keys it is a post-norm GPT with learned positions, as `assets/base`;
+//! with them it can say whatever the decoder can be.
 
-use std::path::Path;
+use serde::Serialize;
+use serde_json::{Value, json};
 
-use serde::{Deserialize, Serialize};
-
-use super::fields::{Checked, Fields};
-use super::{BaseDropout, Biases, Config, Family, LARGEST, NormKind, Positions};
-use crate::error::{Error, Result};
-use crate::ops::Activation;
+use super::fields::{Checked, Fields, wrong};
+use super::hf::{head_size, rotary};
+use super::{BaseDropout, Biases, Config, Family, NormKind, Positions};
+use crate::ops::{Activation, RopePairs, RopeScaling};
 use crate::weights::shown;
 
-/// The form of a post-norm GPT with learned positions and a linear head of its own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GptConfig {
-    /// Always `["GraftlingForCausalLM"]`.
-    #[serde(default = "architectures")]
-    pub architectures: Vec<String>,
-    /// Always `graftling`.
-    pub model_type: String,
-    /// Tokens in the vocabulary.
-    pub vocab_size: u32,
-    /// The longest sequence, which is how many positions are learned.
-    pub max_position_embeddings: u32,
-    /// Numbers that stand for a token between blocks.
-    pub hidden_size: u32,
-    /// Blocks.
-    pub num_hidden_layers: u32,
-    /// Attention heads of a block.
-    pub num_attention_heads: u32,
-    /// The width inside the feed-forward layer.
-    pub intermediate_size: u32,
-    /// The activation of the feed-forward layer.
-    pub hidden_act: String,
-    /// Added to the variance in LayerNorm.
-    pub layer_norm_eps: f32,
-    /// Dropout of attention probabilities and of the feed-forward layer's output, in training of the base.
-    pub dropout: f32,
+/// The keys in the order in which they are written. The optional ones are left out where they say what is so without them.
+#[derive(Serialize)]
+struct File {
+    architectures: [&'static str; 1],
+    model_type: &'static str,
+    vocab_size: u32,
+    max_position_embeddings: u32,
+    hidden_size: u32,
+    num_hidden_layers: u32,
+    num_attention_heads: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    num_key_value_heads: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head_dim: Option<u32>,
+    intermediate_size: u32,
+    hidden_act: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gated: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    norm: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    norm_first: Option<bool>,
+    /// Of either kind of norm.
+    layer_norm_eps: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    positions: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rope_theta: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rope_scaling: Option<Value>,
+    /// What each frequency is divided by, where they have factors of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rope_factors: Option<Vec<f32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rope_pairs: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head_norm: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    biases: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tie_word_embeddings: Option<bool>,
+    /// Of attention probabilities, and of the feed-forward layer's output unless that has its own.
+    dropout: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedding_dropout: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attention_output_dropout: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ffn_output_dropout: Option<f32>,
 }
 
-fn architectures() -> Vec<String> {
-    vec!["GraftlingForCausalLM".into()]
-}
+const BIASES: Biases = Biases { qkv: true, attention_output: true, ffn: true, head: true };
 
-/// Takes the keys of a small GPT.
-pub(super) fn config(fields: &mut Fields) -> Checked<Config> {
-    let activation = fields.activation("hidden_act")?.ok_or_else(|| fields.missing("hidden_act"))?;
-    let number = |fields: &mut Fields, key: &str, expected: &str, allowed: fn(f64) -> bool| {
-        fields.number(key, expected, allowed)?.map(|n| n as f32).ok_or_else(|| fields.missing(key))
-    };
-    let config = GptConfig {
-        architectures: architectures(),
-        model_type: "graftling".into(),
-        vocab_size: fields.required("vocab_size")?,
-        max_position_embeddings: fields.required("max_position_embeddings")?,
-        hidden_size: fields.required("hidden_size")?,
-        num_hidden_layers: fields.required("num_hidden_layers")?,
-        num_attention_heads: fields.required("num_attention_heads")?,
-        intermediate_size: fields.required("intermediate_size")?,
-        hidden_act: activation.name().into(),
-        layer_norm_eps: number(fields, "layer_norm_eps", "a number between 0 and 1", |n| n as f32 > 0.0 && (n as f32) < 1.0)?,
-        dropout: number(fields, "dropout", "a number from 0 to below 1", |n| n >= 0.0 && (n as f32) < 1.0)?,
-    };
-    config.check()?;
-    Ok(config.into())
-}
-
-impl From<GptConfig> for Config {
-    fn from(gpt: GptConfig) -> Config {
-        Config {
-            family: Family::Graftling,
-            vocab_size: gpt.vocab_size,
-            context: gpt.max_position_embeddings,
-            hidden_size: gpt.hidden_size,
-            layers: gpt.num_hidden_layers,
-            heads: gpt.num_attention_heads,
-            key_value_heads: gpt.num_attention_heads,
-            head_size: gpt.hidden_size / gpt.num_attention_heads,
-            intermediate_size: gpt.intermediate_size,
-            activation: gpt.activation(),
-            gated: false,
-            norm: NormKind::LayerNorm,
-            norm_first: false,
-            epsilon: gpt.layer_norm_eps,
-            positions: Positions::Learned,
-            head_norm: false,
-            biases: Biases { qkv: true, attention_output: true, ffn: true, head: true },
-            tied: false,
-            dropout: BaseDropout { attention: gpt.dropout, ffn_output: gpt.dropout, ..BaseDropout::default() },
+impl File {
+    fn new(config: &Config) -> File {
+        let unlike = |value: u32, usual: u32| (value != usual).then_some(value);
+        let share = |value: f32, usual: f32| (value != usual).then_some(value);
+        let (dropout, biases) = (config.dropout, config.biases);
+        let (mut rope_theta, mut rope_scaling, mut rope_factors, mut rope_pairs) = (None, None, None, None);
+        if let Positions::Rotary { theta, scaling, pairs } = &config.positions {
+            rope_theta = Some(*theta);
+            rope_scaling = match scaling {
+                RopeScaling::None => None,
+                RopeScaling::Factors(factors) => {
+                    rope_factors = Some(factors.clone());
+                    None
+                }
+                RopeScaling::Linear(factor) => Some(json!({ "rope_type": "linear", "factor": factor })),
+                RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => Some(json!({
+                    "rope_type": "llama3", "factor": factor, "low_freq_factor": low_freq_factor,
+                    "high_freq_factor": high_freq_factor, "original_max_position_embeddings": *original as u64,
+                })),
+            };
+            rope_pairs = (*pairs == RopePairs::Adjacent).then_some("adjacent");
+        }
+        File {
+            architectures: ["GraftlingForCausalLM"],
+            model_type: Family::Graftling.model_type(),
+            vocab_size: config.vocab_size,
+            max_position_embeddings: config.context,
+            hidden_size: config.hidden_size,
+            num_hidden_layers: config.layers,
+            num_attention_heads: config.heads,
+            num_key_value_heads: unlike(config.key_value_heads, config.heads),
+            head_dim: (u64::from(config.heads) * u64::from(config.head_size) != u64::from(config.hidden_size)).then_some(config.head_size),
+            intermediate_size: config.intermediate_size,
+            hidden_act: config.activation.name(),
+            gated: config.gated.then_some(true),
+            norm: (config.norm == NormKind::RmsNorm).then_some("rms_norm"),
+            norm_first: config.norm_first.then_some(true),
+            layer_norm_eps: config.epsilon,
+            positions: rope_theta.map(|_| "rotary"),
+            rope_theta,
+            rope_scaling,
+            rope_factors,
+            rope_pairs,
+            head_norm: config.head_norm.then_some(true),
+            biases: (biases != BIASES).then(|| {
+                let Biases { qkv, attention_output, ffn, head } = biases;
+                json!({ "qkv": qkv, "attention_output": attention_output, "ffn": ffn, "head": head })
+            }),
+            tie_word_embeddings: config.tied.then_some(true),
+            dropout: dropout.attention,
+            embedding_dropout: share(dropout.embedding, 0.0),
+            attention_output_dropout: share(dropout.attention_output, 0.0),
+            ffn_output_dropout: share(dropout.ffn_output, dropout.attention),
         }
     }
+}
+
+/// Takes the keys of the family.
+pub(super) fn config(fields: &mut Fields) -> Checked<Config> {
+    let hidden_size = fields.required("hidden_size")?;
+    let heads = fields.required("num_attention_heads")?;
+    let activation = fields.activation("hidden_act")?.ok_or_else(|| fields.missing("hidden_act"))?;
+    let epsilon = fields.number("layer_norm_eps", "a number between 0 and 1", |n| n as f32 > 0.0 && (n as f32) < 1.0)?;
+    let dropout = fields.number("dropout", "a number from 0 to below 1", |n| n >= 0.0 && (n as f32) < 1.0)?;
+    let dropout = dropout.ok_or_else(|| fields.missing("dropout"))? as f32;
+    let head_size = match fields.count("head_dim")? {
+        Some(size) => size,
+        None => head_size(hidden_size, heads, ["hidden_size", "num_attention_heads"])?,
+    };
+    Ok(Config {
+        family: Family::Graftling,
+        vocab_size: fields.required("vocab_size")?,
+        context: fields.required("max_position_embeddings")?,
+        hidden_size,
+        layers: fields.required("num_hidden_layers")?,
+        heads,
+        key_value_heads: fields.count("num_key_value_heads")?.unwrap_or(heads),
+        head_size,
+        intermediate_size: fields.required("intermediate_size")?,
+        activation,
+        gated: fields.flag("gated", false)?,
+        norm: one_of(fields, "norm", [("layer_norm", NormKind::LayerNorm), ("rms_norm", NormKind::RmsNorm)])?,
+        norm_first: fields.flag("norm_first", false)?,
+        epsilon: epsilon.ok_or_else(|| fields.missing("layer_norm_eps"))? as f32,
+        positions: positions(fields, head_size)?,
+        head_norm: fields.flag("head_norm", false)?,
+        biases: biases(fields)?,
+        tied: fields.flag("tie_word_embeddings", false)?,
+        dropout: BaseDropout {
+            embedding: fields.dropout("embedding_dropout", 0.0)?,
+            attention: dropout,
+            attention_output: fields.dropout("attention_output_dropout", 0.0)?,
+            ffn_output: fields.dropout("ffn_output_dropout", dropout)?,
+        },
+    })
+}
+
+/// One of two words; the first is what a missing key stands for.
+fn one_of<T>(fields: &mut Fields, key: &str, [(usual, first), (other, second)]: [(&str, T); 2]) -> Checked<T> {
+    match fields.text(key)? {
+        None => Ok(first),
+        Some(word) if word == usual => Ok(first),
+        Some(word) if word == other => Ok(second),
+        Some(word) => Err(format!("has {key} = \"{}\", which is not known; {usual} and {other} are", shown(&word))),
+    }
+}
+
+fn positions(fields: &mut Fields, head_size: u32) -> Checked<Positions> {
+    if !one_of(fields, "positions", [("learned", false), ("rotary", true)])? {
+        return Ok(Positions::Learned);
+    }
+    let pairs = one_of(fields, "rope_pairs", [("halves", RopePairs::Halves), ("adjacent", RopePairs::Adjacent)])?;
+    let factors = factors(fields, head_size as usize / 2)?;
+    let Positions::Rotary { theta, scaling, .. } = rotary(fields)? else { return Ok(Positions::Learned) };
+    match (factors, scaling) {
+        (None, scaling) => Ok(Positions::Rotary { theta, scaling, pairs }),
+        (Some(factors), RopeScaling::None) => Ok(Positions::Rotary { theta, scaling: RopeScaling::Factors(factors), pairs }),
+        (Some(_), _) => Err("has both rope_scaling and rope_factors; remove the one that is not meant".into()),
+    }
+}
+
+fn factors(fields: &mut Fields, pairs: usize) -> Checked<Option<Vec<f32>>> {
+    let Some(value) = fields.take("rope_factors") else { return Ok(None) };
+    let number = |value: &Value| value.as_f64().map(|n| n as f32).filter(|n| n.is_finite() && *n > 0.0);
+    let factors = value.as_array().filter(|list| list.len() == pairs).and_then(|list| list.iter().map(number).collect());
+    factors.map(Some).ok_or_else(|| wrong("rope_factors", &value, &format!("a list of {pairs} numbers above 0")))
+}
+
+fn biases(fields: &mut Fields) -> Checked<Biases> {
+    let Some(value) = fields.take("biases") else { return Ok(BIASES) };
+    let mut fields = Fields::new("biases", value)?;
+    let biases = Biases {
+        qkv: fields.flag("qkv", true)?,
+        attention_output: fields.flag("attention_output", true)?,
+        ffn: fields.flag("ffn", true)?,
+        head: fields.flag("head", true)?,
+    };
+    fields.finish(|_| false)?;
+    Ok(biases)
 }
 
 impl Config {
-    /// A small GPT of that many blocks with the usual proportions: heads of 32, a feed-forward layer four times as wide.
+    /// A small post-norm GPT of that many blocks with the usual proportions: heads of 32, a feed-forward layer four times as wide.
     pub fn gpt(vocab_size: u32, context: u32, hidden_size: u32, layers: u32) -> Config {
-        GptConfig::new(vocab_size, context, hidden_size, layers).into()
+        let heads = (hidden_size / 32).max(1);
+        Config {
+            family: Family::Graftling,
+            vocab_size,
+            context,
+            hidden_size,
+            layers,
+            heads,
+            key_value_heads: heads,
+            head_size: hidden_size / heads,
+            intermediate_size: hidden_size * 4,
+            activation: Activation::Gelu,
+            gated: false,
+            norm: NormKind::LayerNorm,
+            norm_first: false,
+            epsilon: 1e-5,
+            positions: Positions::Learned,
+            head_norm: false,
+            biases: BIASES,
+            tied: false,
+            dropout: BaseDropout { attention: 0.1, ffn_output: 0.1, ..BaseDropout::default() },
+        }
     }
 
-    /// The `config.json` of a small GPT, which [`Config::read`] reads.
+    /// The `config.json` of Graftling's own family, which [`Config::read`] reads.
     ///
     /// # Panics
-    /// If the family is another, or the file cannot say what the config does.
+    /// If the family is another.
     pub fn to_json(&self) -> String {
-        let gpt = GptConfig {
-            architectures: architectures(),
-            model_type: "graftling".into(),
-            vocab_size: self.vocab_size,
-            max_position_embeddings: self.context,
-            hidden_size: self.hidden_size,
-            num_hidden_layers: self.layers,
-            num_attention_heads: self.heads,
-            intermediate_size: self.intermediate_size,
-            hidden_act: self.activation.name().into(),
-            layer_norm_eps: self.epsilon,
-            dropout: self.dropout.attention,
-        };
-        let json = serde_json::to_string_pretty(&gpt).expect("a config is plain data") + "\n";
-        assert_eq!(*self, gpt.into(), "only the config of a small GPT is written");
-        json
+        assert_eq!(self.family, Family::Graftling, "other families' configs come from their own programs");
+        serde_json::to_string_pretty(&File::new(self)).expect("a config is plain data") + "\n"
     }
 }
 
-impl GptConfig {
-    /// A GPT of that many blocks with the usual proportions: heads of 32, a feed-forward layer four times as wide.
-    pub fn new(vocab_size: u32, context: u32, hidden_size: u32, layers: u32) -> GptConfig {
-        GptConfig {
-            architectures: architectures(),
-            model_type: "graftling".into(),
-            vocab_size,
-            max_position_embeddings: context,
-            hidden_size,
-            num_hidden_layers: layers,
-            num_attention_heads: (hidden_size / 32).max(1),
-            intermediate_size: hidden_size * 4,
-            hidden_act: "gelu".into(),
-            layer_norm_eps: 1e-5,
-            dropout: 0.1,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    /// Any config that the decoder can be.
+    fn any(random: &mut Random) -> Config {
+        let mut flag = || random.below(2) == 1;
+        let biases = Biases { qkv: flag(), attention_output: flag(), ffn: flag(), head: flag() };
+        let (gated, norm_first, head_norm, tied, rotary, rms, adjacent) = (flag(), flag(), flag(), flag(), flag(), flag(), flag());
+        let head_size = 4 * (1 + random.below(32) as u32);
+        let scaling = match random.below(4) {
+            0 => RopeScaling::Factors((0..head_size / 2).map(|_| 0.1 + 9.0 * random.uniform() as f32).collect()),
+            1 => RopeScaling::None,
+            2 => RopeScaling::Linear(1.0 + random.uniform() * 9.0),
+            _ => RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 8192.0 },
+        };
+        let pairs = if adjacent { RopePairs::Adjacent } else { RopePairs::Halves };
+        let key_value_heads = 1 + random.below(3) as u32;
+        let mut share = || if random.below(2) == 0 { 0.0 } else { random.uniform() as f32 };
+        let dropout = BaseDropout { embedding: share(), attention: share(), attention_output: share(), ffn_output: share() };
+        let mut size = |most: u64| 1 + random.below(most) as u32;
+        Config {
+            vocab_size: size(100_000),
+            context: size(5000),
+            hidden_size: 4 * size(500),
+            layers: size(40),
+            heads: key_value_heads * size(4),
+            key_value_heads,
+            head_size,
+            intermediate_size: size(4000),
+            activation: Activation::ALL[random.below(Activation::ALL.len() as u64) as usize].0,
+            gated,
+            norm: if rms { NormKind::RmsNorm } else { NormKind::LayerNorm },
+            norm_first,
+            epsilon: 10f32.powf(-2.0 - 8.0 * random.uniform() as f32),
+            positions: if rotary { Positions::Rotary { theta: 1.0 + 1e6 * random.uniform(), scaling, pairs } } else { Positions::Learned },
+            head_norm,
+            biases,
+            tied,
+            dropout,
+            ..Config::gpt(256, 128, 128, 4)
         }
     }
 
-    /// Reads and checks a `config.json`.
-    ///
-    /// # Errors
-    /// [`Error::File`] if it is missing, malformed, or asks for something that is not supported.
-    pub fn read(path: &Path) -> Result<GptConfig> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read ({e}); check the path")))?;
-        let config: GptConfig =
-            serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is not the config of a supported model: {e}")))?;
-        config.check().map_err(|problem| Error::file(path, problem))?;
-        Ok(config)
+    #[test]
+    fn every_config_comes_back() {
+        let mut random = Random::new(7, 0);
+        for _ in 0..500 {
+            let config = any(&mut random);
+            let json = config.to_json();
+            assert_eq!(Config::from_json(&json).as_ref(), Ok(&config), "{json}");
+        }
     }
 
-    /// The activation of the feed-forward layer.
-    ///
-    /// # Panics
-    /// If the config was not checked.
-    pub fn activation(&self) -> Activation {
-        Activation::from_name(&self.hidden_act).expect("a checked config has a known activation")
+    #[test]
+    fn the_base_is_written_as_it_is() {
+        let text = include_str!("../../../assets/base/config.json");
+        let config = Config::from_json(text).expect("a config");
+        let gpt = Config::gpt(256, 128, 128, 4);
+        assert_eq!(config, Config { dropout: BaseDropout::default(), ..gpt });
+        let value = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+        assert_eq!(value(&config.to_json()), value(text));
     }
 
-    /// Says what no model can have.
-    ///
-    /// # Errors
-    /// One sentence that names the field.
-    pub fn check(&self) -> std::result::Result<(), String> {
-        let extents = [
-            ("vocab_size", self.vocab_size),
-            ("max_position_embeddings", self.max_position_embeddings),
-            ("hidden_size", self.hidden_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("intermediate_size", self.intermediate_size),
+    #[test]
+    fn what_is_wrong_is_named() {
+        let good: Value = serde_json::from_str(&Config::gpt(256, 128, 128, 4).to_json()).expect("JSON");
+        let cases = [
+            ("norm", json!("batch_norm"), "has norm = \"batch_norm\", which is not known; layer_norm and rms_norm are"),
+            ("positions", json!("alibi"), "has positions = \"alibi\", which is not known; learned and rotary are"),
+            ("rope_theta", json!(1e4), "has rope_theta = 10000.0, which is not known here"),
+            ("gated", json!(1), "has gated = 1 where true or false belongs"),
+            ("biases", json!({ "mlp": false }), "has biases.mlp = false, which is not known here"),
+            ("num_key_value_heads", json!(3), "4 heads do not share 3 key and value heads evenly"),
+            ("head_dim", json!(6), "heads of 6 numbers are not supported"),
+            ("ffn_output_dropout", json!(1), "has ffn_output_dropout = 1 where a number from 0 to below 1 belongs"),
+            ("hidden_act", Value::Null, "has no hidden_act"),
         ];
-        for (name, value) in extents {
-            if value == 0 || value > LARGEST {
-                return Err(format!("{name} is {value}; it must be from 1 to {LARGEST}"));
-            }
+        for (key, value, sentence) in cases {
+            let mut json = good.clone();
+            json[key] = value;
+            let problem = Config::from_json(&json.to_string()).expect_err(key);
+            assert!(problem.starts_with(sentence), "{problem}");
         }
-        if self.model_type != "graftling" {
-            return Err(format!("model_type '{}' is not supported; 'graftling' is", self.model_type));
-        }
-        let head = self.hidden_size / self.num_attention_heads;
-        if !self.hidden_size.is_multiple_of(self.num_attention_heads) || !head.is_multiple_of(4) || head > 128 {
-            return Err(format!(
-                "hidden_size {} in {} heads is not supported; a head must be a multiple of 4 up to 128",
-                self.hidden_size, self.num_attention_heads
-            ));
-        }
-        if Activation::from_name(&self.hidden_act).is_none() {
-            return Err(format!("hidden_act '{}' is not known", shown(&self.hidden_act)));
-        }
-        let in_range = (0.0..1.0).contains(&self.dropout) && self.layer_norm_eps > 0.0 && self.layer_norm_eps < 1.0;
-        if !in_range {
-            return Err("dropout must be from 0 to below 1 and layer_norm_eps between 0 and 1".into());
-        }
-        Ok(())
     }
 }

@@ -224,7 +224,7 @@ fn llama(fields: &mut Fields, family: Family) -> Checked<Config> {
     Ok(config)
 }
 
-fn head_size(hidden_size: u32, heads: u32, [hidden_key, heads_key]: [&str; 2]) -> Checked<u32> {
+pub(super) fn head_size(hidden_size: u32, heads: u32, [hidden_key, heads_key]: [&str; 2]) -> Checked<u32> {
     if hidden_size.is_multiple_of(heads) {
         return Ok(hidden_size / heads);
     }
@@ -263,7 +263,7 @@ fn sliding_window(fields: &mut Fields, context: u32, layers: u32) -> Checked<()>
 }
 
 /// Takes the keys of rotary positions: `rope_theta` with `rope_scaling`, or the `rope_parameters` of version 5.
-fn rotary(fields: &mut Fields) -> Checked<Positions> {
+pub(super) fn rotary(fields: &mut Fields) -> Checked<Positions> {
     let theta = theta(fields)?;
     let (key, value) = match (fields.take("rope_scaling"), fields.take("rope_parameters")) {
         (Some(_), Some(_)) => return Err("has both rope_scaling and rope_parameters; remove the one that is not meant".into()),

@@ -6,8 +6,6 @@ mod gguf;
 mod graftling;
 mod hf;
 
-pub use graftling::GptConfig;
-
 use super::names::Names;
 use crate::error::{Error, Result};
 use crate::ops::{Activation, RopePairs, RopeScaling};
@@ -58,7 +56,7 @@ pub struct Config {
 /// The architectures that are known: each has its own names of tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
-    /// The small post-norm GPT of `assets/base` and `pretrain`.
+    /// What `pretrain` makes, and `assets/base`.
     Graftling,
     /// GPT-2 (Radford et al. 2019).
     Gpt2,

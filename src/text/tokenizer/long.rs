@@ -34,7 +34,7 @@ pub(super) fn is_sum_of_pieces(inner: &tokenizers::Tokenizer) -> bool {
 }
 
 /// Cuts a text between a letter of ASCII and a space that has another behind it.
-pub(super) fn pieces(text: &str) -> impl Iterator<Item = &str> {
+pub(in crate::text) fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest.take()?;

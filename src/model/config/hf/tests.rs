@@ -356,7 +356,7 @@ fn bad_configs_of_the_small_gpt() {
         &[
             ("vocab_size", json!(0), &["vocab_size = 0"]),
             ("num_hidden_layers", json!(1u64 << 31), &["num_hidden_layers"]),
-            ("num_attention_heads", json!(3), &["64 in 3 heads"]),
+            ("num_attention_heads", json!(3), &["64, which is not a multiple"]),
             ("hidden_act", json!("relu6"), &["relu6"]),
             // Found by fuzzing: a name that was shown as it stood.
             ("hidden_act", json!("gelu\u{7f}\r"), &["hidden_act = \"gelu\\u{7f}\\r\""]),

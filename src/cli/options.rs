@@ -1,0 +1,265 @@
+//! Options in files: the same names as the flags, read by the same parser, so that the two never differ.
+
+use std::any::TypeId;
+use std::ffi::OsString;
+use std::fmt::{Display, Write};
+use std::path::Path;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+use graftling::weights::replace_file;
+use graftling::{Error, Result};
+use toml::{Table, Value};
+
+use super::Cli;
+
+/// Flags that say how a run is started or shown, and not what it is.
+const NOT_IN_FILES: [&str; 6] = ["config", "resume", "json", "quiet", "help", "version"];
+/// Options of which one takes the place of the other.
+const EXCLUSIVE: [[&str; 2]; 2] = [["steps", "epochs"], ["adapter", "init-adapter"]];
+/// Options that a run may be resumed with other values of.
+const FREE: [&str; 7] = ["out", "device", "steps", "epochs", "save-every", "eval-every", "log-every"];
+/// Bytes that a file of options may have: many times what it needs.
+const LONGEST: u64 = 1 << 20;
+
+/// The options of one sub-command: those that were typed, and those from files, as if they had been typed too.
+pub struct Options {
+    name: &'static str,
+    command: Command,
+    line: Vec<OsString>,
+    matches: ArgMatches,
+}
+
+impl Options {
+    /// What was typed for the sub-command of that name.
+    pub fn typed(name: &'static str) -> Options {
+        let mut all = Cli::command();
+        all.build();
+        let command = all.find_subcommand(name).expect("a sub-command of that name").clone();
+        let line: Vec<_> = std::env::args_os().collect();
+        let (_, matches) = parse(name, &line);
+        Options { name, command, line, matches }
+    }
+
+    /// All of it.
+    pub fn cli(&self) -> Cli {
+        parse(self.name, &self.line).0
+    }
+
+    /// The options that a file may have.
+    fn arguments(&self) -> impl Iterator<Item = (&Arg, &str)> {
+        let named = self.command.get_arguments().filter_map(|arg| Some((arg, arg.get_long()?)));
+        named.filter(|(_, key)| !NOT_IN_FILES.contains(key))
+    }
+
+    /// Whether the option of that name, or the one in whose place it stands, was given.
+    fn is_given(&self, key: &str) -> bool {
+        let given = |key| {
+            let arg = self.arguments().find(|(_, long)| *long == key);
+            arg.is_some_and(|(arg, _)| self.matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine))
+        };
+        given(key) || partner(key).is_some_and(given)
+    }
+
+    /// Adds what a file says and was not given before.
+    ///
+    /// # Errors
+    /// [`Error::File`], naming the file and the option.
+    pub fn add(&mut self, path: &Path) -> Result<()> {
+        let table = self.read(path)?;
+        let new = self.arguments().filter(|(_, key)| !self.is_given(key));
+        let flags: Vec<_> = new.filter_map(|(arg, key)| flags(arg, key, table.get(key)?)).flatten().collect();
+        self.line.extend(flags);
+        self.matches = parse(self.name, &self.line).1;
+        Ok(())
+    }
+
+    /// Adds the options of a run that is to be gone on with, from the file that [`Options::write`] wrote.
+    ///
+    /// # Errors
+    /// As [`Options::add`]; [`Error::Usage`] if something else was asked for that the result depends on.
+    pub fn resume(&mut self, path: &Path) -> Result<()> {
+        let run = self.read(path)?;
+        for (arg, key) in self.arguments().filter(|(_, key)| !FREE.contains(key)) {
+            let source = self.matches.value_source(arg.get_id().as_str());
+            let Some(now) = self.value(arg).filter(|_| source == Some(ValueSource::CommandLine)) else { continue };
+            let then = run.get(key);
+            if !then.is_some_and(|then| same(&now, then)) {
+                let then = then.map_or("not set".into(), Value::to_string);
+                let problem = format!("--{key} is {now}, but was {then} when the run began; leave it out, or give another --out");
+                return Err(Error::Usage(problem));
+            }
+        }
+        self.add(path)
+    }
+
+    /// Writes every option with its value, defaults too. Of those in `resolved` the parser does not know what they come to.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn write(&self, path: &Path, resolved: &[(&str, Value)]) -> Result<()> {
+        let mut text = format!("# What this run was made with; graftling {} --config FILE --out DIR repeats it.\n", self.name);
+        for (arg, key) in self.arguments() {
+            let known = |key| resolved.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone());
+            let replaced = partner(key).is_some_and(|other| known(other).is_some() || self.is_given(other) && !self.is_set(arg));
+            if let Some(value) = known(key).or_else(|| self.value(arg).filter(|_| !replaced)) {
+                writeln!(text, "{key} = {value}").expect("a string takes it");
+            }
+        }
+        replace_file(path, text.as_bytes())
+    }
+
+    fn is_set(&self, arg: &Arg) -> bool {
+        self.matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
+    }
+
+    /// The value of an option as a file has it.
+    fn value(&self, arg: &Arg) -> Option<Value> {
+        let kind = arg.get_value_parser().type_id();
+        let number = [TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<f32>(), TypeId::of::<f64>()].iter().any(|n| kind == *n);
+        let value = |text: &str| match () {
+            () if kind == TypeId::of::<bool>() => Value::Boolean(text == "true"),
+            () if number => {
+                let whole = text.parse().map(Value::Integer).ok();
+                whole.or_else(|| text.parse().map(Value::Float).ok()).unwrap_or_else(|| Value::String(text.into()))
+            }
+            () => Value::String(text.into()),
+        };
+        let mut values = self.matches.get_raw(arg.get_id().as_str())?.map(|text| value(&text.to_string_lossy()));
+        if arg.get_value_delimiter().is_some() { Some(Value::Array(values.collect())) } else { values.next() }
+    }
+
+    /// A file whose options the parser takes.
+    fn read(&self, path: &Path) -> Result<Table> {
+        let unreadable = |e| Error::file(path, format!("cannot be read ({e}); check the path"));
+        let metadata = std::fs::metadata(path).map_err(unreadable)?;
+        if !metadata.is_file() || metadata.len() > LONGEST {
+            return Err(Error::file(path, "is not a file of options; give the path of a .toml file"));
+        }
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let table: Table = toml::from_str(&text).map_err(|e| {
+            let start = e.span().map_or(0, |span| span.start.min(text.len()));
+            let line = text.as_bytes()[..start].iter().filter(|&&byte| byte == b'\n').count() + 1;
+            Error::file(path, format!("line {line} is not TOML ({}); correct it", one_line(e.message())))
+        })?;
+        for (key, value) in &table {
+            let Some((arg, _)) = self.arguments().find(|(_, long)| long == key) else {
+                let near = nearest(key, self.arguments().map(|(_, key)| key));
+                let advice = near.map_or(format!("graftling {} --help lists them", self.name), |near| format!("did you mean '{near}'?"));
+                return Err(Error::file(path, format!("'{}' is no option; {advice}", shown(key))));
+            };
+            let advice = format!("see graftling {} --help", self.name);
+            let problem = format!("'{key}' cannot be {}; {advice}", shown(&value.to_string()));
+            let flags = flags(arg, key, value).ok_or_else(|| Error::file(path, problem))?;
+            // Alone, so that a complaint is about this one; with a config nothing else has to be there.
+            let line = ["graftling", self.name, "--config=FILE"].map(OsString::from).into_iter().chain(flags);
+            Cli::command().try_get_matches_from(line).map_err(|e| {
+                let complaint = e.to_string();
+                let first = complaint.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                Error::file(path, format!("{first}; {advice}"))
+            })?;
+        }
+        for [one, other] in EXCLUSIVE {
+            if table.contains_key(one) && table.contains_key(other) {
+                return Err(Error::file(path, format!("has both '{one}' and '{other}'; remove one of them")));
+            }
+        }
+        Ok(table)
+    }
+}
+
+/// The line as the command and as the matches of its sub-command. Complains as the parser does, and ends.
+fn parse(name: &str, line: &[OsString]) -> (Cli, ArgMatches) {
+    let matches = Cli::command().get_matches_from(line);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    (cli, matches.subcommand_matches(name).expect("this sub-command").clone())
+}
+
+fn partner(key: &str) -> Option<&'static str> {
+    let pair = EXCLUSIVE.iter().find(|pair| pair.contains(&key))?;
+    Some(if pair[0] == key { pair[1] } else { pair[0] })
+}
+
+/// The option as it would be typed; `None` if it cannot have such a value.
+fn flags(arg: &Arg, key: &str, value: &Value) -> Option<Vec<OsString>> {
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => Some(value.to_string()),
+        _ => None,
+    };
+    let value = match (arg.get_action(), value) {
+        (ArgAction::SetTrue, Value::Boolean(true)) => return Some(vec![format!("--{key}").into()]),
+        (ArgAction::SetTrue, Value::Boolean(false)) => return Some(Vec::new()),
+        (ArgAction::SetTrue, _) => return None,
+        (_, Value::Array(values)) if values.is_empty() => return Some(Vec::new()),
+        (_, Value::Array(values)) => {
+            let delimiter = arg.get_value_delimiter()?.to_string();
+            values.iter().map(text).collect::<Option<Vec<_>>>()?.join(&delimiter)
+        }
+        (_, value) => text(value)?,
+    };
+    Some(vec![format!("--{key}={value}").into()])
+}
+
+/// Whether two values of an option mean the same.
+fn same(one: &Value, other: &Value) -> bool {
+    let number = |value: &Value| value.as_float().or(value.as_integer().map(|v| v as f64));
+    let place = |value: &Value| std::fs::canonicalize(value.as_str()?).ok();
+    one == other || number(one).is_some_and(|v| number(other) == Some(v)) || place(one).is_some_and(|path| place(other) == Some(path))
+}
+
+/// The one of `known` that `word` was probably meant to be.
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = |text: &str| text.replace('_', "-").to_lowercase();
+    let word = plain(word);
+    let (distance, near) = known.map(|name| (distance(&word, &plain(name)), name)).min()?;
+    (distance <= 1 + near.len() / 4).then_some(near)
+}
+
+/// How many letters have to be put in, taken out or changed (Levenshtein 1965).
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.chars().take(100).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &b) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+fn one_line(text: impl Display) -> String {
+    text.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A text from outside as messages may show it.
+fn shown(text: &str) -> String {
+    text.chars().take(80).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name() {
+        let known = || ["learning-rate", "steps", "seed", "save-every", "eval-every"].into_iter();
+        assert_eq!(nearest("learning_rate", known()), Some("learning-rate"));
+        assert_eq!(nearest("learnign-rate", known()), Some("learning-rate"));
+        assert_eq!(nearest("step", known()), Some("steps"));
+        assert_eq!(nearest("colour", known()), None);
+        assert_eq!((distance("kitten", "sitting"), distance("", "abc"), distance("abc", "abc")), (3, 3, 0));
+    }
+
+    #[test]
+    fn values_that_mean_the_same() {
+        let float = |v| Value::Float(v);
+        assert!(same(&float(1.0), &Value::Integer(1)) && same(&float(1e-4), &float(0.0001)) && !same(&float(1.0), &float(2.0)));
+        assert!(same(&Value::String("src".into()), &Value::String("./src".into())));
+        assert!(!same(&Value::String("adam".into()), &Value::String("adamw".into())));
+    }
+}

@@ -1,0 +1,282 @@
+//! `graftling pretrain`: a model from scratch.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use graftling::gpu::{Device, Memory};
+use graftling::graph::DType;
+use graftling::model::{Base, Model, Trains};
+use graftling::text::{Batch, Batches, DataOptions, Dataset, Splits, Tokenizer};
+use graftling::train::{Estimate, Evaluator, Recipe, Report, TrainOptions, Trainer, Vocabulary};
+use graftling::weights::{Weight, Weights};
+use graftling::{Error, Result, plot};
+use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::Common;
+use super::setup::open_device;
+
+/// Trains a model from scratch
+#[derive(Args)]
+#[command(after_help = "Example:
+  graftling pretrain --config small.toml --data corpus.txt --out small
+
+with a small.toml such as
+
+  layers = 4
+  hidden = 128
+  heads = 4
+  context = 256
+  tokenizer = { bpe = 2048 }
+  steps = 2000
+
+The file must say the first four. The other keys, each with its default first:
+
+  tokenizer = \"bytes\" | { bpe = SIZE }, as many tokens, trained on the data
+  key-value-heads = heads, head-size = hidden / heads
+  feed-forward = 8/3 hidden with a gate | 4 hidden without
+  gated = true | false, activation = \"silu\" with a gate | \"gelu\" without
+  norm = \"rms\" | \"layer\", norm-position = \"pre\" | \"post\", norm-epsilon = 1e-5
+  positions = \"rotary\" | \"learned\", rope-theta = 10000, head-norm = false | true
+  biases = false | true | { qkv, attention-output, feed-forward, head }
+  dropout = 0 | { embedding, attention, attention-output, feed-forward }
+  tied-head = true | false, format = \"f16\" | \"f32\"
+  schedule = \"cosine\" | \"linear\" | \"constant\", beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8
+  held-out = 0.02, the share of the data that is measured where they have no validation file
+  and the flags above, but --log-every, by their names")]
+pub struct Pretrain {
+    /// The form of the model and its training, as TOML
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// A .jsonl or .txt file, or a directory with train.jsonl and perhaps valid.jsonl
+    #[arg(long)]
+    data: PathBuf,
+    /// The directory of the model, which must be new
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Optimizer steps [default: 1000]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Option<u64>,
+    /// Sequences of a batch, each up to the context long [default: 8]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch_size: Option<u32>,
+    /// Batches of a step [default: 1]
+    #[arg(long, value_name = "BATCHES", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    grad_accumulation: Option<u32>,
+    /// The largest learning rate [default: 1e-3]
+    #[arg(long)]
+    learning_rate: Option<f64>,
+    /// Steps in which the learning rate rises [default: a tenth of all, at most 100]
+    #[arg(long, value_name = "STEPS")]
+    warmup_steps: Option<u64>,
+    /// How much weights are drawn to zero [default: 0.01]
+    #[arg(long)]
+    weight_decay: Option<f64>,
+    /// The largest norm of the gradient, to which longer ones are cut; 0 cuts none [default: 1]
+    #[arg(long, value_name = "NORM")]
+    clip_norm: Option<f64>,
+    /// The seed of the first weights, the order of the data and the dropout [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Save the model and measure its loss every so many steps, beside the last [default: 500]
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    save_every: Option<u64>,
+    /// Report every so many steps
+    #[arg(long, value_name = "STEPS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    log_every: u64,
+}
+
+impl Pretrain {
+    pub fn run(&self, common: &Common) -> Result<()> {
+        let started = Instant::now();
+        let recipe = self.recipe()?;
+        let config = &recipe.config;
+        if self.out.join("config.json").exists() {
+            return Err(Error::Usage(format!("{} already has a model; give another --out", self.out.display())));
+        }
+        let tokenizer_json = match recipe.vocabulary {
+            Vocabulary::Bytes => Tokenizer::bytes_json(),
+            Vocabulary::Bpe(size) => Tokenizer::train_bpe(&self.data, size)?,
+        };
+        let tokenizer = Tokenizer::from_json(&tokenizer_json)?;
+        let options = DataOptions { max_length: config.context as usize, train_on_prompt: true };
+        let Splits { train: mut data, valid, .. } = Splits::read(&self.data, &tokenizer, &options)?;
+        let held_out = valid.or_else(|| hold_out(&mut data, recipe.held_out));
+        let held_out: Vec<Batch> = held_out.iter().flat_map(|data| data.batches(recipe.batch_size as usize)).collect();
+
+        let device = open_device(common)?;
+        let model = Model::new(config, &[], None, Trains::everything())?;
+        let total = model.parameters.total();
+        common.note(format!("model      {} parameters, all of which train", HumanCount(total)));
+        let tokens: usize = data.sequences.iter().map(|s| s.tokens.len()).sum();
+        let measured: u64 = held_out.iter().map(Batch::targets).sum();
+        let (sequences, tokens) = (data.sequences.len(), HumanCount(tokens as u64));
+        common.note(format!("data       {sequences} sequences, {tokens} tokens; {} more tokens are held out", HumanCount(measured)));
+        let estimate = Estimate::new(&model, device.traits(), recipe.batch_size, config.context);
+        common.note(format!("memory     up to {} on the device", BinaryBytes(estimate.total())));
+
+        let memory = model.upload(&device, &[], recipe.seed, true)?;
+        let options = TrainOptions { adam: recipe.adam, schedule: recipe.schedule(), seed: recipe.seed as u32 };
+        let mut trainer = Trainer::new(&device, &model, &memory, options)?;
+        let mut evaluator = Evaluator::new(&device, &model, &memory);
+        let mut batches = Batches::new(&data, recipe.batch_size as usize, Some(recipe.seed));
+        let mut progress = Progress::new(common, &self.out, recipe.steps, self.log_every)?;
+        for step in 1..=recipe.steps {
+            let accumulated: Vec<_> = batches.by_ref().take(recipe.grad_accumulation as usize).collect();
+            trainer.step(&accumulated)?.map_or(Ok(()), |report| progress.finished(&report))?;
+            if step % recipe.save_every == 0 && step < recipe.steps {
+                while let Some(report) = trainer.finish()? {
+                    progress.finished(&report)?;
+                }
+                self.save(&recipe, &device, &model, &memory, &tokenizer_json)?;
+                if !held_out.is_empty() {
+                    progress.evaluated(step, evaluator.loss(&held_out)?)?;
+                }
+            }
+        }
+        while let Some(report) = trainer.finish()? {
+            progress.finished(&report)?;
+        }
+        self.save(&recipe, &device, &model, &memory, &tokenizer_json)?;
+        drop((trainer, evaluator));
+        drop(memory);
+        let eval_loss = if held_out.is_empty() { None } else { Some(measure(&self.out, &device, &held_out)?) };
+        if let Some(loss) = eval_loss {
+            progress.evaluated(recipe.steps, loss)?;
+        }
+        let (loss, tokens_per_second) = progress.end();
+        plot::write(&self.out)?;
+
+        let measured = eval_loss.map_or(String::new(), |loss| format!(", {loss:.4} on what was held out"));
+        let text = format!("saved {} after {} steps: loss {loss:.4}{measured}", self.out.display(), recipe.steps);
+        let json = json!({
+            "model": self.out, "steps": recipe.steps, "loss": loss, "eval_loss": eval_loss, "eval_perplexity": eval_loss.map(f64::exp),
+            "total_params": total, "vocab_size": config.vocab_size, "tokens_per_second": tokens_per_second,
+            "seconds": started.elapsed().as_secs_f64(),
+        });
+        common.result(text, json);
+        Ok(())
+    }
+
+    /// What the file says, changed by the flags.
+    fn recipe(&self) -> Result<Recipe> {
+        let not_negative =
+            [("--learning-rate", self.learning_rate), ("--weight-decay", self.weight_decay), ("--clip-norm", self.clip_norm)];
+        for (name, value) in not_negative {
+            if let Some(value) = value.filter(|value| !(value.is_finite() && *value >= 0.0)) {
+                return Err(Error::Usage(format!("{name} is {value}; it must be a number from 0 up")));
+            }
+        }
+        let mut recipe = Recipe::read(&self.config)?;
+        recipe.steps = self.steps.unwrap_or(recipe.steps);
+        recipe.batch_size = self.batch_size.unwrap_or(recipe.batch_size);
+        recipe.grad_accumulation = self.grad_accumulation.unwrap_or(recipe.grad_accumulation);
+        recipe.learning_rate = self.learning_rate.unwrap_or(recipe.learning_rate);
+        recipe.warmup_steps = self.warmup_steps.or(recipe.warmup_steps);
+        recipe.adam.weight_decay = self.weight_decay.unwrap_or(recipe.adam.weight_decay);
+        recipe.adam.clip_norm = self.clip_norm.map_or(recipe.adam.clip_norm, |norm| Some(norm).filter(|&norm| norm > 0.0));
+        recipe.seed = self.seed.unwrap_or(recipe.seed);
+        recipe.save_every = self.save_every.unwrap_or(recipe.save_every);
+        recipe.check().map_err(|problem| Error::file(&self.config, problem))?;
+        Ok(recipe)
+    }
+
+    fn save(&self, recipe: &Recipe, device: &Device, model: &Model, memory: &Memory, tokenizer_json: &str) -> Result<()> {
+        let weights = in_format(model.download(device, memory, |_| true)?, recipe.format);
+        Base::write(&self.out, &recipe.config, &weights, tokenizer_json)
+    }
+}
+
+/// Takes the last sequences out of a dataset: that share of them, but one at least where there are two.
+fn hold_out(data: &mut Dataset, share: f64) -> Option<Dataset> {
+    let len = data.sequences.len();
+    if share == 0.0 || len < 2 {
+        return None;
+    }
+    let count = ((len as f64 * share) as usize).clamp(1, len - 1);
+    let sequences = data.sequences.split_off(len - count);
+    Some(Dataset { path: data.path.clone(), sequences, max_length: data.max_length, cut: 0, dropped: 0 })
+}
+
+/// The matrices in a format, the vectors as they are.
+fn in_format(mut weights: Weights, format: DType) -> Weights {
+    for weight in weights.tensors.values_mut().filter(|weight| weight.shape.axes().len() > 1) {
+        *weight = Weight::new(format, weight.shape.clone(), weight.in_format(format).into_owned());
+    }
+    weights
+}
+
+/// The loss of the model as it was saved.
+fn measure(directory: &Path, device: &Device, held_out: &[Batch]) -> Result<f64> {
+    let base = Base::open(directory)?;
+    let model = Model::new(&base.config, &[&base.weights], None, Trains::adapters())?;
+    let memory = model.upload(device, &[&base.weights], 0, false)?;
+    Evaluator::new(device, &model, &memory).loss(held_out)
+}
+
+/// What is told while a model trains: a bar or lines on standard error, and `metrics.jsonl`.
+struct Progress<'a> {
+    common: &'a Common,
+    bar: ProgressBar,
+    path: PathBuf,
+    metrics: File,
+    log_every: u64,
+    steps: u64,
+    started: Instant,
+    targets: u64,
+    loss: f32,
+}
+
+impl<'a> Progress<'a> {
+    fn new(common: &'a Common, out: &Path, steps: u64, log_every: u64) -> Result<Progress<'a>> {
+        let path = out.join("metrics.jsonl");
+        std::fs::create_dir_all(out).map_err(|e| Error::write(out, e))?;
+        let metrics = File::create(&path).map_err(|e| Error::write(&path, e))?;
+        let style = ProgressStyle::with_template("{bar:24} step {pos}/{len}  {msg}  {elapsed} gone, {eta} to go");
+        let style = style.expect("a template that is constant");
+        let bar = if common.quiet { ProgressBar::hidden() } else { ProgressBar::new(steps).with_style(style) };
+        Ok(Progress { common, bar, path, metrics, log_every, steps, started: Instant::now(), targets: 0, loss: 0.0 })
+    }
+
+    /// A step is over.
+    fn finished(&mut self, report: &Report) -> Result<()> {
+        (self.targets, self.loss) = (self.targets + report.targets, report.loss);
+        self.bar.inc(1);
+        let (step, speed) = (report.step + 1, self.speed());
+        if step % self.log_every == 0 || step == self.steps || step == 1 {
+            let message = format!("loss {:.4}  {speed:.0} tokens/s", report.loss);
+            if self.bar.is_hidden() {
+                self.common.note(format!("step {step}/{}  {message}", self.steps));
+            }
+            self.bar.set_message(message);
+        }
+        self.write(&json!({
+            "step": step, "loss": report.loss, "learning_rate": report.learning_rate, "grad_norm": report.gradient_norm,
+            "tokens": self.targets, "tokens_per_second": speed,
+        }))
+    }
+
+    /// The loss of what is held out after `step` steps.
+    fn evaluated(&mut self, step: u64, loss: f64) -> Result<()> {
+        let line = format!("step {step}/{}  held-out loss {loss:.4}  perplexity {:.3}", self.steps, loss.exp());
+        self.bar.suspend(|| self.common.note(line));
+        self.write(&json!({ "step": step, "eval_loss": loss, "eval_perplexity": loss.exp() }))
+    }
+
+    fn speed(&self) -> f64 {
+        self.targets as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
+    }
+
+    /// The last loss, and the tokens a second.
+    fn end(&self) -> (f32, f64) {
+        self.bar.finish_and_clear();
+        (self.loss, self.speed())
+    }
+
+    fn write(&mut self, line: &serde_json::Value) -> Result<()> {
+        writeln!(self.metrics, "{line}").map_err(|e| Error::write(&self.path, e))
+    }
+}

@@ -1,0 +1,118 @@
+//! A vocabulary of one's own: byte-level BPE, trained on a text.
+
+use std::path::Path;
+
+use tokenizers::Tokenizer as Inner;
+use tokenizers::models::TrainerWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
+use super::Tokenizer;
+use super::data::each_text;
+use super::tokenizer::pieces;
+use crate::error::{Error, Result};
+
+/// The most tokens of a vocabulary that is trained.
+pub const LARGEST_VOCABULARY: u32 = 1 << 20;
+
+impl Tokenizer {
+    /// Trains byte-level BPE of exactly `size` tokens on the texts of a data set (of a directory, its `train` file), split into words as
+    /// GPT-2 does. Returns the text of a `tokenizer.json`. Every text can be tokenised, since all bytes are tokens; the same data give the
+    /// same tokens.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the size is below 256, the number of bytes, or above [`LARGEST_VOCABULARY`]; [`Error::File`] if the data cannot
+    /// be read, or are too few for so many tokens.
+    pub fn train_bpe(data: &Path, size: u32) -> Result<String> {
+        if !(256..=LARGEST_VOCABULARY).contains(&size) {
+            return Err(Error::Usage(format!("a BPE tokenizer of {size} tokens cannot be made; ask for 256 to {LARGEST_VOCABULARY}")));
+        }
+        let mut texts = Vec::new();
+        let file = each_text(data, |text| texts.push(text))?;
+        let failed = |e: tokenizers::Error| Error::file(&file, format!("gives no tokenizer ({e}); try other text, or bytes as tokens"));
+
+        let mut inner = Inner::new(BPE::default());
+        let level = ByteLevel::new(false, false, true);
+        inner.with_pre_tokenizer(Some(level)).with_decoder(Some(level));
+        // A pair that is there once is no pattern.
+        let alphabet = ByteLevel::alphabet().into_iter().collect();
+        let trainer = BpeTrainer::builder().vocab_size(size as usize).min_frequency(2).initial_alphabet(alphabet).show_progress(false);
+        let pieces: Vec<&str> = texts.iter().flat_map(|text| pieces(text)).collect();
+        inner.train(&mut TrainerWrapper::from(trainer.build()), pieces.into_iter()).map_err(failed)?;
+        let has = inner.get_vocab_size(true);
+        if has < size as usize {
+            let problem = format!("has text for a vocabulary of {has} tokens, not of {size}; give more text or ask for fewer tokens");
+            return Err(Error::file(file, problem));
+        }
+        inner.to_string(true).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A file that is gone when the test is.
+    struct File(PathBuf);
+
+    impl File {
+        fn new(name: &str, text: &str) -> File {
+            let path = std::env::temp_dir().join(format!("graftling-bpe-{}-{name}", std::process::id()));
+            std::fs::write(&path, text).expect("a file");
+            File(path)
+        }
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            drop(std::fs::remove_file(&self.0));
+        }
+    }
+
+    const TEXT: &str = include_str!("../model/decoder.rs");
+
+    #[test]
+    fn of_the_wished_size_and_nothing_is_lost() {
+        let file = File::new("text.txt", TEXT);
+        for size in [256, 257, 400, 700] {
+            let json = Tokenizer::train_bpe(&file.0, size).expect("a tokenizer");
+            let tokenizer = Tokenizer::from_json(&json).expect("its own file");
+            assert_eq!((tokenizer.len(), tokenizer.vocab_size()), (size as usize, size as usize));
+            for text in [TEXT, "", " ", "\0\r\n\t", "Größe 🦀 漢字 \u{10FFFF}", "  two  spaces\n\nand lines  "] {
+                let tokens = tokenizer.encode(text).expect("tokens");
+                assert_eq!(tokenizer.decode(&tokens), text);
+            }
+            let (few, bytes) = (tokenizer.encode(TEXT).expect("tokens").len(), TEXT.len());
+            assert!(size == 256 || few < bytes, "{few} tokens for {bytes} bytes");
+            assert!(size < 700 || few * 2 < bytes, "{few} tokens for {bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn the_same_data_give_the_same_tokens() {
+        let file = File::new("same.txt", TEXT);
+        let first = Tokenizer::train_bpe(&file.0, 600).expect("a tokenizer");
+        for _ in 0..3 {
+            assert_eq!(Tokenizer::train_bpe(&file.0, 600).expect("a tokenizer"), first);
+        }
+        // Rows have the same texts, so they give the same too.
+        let half = TEXT.find("\nstruct").expect("a place");
+        let (a, b) = TEXT.split_at(half);
+        let rows = [serde_json::json!({ "text": a }), serde_json::json!({ "prompt": b, "completion": "" })].map(|row| row.to_string());
+        let rows = File::new("rows.jsonl", &rows.join("\n"));
+        assert_eq!(Tokenizer::train_bpe(&rows.0, 600).expect("a tokenizer"), first);
+    }
+
+    #[test]
+    fn too_little_text() {
+        let file = File::new("little.txt", "la la la la la");
+        let error = Tokenizer::train_bpe(&file.0, 1000).expect_err("too little").to_string();
+        assert!(error.contains("little.txt: has text for a vocabulary of 25") && error.contains("not of 1000"), "{error}");
+        for size in [0, 255, LARGEST_VOCABULARY + 1] {
+            assert_eq!(Tokenizer::train_bpe(&file.0, size).expect_err("no size").exit_code(), 2);
+        }
+        assert_eq!(Tokenizer::train_bpe("nowhere.txt".as_ref(), 300).expect_err("no file").exit_code(), 3);
+    }
+}

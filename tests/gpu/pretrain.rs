@@ -1,0 +1,112 @@
+//! `graftling pretrain` as a person runs it: a model from scratch, which is then a model as any other.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use graftling::graph::DType;
+use graftling::model::{Base, Model, Positions, Trains};
+use graftling::text::{Batch, DataOptions, Splits};
+use graftling::train::Evaluator;
+
+use crate::harness::device;
+
+/// A directory with a config and data that is gone when the test is.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str, config: &str) -> Place {
+        let place = std::env::temp_dir().join(format!("graftling-{}-pretrain-{name}", std::process::id()));
+        std::fs::create_dir_all(place.join("data")).expect("a directory");
+        std::fs::write(place.join("small.toml"), config).expect("a config");
+        let text = include_str!("../../src/model/decoder.rs");
+        std::fs::write(place.join("data/train.txt"), text).expect("a text");
+        std::fs::write(place.join("data/valid.txt"), &text[..600]).expect("a text");
+        Place(place)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn run(&self, out: &str, more: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_graftling"));
+        command.arg("pretrain").arg("--config").arg(self.path("small.toml")).arg("--data").arg(self.path("data"));
+        command.arg("--out").arg(self.path(out)).args(["--json", "--log-every", "1"]).args(more).output().expect("the command runs")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// The result of a run that succeeds.
+fn result(output: &Output) -> serde_json::Value {
+    let (printed, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    serde_json::from_str(printed.lines().last().expect("a line")).expect("the last line is JSON")
+}
+
+/// The loss on `valid.txt` of the model in a directory.
+fn evaluated(place: &Place, directory: &Path) -> f64 {
+    let base = Base::open(directory).expect("a model");
+    let options = DataOptions { max_length: base.config.context as usize, train_on_prompt: true };
+    let data = Splits::read(&place.path("data"), &base.tokenizer, &options).expect("data");
+    let batches: Vec<Batch> = data.valid.expect("a validation file").batches(2).collect();
+    let model = Model::new(&base.config, &[&base.weights], None, Trains::adapters()).expect("a model");
+    let memory = model.upload(device(), &[&base.weights], 0, false).expect("memory");
+    Evaluator::new(device(), &model, &memory).loss(&batches).expect("a loss")
+}
+
+#[test]
+fn a_gated_rotary_model_with_its_own_tokens() {
+    let config = "layers = 2\nhidden = 32\nheads = 4\nkey-value-heads = 2\ncontext = 24\ntokenizer = { bpe = 300 }\nbatch-size = 2\n\
+                  learning-rate = 0.01\nwarmup-steps = 0\nsteps = 9\nsave-every = 2";
+    let place = Place::new("gated", config);
+    let result = result(&place.run("model", &["--steps", "3"]));
+    let out = place.path("model");
+    let base = Base::open(&out).expect("a model");
+    let c = &base.config;
+    assert!(c.gated && c.tied && c.norm_first && matches!(c.positions, Positions::Rotary { .. }));
+    assert_eq!((c.vocab_size, c.key_value_heads, base.tokenizer.len()), (300, 2, 300));
+    assert_eq!(base.weights.tensors["transformer.h.1.ffn.gate_proj.weight"].dtype, DType::F16);
+    let loss = evaluated(&place, &out);
+    assert_eq!((result["eval_loss"].as_f64(), result["steps"].as_u64()), (Some(loss), Some(3)), "{result}");
+    assert!(result["total_params"].as_u64() > Some(300 * 32) && result["seconds"].as_f64() > Some(0.0), "{result}");
+    assert!(loss < f64::from(300).ln(), "{loss} after three steps");
+    let metrics = std::fs::read_to_string(out.join("metrics.jsonl")).expect("metrics");
+    assert_eq!((metrics.matches("\"loss\"").count(), metrics.matches("\"eval_loss\"").count()), (3, 2), "{metrics}");
+    assert!(std::fs::read_to_string(out.join("loss.svg")).expect("a drawing").contains("validation"));
+
+    // What is there is not written over.
+    let again = place.run("model", &["--steps", "3"]);
+    assert_eq!(again.status.code(), Some(2), "{}", String::from_utf8_lossy(&again.stderr));
+}
+
+#[test]
+fn a_post_norm_model_of_bytes_in_f32() {
+    let config = "layers = 1\nhidden = 32\nheads = 2\ncontext = 24\nnorm = \"layer\"\nnorm-position = \"post\"\npositions = \"learned\"\n\
+                  gated = false\nbiases = true\ntied-head = false\ndropout = 0.1\nbatch-size = 2\nformat = \"f32\"\nsteps = 3";
+    let place = Place::new("post", config);
+    let first = result(&place.run("one", &["--seed", "5"]));
+    let base = Base::open(&place.path("one")).expect("a model");
+    assert!(!base.config.norm_first && !base.config.tied && base.config.vocab_size == 256);
+    assert!(base.weights.tensors.values().all(|weight| weight.dtype == DType::F32));
+    assert_eq!(first["eval_loss"].as_f64(), Some(evaluated(&place, &place.path("one"))));
+    // The same seed gives the same bytes, another one others.
+    result(&place.run("two", &["--seed", "5"]));
+    result(&place.run("three", &["--seed", "6"]));
+    let bytes = |out: &str| std::fs::read(place.path(out).join("model.safetensors")).expect("weights");
+    assert!(bytes("one") == bytes("two") && bytes("one") != bytes("three"));
+}
+
+#[test]
+fn a_bad_config_names_file_and_key() {
+    let place = Place::new("bad", "layers = 1\nhiden = 32");
+    let output = place.run("model", &[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("small.toml: has a key hiden, which is not known; the nearest is hidden"), "{said}");
+    assert!(!place.path("model").exists());
+}

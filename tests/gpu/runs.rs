@@ -1,0 +1,339 @@
+//! `graftling train` as a person runs it: stopped, killed, resumed, repeated, refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use graftling::model::{AdapterConfig, Base, BaseDropout, Config, Model, SavedAdapter, Trains};
+use graftling::text::{Batch, Batches, DataOptions, Dataset};
+use graftling::train::{Checkpoint, Checkpoints, RunState, TrainOptions, Trainer};
+use serde_json::Value;
+
+use crate::harness::device;
+
+const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base");
+
+/// A directory of its own with a few hundred bytes of text to learn from, which goes in the end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        let place = std::env::temp_dir().join(format!("graftling-{}-runs-{name}", std::process::id()));
+        fs::create_dir_all(place.join("data")).expect("a directory");
+        fs::write(place.join("data/train.txt"), "fn main() { let x = f(y, z); }\n".repeat(12)).expect("a text");
+        fs::write(place.join("data/valid.txt"), "let y = g(x); // and no more\n".repeat(2)).expect("a text");
+        Place(place)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// A command of `graftling` that runs here.
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_graftling"));
+        command.current_dir(&self.0).args(line.split_whitespace()).stdin(Stdio::null());
+        command
+    }
+
+    /// Training on the text with small settings and these too.
+    fn train(&self, line: &str) -> Command {
+        let small = format!("train --model {BASE} --data data --batch-size 1 --max-length 16 --dropout 0.1 --seed 3");
+        self.command(&format!("{small} {line}"))
+    }
+
+    fn files(&self, directory: &str) -> BTreeMap<String, Vec<u8>> {
+        let entries = fs::read_dir(self.path(directory)).expect("a directory").map(|entry| entry.expect("an entry"));
+        entries.map(|entry| (entry.file_name().into_string().expect("a name"), fs::read(entry.path()).expect("a file"))).collect()
+    }
+
+    /// The steps that `metrics.jsonl` has a loss of.
+    fn steps(&self, run: &str) -> Vec<u64> {
+        let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line.get("loss").is_some()).filter_map(|line| line["step"].as_u64()).collect()
+    }
+
+    /// Waits until a path is there, or a minute.
+    fn wait_for(&self, path: &str) {
+        let begin = Instant::now();
+        while !self.path(path).exists() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "{path} does not appear");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn succeeds(mut command: Command) -> Output {
+    let output = command.output().expect("the command runs");
+    assert!(output.status.success(), "{command:?}: {}", said(&output));
+    output
+}
+
+/// The last line of standard output as JSON.
+fn result(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(text.lines().last().expect("a line")).expect("the last line is JSON")
+}
+
+/// One error on standard error that has these words, and that exit code.
+fn fails(mut command: Command, code: i32, words: &[&str]) -> Output {
+    let output = command.output().expect("the command runs");
+    check_failure(&output, code, words);
+    output
+}
+
+fn check_failure(output: &Output, code: i32, words: &[&str]) {
+    let said = said(output);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{said}");
+    assert!(words.iter().all(|word| said.contains(word)), "'{said}' does not say {words:?}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+fn background(mut command: Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts")
+}
+
+/// Two trainers, the second of which goes on from the first one's checkpoint, come to where one comes alone.
+#[test]
+fn a_trainer_goes_on_from_a_checkpoint() {
+    let (place, device) = (Place::new("checkpoint"), device());
+    let base = Base::open(BASE.as_ref()).expect("the base");
+    let config = Config { dropout: BaseDropout::all(0.1), ..base.config.clone() };
+    let adapters = AdapterConfig { dropout: 0.1, ..AdapterConfig::default() };
+    let trains = Trains { norms: true, ..Trains::adapters() };
+    let model = Model::new(&config, &[&base.weights], Some(&adapters), trains).expect("a model");
+    let data = DataOptions { max_length: 16, train_on_prompt: false };
+    let data = Dataset::read(&place.path("data/train.txt"), &base.tokenizer, &data).expect("data");
+    let save = |memory: &_| {
+        let trained = model.download(device, memory, |name| model.trains(name)).expect("weights");
+        SavedAdapter::of(&model, &trained, "mine", BASE).expect("an adapter")
+    };
+    let take = |trainer: &mut Trainer, batches: &mut Batches, steps: usize| {
+        for _ in 0..steps {
+            let pair: Vec<Batch> = batches.take(2).collect();
+            trainer.step(&pair).expect("a step");
+        }
+        while trainer.finish().expect("a report").is_some() {}
+    };
+
+    let memory = model.upload(device, &[&base.weights], 0, true).expect("memory");
+    let mut trainer = Trainer::new(device, &model, &memory, TrainOptions::default()).expect("a trainer");
+    let mut batches = Batches::new(&data, 1, Some(5));
+    let checkpoints = Checkpoints::of(&place.path("run"));
+    for _ in 0..2 {
+        take(&mut trainer, &mut batches, 1);
+        let (trainer_state, moments) = (trainer.state().expect("a state"), trainer.moments(|_| true).expect("moments"));
+        let state = RunState { trainer: trainer_state, position: batches.position(), ..RunState::default() };
+        checkpoints.write(&Checkpoint { adapter: save(&memory), base_of: None, moments, state }).expect("a checkpoint");
+    }
+    take(&mut trainer, &mut batches, 2);
+    let alone = (save(&memory), trainer.moments(|_| true).expect("moments"), trainer.state().expect("a state"));
+
+    let found = checkpoints.newest();
+    assert!(found.torn.is_empty(), "{:?}", found.torn);
+    let Checkpoint { adapter, moments, state, .. } = found.newest.expect("a checkpoint");
+    assert_eq!((state.trainer.step, state.trainer.batches, state.trainer.updates), (2, 4, 2));
+    let changes = adapter.sources(&config).expect("its tensors");
+    let sources: Vec<_> = [&base.weights].into_iter().chain(&changes).collect();
+    let memory = model.upload(device, &sources, 0, true).expect("memory");
+    let mut trainer = Trainer::new(device, &model, &memory, TrainOptions::default()).expect("a trainer");
+    trainer.restore(&state.trainer, &moments).expect("it fits");
+    take(&mut trainer, &mut Batches::new(&data, 1, Some(5)).starting_at(state.position), 2);
+    let after = (save(&memory), trainer.moments(|_| true).expect("moments"), trainer.state().expect("a state"));
+    assert_eq!(after.0.weights.tensors, alone.0.weights.tensors);
+    assert_eq!(after.0.base.expect("norms").tensors, alone.0.base.expect("norms").tensors);
+    assert_eq!(after.1.tensors, alone.1.tensors);
+    assert_eq!(after.2, alone.2);
+
+    // Whatever is done to a file of the newest, the one before is taken.
+    let newest = checkpoints.path(2);
+    for file in fs::read_dir(&newest).expect("a directory").map(|entry| entry.expect("an entry").path()) {
+        let whole = fs::read(&file).expect("a file");
+        // In a state, a digit.
+        let digit = whole.iter().rposition(|&byte| byte == b'2').filter(|_| file.ends_with("state.json"));
+        let mut flipped = whole.clone();
+        flipped[digit.unwrap_or(whole.len() / 2)] ^= 1;
+        for torn in [None, Some(&whole[..whole.len() / 2]), Some(&[][..]), Some(&flipped[..])] {
+            match torn {
+                None => fs::remove_file(&file),
+                Some(bytes) => fs::write(&file, bytes),
+            }
+            .expect("it is done");
+            let found = checkpoints.newest();
+            let step = found.newest.map(|checkpoint| checkpoint.state.trainer.step);
+            assert_eq!((step, found.torn.len()), (Some(1), 1), "{} {:?}", file.display(), torn.map(<[u8]>::len));
+            assert_eq!(found.torn[0].exit_code(), 3);
+        }
+        fs::write(&file, &whole).expect("it is put back");
+    }
+    assert_eq!(checkpoints.newest().newest.map(|checkpoint| checkpoint.state.trainer.step), Some(2));
+}
+
+/// Killed at whatever moment, with the newest checkpoint torn: the same bytes in the end. So does a repetition from `run.toml`.
+#[test]
+fn killed_resumed_and_repeated() {
+    let place = Place::new("killed");
+    // Of 23 sequences, so seven steps.
+    let options = "--epochs 0.3 --save-every 1 --eval-every 3";
+    let whole = result(&succeeds(place.train(&format!("{options} --out whole --json"))));
+    assert_eq!(whole["adapter_moved"], true);
+    let adapter = place.files("whole/adapter");
+    let options_file = fs::read_to_string(place.path("whole/run.toml")).expect("the options");
+    for line in ["steps = 7", "max-length = 16", "learning-rate = 0.0001", "train-on-prompt = false"] {
+        assert!(options_file.lines().any(|l| l == line), "{line} in {options_file}");
+    }
+    assert!(!options_file.contains("epochs"), "{options_file}");
+    let kept = Checkpoints::of(&place.path("whole")).steps();
+    assert!(kept.ends_with(&[5, 6, 7]) && kept.len() <= 4, "{kept:?}");
+
+    let mut child = background(place.train(&format!("{options} --out killed")));
+    place.wait_for("killed/checkpoints/step-000002");
+    child.kill().expect("it is killed");
+    child.wait().expect("it is gone");
+    let checkpoints = Checkpoints::of(&place.path("killed"));
+    let newest = *checkpoints.steps().last().expect("a checkpoint");
+    let moments = checkpoints.path(newest).join("moments.safetensors");
+    let bytes = fs::read(&moments).expect("moments");
+    fs::write(&moments, &bytes[..bytes.len() - 9]).expect("a torn file");
+    let output = succeeds(place.command("train --out killed --resume --json"));
+    let said = said(&output);
+    assert!(said.contains("passed over a checkpoint") && said.contains(&format!("step-{newest:06}")), "{said}");
+    assert_eq!(place.files("killed/adapter"), adapter);
+    assert_eq!(place.steps("killed"), [1, 2, 3, 4, 5, 6, 7]);
+    let resumed = result(&output);
+    for key in ["loss_before", "loss_after", "eval_loss", "steps"] {
+        assert_eq!(resumed[key], whole[key], "{key}");
+    }
+
+    succeeds(place.command("train --config whole/run.toml --out again --quiet"));
+    assert_eq!(place.files("again/adapter"), adapter);
+}
+
+/// What would mix up runs, or is no option, is refused before anything is touched.
+#[test]
+fn refusals() {
+    let place = Place::new("refusals");
+    fails(place.command("train --out run --resume"), 3, &["run.toml", "without --resume"]);
+    fs::create_dir_all(place.path("run/adapter")).expect("a directory");
+    fails(place.train("--out run"), 2, &["run already has a run", "--resume"]);
+    let written = "learning-rate = 1e-3\nbatch-size = 1\nsteps = 4\nadapter-name = \"mine\"\n";
+    fs::write(place.path("run/run.toml"), written).expect("options");
+    fails(place.command("train --out run --resume --learning-rate 1e-4"), 2, &["--learning-rate is 0.0001", "0.001"]);
+    fails(place.command("train --out run --resume --adapter-name other"), 2, &["--adapter-name is \"other\"", "mine"]);
+    fails(place.command("train --out run --resume --steps 5"), 2, &["--model is missing"]);
+
+    for (text, words) in [
+        ("learning_rate = 1", ["'learning_rate' is no option", "did you mean 'learning-rate'?"]),
+        ("colour = 1", ["'colour' is no option", "--help"]),
+        ("steps = 0", ["0", "--steps"]),
+        ("steps = {}", ["'steps' cannot be {}", "--help"]),
+        ("steps = 1\nepochs = 2", ["both 'steps' and 'epochs'", "remove one"]),
+        ("optimizer = 'sgd'", ["sgd", "--optimizer"]),
+        ("steps = 1\nsteps = 2", ["line 2", "not TOML"]),
+        ("steps", ["line 1", "not TOML"]),
+    ] {
+        fs::write(place.path("config.toml"), text).expect("options");
+        let mut words = words.to_vec();
+        words.push("config.toml: ");
+        fails(place.train("--config config.toml --out new"), 3, &words);
+    }
+    fails(place.train("--config nowhere.toml --out new"), 3, &["nowhere.toml"]);
+    fails(place.train("--config data --out new"), 3, &["data: is not a file of options"]);
+    fails(place.train("--steps 1 --full-steps 2 --out new"), 2, &["--full-steps is 2"]);
+    assert!(!place.path("new").exists());
+}
+
+#[test]
+fn places_that_cannot_be_written() {
+    let place = Place::new("unwritable");
+    fs::write(place.path("file"), "").expect("a file");
+    fails(place.train("--out file/run"), 1, &["cannot write file/run"]);
+    #[cfg(target_os = "linux")]
+    {
+        fs::create_dir(place.path("run")).expect("a directory");
+        std::os::unix::fs::symlink("/dev/full", place.path("run/run.toml.partial")).expect("a link");
+        fails(place.train("--out run --quiet"), 1, &["cannot write run/run.toml", "space"]);
+        assert_eq!(fs::read_dir(place.path("run")).expect("a directory").count(), 0, "something is left");
+    }
+}
+
+/// The first Ctrl-C saves and stops.
+#[cfg(unix)]
+#[test]
+fn interrupted() {
+    let place = Place::new("interrupted");
+    let child = background(place.train("--out run --steps 100000 --quiet"));
+    place.wait_for("run/metrics.jsonl");
+    while place.steps("run").len() < 2 {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    fails(place.command("train --out run --resume"), 2, &["another process is training in run"]);
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill is there");
+    assert!(sent.success());
+    let output = child.wait_with_output().expect("it ends");
+    check_failure(&output, 130, &["interrupted after step", "--resume"]);
+    let steps = Checkpoints::of(&place.path("run")).steps();
+    let &[step] = &steps[..] else { panic!("{steps:?}") };
+    assert!(!place.path("run/adapter").exists());
+    let output = succeeds(place.command(&format!("train --out run --resume --steps {} --json", step + 1)));
+    assert_eq!(result(&output)["steps"], step + 1);
+    assert_eq!(place.steps("run"), (1..=step + 1).collect::<Vec<_>>());
+}
+
+/// The base that all steps before the last phase changed is a part of what is saved, and of checkpoints.
+#[test]
+fn everything_first_and_then_adapters() {
+    let place = Place::new("full");
+    let trained = result(&succeeds(place.train("--out run --steps 4 --full-steps 3 --save-every 1 --eval-every 2 --json")));
+    let adapter = place.files("run/adapter");
+    assert!(adapter.contains_key("base.safetensors"), "{:?}", adapter.keys());
+    let eval = format!("eval --model {BASE} --adapter run/adapter --data data --batch-size 1 --max-length 16 --json");
+    let measured = result(&succeeds(place.command(&eval)));
+    assert_eq!(measured["loss"], trained["eval_loss"]);
+    let plain = result(&succeeds(place.command(&eval.replace("--adapter run/adapter", ""))));
+    assert_ne!(plain["loss"], trained["eval_loss"]);
+
+    // The base that both have is on the disk once.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let file = |step| fs::metadata(Checkpoints::of(&place.path("run")).path(step).join("base.safetensors")).expect("a base").ino();
+        assert!(file(3) == file(4) && file(2) != file(3));
+    }
+    // From the second phase, and from the first.
+    for step in [3, 2] {
+        fs::remove_dir_all(place.path("run/adapter")).expect("it goes");
+        let checkpoints = Checkpoints::of(&place.path("run"));
+        checkpoints.steps().into_iter().filter(|&s| s > step).for_each(|s| fs::remove_dir_all(checkpoints.path(s)).expect("it goes"));
+        assert_eq!(checkpoints.steps().last(), Some(&step));
+        succeeds(place.command("train --out run --resume --quiet"));
+        assert_eq!(place.files("run/adapter"), adapter);
+    }
+}
+
+#[test]
+fn runs_that_come_to_nothing() {
+    let place = Place::new("nothing");
+    let output = succeeds(place.train("--out still --steps 1 --learning-rate 0 --json --quiet"));
+    assert!(said(&output).contains("no weight of the adapter has moved"), "{}", said(&output));
+    assert_eq!(result(&output)["adapter_moved"], false);
+
+    fails(place.train("--out wild --steps 50 --learning-rate 1e38 --save-every 1 --quiet"), 6, &["diverged"]);
+    assert!(!place.path("wild/adapter").exists());
+    let found = Checkpoints::of(&place.path("wild")).newest();
+    assert!(found.newest.is_some() && found.torn.is_empty(), "{:?}", found.torn);
+}
