@@ -56,6 +56,7 @@
 
 #![warn(missing_docs)]
 
+pub mod doctor;
 pub mod error;
 pub mod generate;
 pub mod gpu;

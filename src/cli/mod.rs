@@ -1,5 +1,8 @@
 //! The command's line and what all sub-commands share. Standard output is for results, standard error for progress.
 
+mod completions;
+mod devices;
+mod doctor;
 mod eval;
 mod generate;
 mod inspect;
@@ -32,16 +35,16 @@ struct Cli {
 #[derive(Args)]
 pub struct Common {
     /// A device by its number or a part of its name; without it, the best one
-    #[arg(long, value_name = "N|NAME", global = true)]
+    #[arg(long, value_name = "N|NAME", global = true, help_heading = "Everywhere")]
     pub device: Option<String>,
     /// The result as one JSON object, the last line of standard output
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
     /// No progress on standard error
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub quiet: bool,
     /// The numbers that are computed with; sums are f32 in both
-    #[arg(long, value_name = "PRECISION", default_value = "f32", global = true)]
+    #[arg(long, value_name = "PRECISION", default_value = "f32", global = true, help_heading = "Everywhere")]
     precision: Precision,
 }
 
@@ -53,22 +56,28 @@ enum Precision {
 
 #[derive(Subcommand)]
 enum Command {
+    Devices(devices::Devices),
+    Doctor(doctor::Doctor),
     Inspect(inspect::Inspect),
     Pretrain(Box<pretrain::Pretrain>),
     Train(Box<train::Train>),
     Eval(eval::Eval),
     Generate(generate::Generate),
+    Completions(completions::Completions),
 }
 
 /// Runs the command and says how it went.
 pub fn main() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     let result = common.check().and_then(|()| match &command {
+        Command::Devices(devices) => devices.run(&common),
+        Command::Doctor(doctor) => doctor.run(&common),
         Command::Inspect(inspect) => inspect.run(&common),
         Command::Pretrain(pretrain) => pretrain.run(&common),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(&common),
         Command::Generate(generate) => generate.run(&common),
+        Command::Completions(completions) => completions.run(&common),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,12 +16,18 @@ pub struct DeviceInfo {
     pub backend: String,
     /// The driver and its version.
     pub driver: String,
+    /// What kind of device it is, in words.
+    pub kind: &'static str,
     /// A software device that computes on the CPU.
     pub cpu: bool,
     /// The largest buffer in bytes.
     pub max_buffer: u64,
     /// The largest range of a buffer that a kernel can see, in bytes.
     pub max_binding: u64,
+    /// The least and the largest number of invocations that run as one, where subgroup operations exist.
+    pub subgroup: Option<[u32; 2]>,
+    /// What recordings for it depend on.
+    pub traits: Traits,
 }
 
 impl std::fmt::Display for DeviceInfo {
@@ -33,15 +39,41 @@ impl std::fmt::Display for DeviceInfo {
 impl DeviceInfo {
     fn of(adapter: &wgpu::Adapter) -> Self {
         let (info, limits) = (adapter.get_info(), adapter.limits());
+        let sizes = [info.subgroup_min_size, info.subgroup_max_size];
+        let subgroup = adapter.features().contains(wgpu::Features::SUBGROUP).then_some(sizes);
+        let cpu = info.device_type == wgpu::DeviceType::Cpu;
+        let traits = Traits {
+            cpu,
+            subgroup: subgroup.filter(|[least, most]| least == most).map(|[size, _]| size),
+            workgroup_memory: limits.max_compute_workgroup_storage_size,
+            max_binding: limits.max_storage_buffer_binding_size,
+            max_workgroups: limits.max_compute_workgroups_per_dimension,
+        };
         DeviceInfo {
             name: info.name,
+            kind: match info.device_type {
+                wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+                wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+                wgpu::DeviceType::VirtualGpu => "virtual GPU",
+                wgpu::DeviceType::Cpu => "software on the CPU",
+                wgpu::DeviceType::Other => "other",
+            },
             backend: info.backend.to_string(),
             driver: [info.driver, info.driver_info].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" "),
-            cpu: info.device_type == wgpu::DeviceType::Cpu,
+            cpu,
             max_buffer: limits.max_buffer_size,
             max_binding: limits.max_storage_buffer_binding_size,
+            subgroup,
+            traits,
         }
     }
+}
+
+/// The number of the first device that `wanted` means among all: its number, or a part of its name.
+pub fn find_device(all: &[DeviceInfo], wanted: &str) -> Option<usize> {
+    // A number is looked at as a name only where there is no such device: an RTX 1080 is not the device 1.
+    let number = wanted.parse().ok().filter(|&number| number < all.len());
+    number.or_else(|| all.iter().position(|info| info.name.to_lowercase().contains(&wanted.to_lowercase())))
 }
 
 /// Every usable device, the best first: discrete GPUs, then integrated and virtual ones, then software. OpenGL is looked at only
@@ -99,12 +131,15 @@ pub struct Device {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     info: DeviceInfo,
-    traits: Traits,
     limits: wgpu::Limits,
     fault: Arc<Fault>,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
     checked: bool,
+    tamper: Option<Tamper>,
 }
+
+/// Changes the WGSL of a kernel before it is compiled.
+type Tamper = fn(&Kernel, String) -> String;
 
 impl Device {
     /// Opens a device. `wanted` is a number from [`devices`] or a part of a device's name; without it the best one is opened.
@@ -130,15 +165,12 @@ impl Device {
                            which also brings a software device)";
             return Err(Error::NoDevice(message.into()));
         }
-        let matches = |(i, a): &(usize, &wgpu::Adapter)| match wanted {
-            None => true,
-            Some(w) => w.parse() == Ok(*i) || a.get_info().name.to_lowercase().contains(&w.to_lowercase()),
-        };
-        let Some((_, adapter)) = found.iter().enumerate().find(matches) else {
-            let names: Vec<_> = found.iter().enumerate().map(|(i, a)| format!("{i}: {}", DeviceInfo::of(a))).collect();
+        let infos: Vec<_> = found.iter().map(DeviceInfo::of).collect();
+        let Some(number) = wanted.map_or(Some(0), |wanted| find_device(&infos, wanted)) else {
+            let names: Vec<_> = infos.iter().enumerate().map(|(i, info)| format!("{i}: {info}")).collect();
             return Err(Error::NoDevice(format!("no device matches '{}'; there are {}", wanted.unwrap_or(""), names.join(", "))));
         };
-        Device::from_adapter(adapter, checked)
+        Device::from_adapter(&found[number], checked)
     }
 
     fn from_adapter(adapter: &wgpu::Adapter, checked: bool) -> Result<Device> {
@@ -166,16 +198,7 @@ impl Device {
             }
         });
 
-        let sizes = adapter.get_info();
-        let one_size = sizes.subgroup_min_size == sizes.subgroup_max_size && features.contains(wgpu::Features::SUBGROUP);
-        let traits = Traits {
-            cpu: info.cpu,
-            subgroup: one_size.then_some(sizes.subgroup_min_size),
-            workgroup_memory: limits.max_compute_workgroup_storage_size,
-            max_binding: limits.max_storage_buffer_binding_size,
-            max_workgroups: limits.max_compute_workgroups_per_dimension,
-        };
-        Ok(Device { device, queue, info, traits, limits, fault, pipelines: Mutex::default(), checked })
+        Ok(Device { device, queue, info, limits, fault, pipelines: Mutex::default(), checked, tamper: None })
     }
 
     /// What the device says of itself.
@@ -185,7 +208,7 @@ impl Device {
 
     /// The traits that recordings for this device depend on.
     pub fn traits(&self) -> &Traits {
-        &self.traits
+        &self.info.traits
     }
 
     /// A buffer of `bytes` rounded up to 16.
@@ -219,7 +242,11 @@ impl Device {
             return Ok(pipeline.clone());
         }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let pipeline = Arc::new(Pipeline::new(&self.device, kernel, self.checked));
+        let source = match self.tamper {
+            None => kernel.wgsl(),
+            Some(tamper) => tamper(kernel, kernel.wgsl()),
+        };
+        let pipeline = Arc::new(Pipeline::new(&self.device, kernel, source, self.checked));
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::Device { device: self.info.to_string(), reason: format!("kernel {kernel} does not compile: {error}") });
         }
@@ -266,5 +293,37 @@ impl Device {
     pub fn lose(&self) {
         self.fault.set(Trouble::Lost("the test asked for it".into()));
         self.device.destroy();
+    }
+
+    /// Changes the WGSL of kernels that are compiled from now on; for tests of what happens where one is wrong.
+    #[doc(hidden)]
+    pub fn tamper(&mut self, with: fn(&Kernel, String) -> String) {
+        self.tamper = Some(with);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_found_by_its_number_before_its_name() {
+        let named = |name: &str| DeviceInfo {
+            name: name.into(),
+            kind: "other",
+            backend: "vulkan".into(),
+            driver: String::new(),
+            cpu: false,
+            max_buffer: 0,
+            max_binding: 0,
+            subgroup: None,
+            traits: Traits::minimal(),
+        };
+        let all = ["GeForce GTX 1080", "Radeon RX 6600", "llvmpipe (LLVM 19.1.7, 256 bits)"].map(named);
+        for (wanted, number) in
+            [("0", Some(0)), ("1", Some(1)), ("2", Some(2)), ("1080", Some(0)), ("radeon", Some(1)), ("LLVM", Some(2)), ("apple", None)]
+        {
+            assert_eq!(find_device(&all, wanted), number, "{wanted}");
+        }
     }
 }

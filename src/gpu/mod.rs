@@ -7,7 +7,7 @@ mod program;
 mod readback;
 mod state;
 
-pub use device::{Device, DeviceInfo, devices};
+pub use device::{Device, DeviceInfo, devices, find_device};
 pub use memory::{Memory, Step};
 pub use program::{Program, bytes_of};
 pub use readback::Readback;

@@ -14,7 +14,8 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn new(device: &wgpu::Device, kernel: &Kernel, checked: bool) -> Pipeline {
+    /// Compiles `source`, the WGSL of `kernel`.
+    pub(super) fn new(device: &wgpu::Device, kernel: &Kernel, source: String, checked: bool) -> Pipeline {
         let reflection = kernel.reflect();
         let label = kernel.to_string();
         let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
@@ -39,7 +40,7 @@ impl Pipeline {
             immediate_size: 0,
         });
 
-        let source = wgpu::ShaderSource::Wgsl(kernel.wgsl().into());
+        let source = wgpu::ShaderSource::Wgsl(source.into());
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source };
         let mut checks = wgpu::ShaderRuntimeChecks::checked();
         checks.bounds_checks = checked;

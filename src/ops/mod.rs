@@ -2,7 +2,7 @@
 //! in the `.wgsl` of the same name.
 //!
 //! To add an op: write `shaders/<op>.wgsl` and name it in `graph/wgsl.rs`; write `ops/<op>.rs` beside this; write `tests/gpu/<op>.rs`,
-//! which gives a forward in f64 and gets the comparison of values and gradients from the harness.
+//! which gives a forward in f64 and gets the comparison of values and gradients from the harness; and add both to [`crate::doctor`].
 
 mod activation;
 mod adapter;

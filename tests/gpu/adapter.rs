@@ -1,6 +1,7 @@
+use graftling::doctor::reference;
 use graftling::ops::{self, Activation, Adapter};
 
-use crate::harness::{Array, Check, Random, all_traits, linear};
+use crate::harness::{Array, Check, Random, all_traits};
 
 struct Form {
     rows: usize,
@@ -41,16 +42,7 @@ fn check(form: &Form, trained_input: bool) {
                 let biases = biases.then(|| (t[3], t[4]));
                 ops::adapter(g, t[0], &Adapter { down: t[1], up: t[2], biases, activation, scaling, dropout })
             },
-            |v| {
-                let z = linear(&v[0], &v[1], v.get(3).map(Vec::as_slice), hidden);
-                let a: Vec<f64> = z.iter().map(|&z| crate::activation::reference(activation, z)).collect();
-                let branch = linear(&a, &v[2], v.get(4).map(Vec::as_slice), bottleneck);
-                let keep = |i: usize| match dropout {
-                    0.0 => 1.0,
-                    p => crate::dropout::factor((i / hidden) as u32, (i % hidden) as u32, 1, f64::from(p)),
-                };
-                v[0].iter().zip(&branch).enumerate().map(|(i, (x, b))| x + f64::from(scaling) * keep(i) * b).collect()
-            },
+            |v| reference::adapter(v, hidden, activation, scaling, dropout),
         );
     }
 }

@@ -1,5 +1,6 @@
 //! Attention over a cache that several programs share, token by token and in chunks, against attention over the whole sequence.
 
+use graftling::doctor::reference;
 use graftling::error::Error;
 use graftling::gpu::{Memory, Program, State};
 use graftling::graph::{DType, Graph, Parameters, Tensor, Traits};
@@ -66,24 +67,11 @@ impl Part {
     }
 }
 
-/// softmax(q·k/√size)·v over the rows up to each, in f64.
+/// Attention of the whole sequence, in f64.
 fn reference(qkv: &[f32], form: &Attention) -> Vec<f64> {
-    let (heads, shared, size) = (form.heads as usize, form.key_value_heads as usize, form.head_size as usize);
-    let head = |t: usize, part: usize| &qkv[(t * (heads + 2 * shared) + part) * size..][..size];
-    let mut y = Vec::new();
-    for t in 0..qkv.len() / ((heads + 2 * shared) * size) {
-        for h in 0..heads {
-            let s = h / (heads / shared);
-            let dot = |j| head(t, h).iter().zip(head(j, heads + s)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-            let weights: Vec<f64> = (0..=t).map(|j| (dot(j) / (size as f64).sqrt()).exp()).collect();
-            let total: f64 = weights.iter().sum();
-            y.extend(
-                (0..size)
-                    .map(|d| weights.iter().enumerate().map(|(j, w)| w / total * f64::from(head(j, heads + shared + s)[d])).sum::<f64>()),
-            );
-        }
-    }
-    y
+    let exact: Vec<f64> = qkv.iter().map(|&v| f64::from(v)).collect();
+    let length = qkv.len() / ((form.heads + 2 * form.key_value_heads) * form.head_size) as usize;
+    reference::attention(&exact, &[length], length, form, 0)
 }
 
 /// What `ops::attention` makes of the whole sequence.

@@ -1,24 +1,8 @@
+use graftling::doctor::reference::dropout_factor as factor;
 use graftling::graph::Graph;
 use graftling::ops;
 
-use crate::harness::{Array, Check, Random, STEP, all_traits};
-
-/// The generator of `shaders/random.wgsl`, in Rust.
-pub fn factor(row: u32, column: u32, site: u32, p: f64) -> f64 {
-    let mut v = [column, row, site ^ STEP.counter.wrapping_mul(0x9E37_79B9), STEP.seed];
-    let mix = |v: &mut [u32; 4]| {
-        v[0] = v[0].wrapping_add(v[1].wrapping_mul(v[3]));
-        v[1] = v[1].wrapping_add(v[2].wrapping_mul(v[0]));
-        v[2] = v[2].wrapping_add(v[0].wrapping_mul(v[1]));
-        v[3] = v[3].wrapping_add(v[1].wrapping_mul(v[2]));
-    };
-    v.iter_mut().for_each(|x| *x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
-    mix(&mut v);
-    v.iter_mut().for_each(|x| *x ^= *x >> 16);
-    mix(&mut v);
-    let p32 = f64::from(p as f32);
-    if f64::from(v[0]) >= (p32 * 4294967296.0).floor() { f64::from(1.0 / (1.0 - p as f32)) } else { 0.0 }
-}
+use crate::harness::{Array, Check, Random, all_traits};
 
 #[test]
 fn values_and_gradients() {

@@ -3,10 +3,6 @@ use graftling::ops;
 
 use crate::harness::{Array, Check, Kind, Random, all_traits};
 
-fn whole(values: &[u32], shape: &[usize]) -> Array {
-    Array { shape: shape.to_vec(), kind: Kind::Frozen(DType::F32), values: values.iter().map(|&v| f32::from_bits(v)).collect() }
-}
-
 #[test]
 fn values_and_gradients() {
     let (batch, length, hidden, vocabulary, context) = (3, 7, 5, 11, 9);
@@ -17,8 +13,8 @@ fn values_and_gradients() {
     let arrays = [
         Array::weight(&[vocabulary, hidden], &mut random),
         Array::weight(&[context, hidden], &mut random),
-        whole(&tokens, &[batch, length]),
-        whole(&order, &[batch * length]),
+        Array::whole(&tokens, &[batch, length]),
+        Array::whole(&order, &[batch * length]),
     ];
     let check = Check { name: "embedding", traits: &all_traits()[0], arrays: &arrays, tolerance: 1e-6, twice: true };
     let record = |g: &mut Graph, t: &[Tensor]| {
@@ -43,7 +39,7 @@ fn large_tables() {
     let tokens = [299u32, 3, 127, 128, 3, 255, 256, 0];
     let mut order: Vec<u32> = (0..8).collect();
     order.sort_by_key(|&i| tokens[i as usize]);
-    let arrays = [Array::weight(&[vocabulary, hidden], &mut random), whole(&tokens, &[2, 4]), whole(&order, &[8])];
+    let arrays = [Array::weight(&[vocabulary, hidden], &mut random), Array::whole(&tokens, &[2, 4]), Array::whole(&order, &[8])];
     let traits = graftling::graph::Traits { max_binding: 128 * 6 * 4, ..all_traits()[0].clone() };
     let check = Check { name: "large embedding", traits: &traits, arrays: &arrays, tolerance: 1e-6, twice: true };
     check.run(
@@ -57,7 +53,7 @@ fn formats_of_frozen_tables() {
     for format in [DType::F32, DType::F16, DType::Bf16] {
         let mut random = Random(13);
         let tokens = [4u32, 0, 4, 2];
-        let arrays = [Array::new(Kind::Frozen(format), &[5, 7], &mut random), whole(&tokens, &[1, 4])];
+        let arrays = [Array::new(Kind::Frozen(format), &[5, 7], &mut random), Array::whole(&tokens, &[1, 4])];
         let check = Check { name: "embedding", traits: &all_traits()[0], arrays: &arrays, tolerance: 1e-6, twice: false };
         check.run(
             |g, t| ops::embedding(g, t[1], t[0], None),

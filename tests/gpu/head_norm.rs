@@ -1,3 +1,4 @@
+use graftling::doctor::reference;
 use graftling::graph::DType;
 use graftling::ops::{self, HeadNorm};
 
@@ -5,23 +6,6 @@ use crate::harness::{Array, Check, Kind, Random, all_traits};
 
 /// Large, so that leaving it out shows.
 const EPSILON: f32 = 0.03125;
-
-/// Head by head: part `p` of a token is a query, a key or a value.
-fn reference(qkv: &[f64], weights: [&[f64]; 2], heads: usize, shared: usize) -> Vec<f64> {
-    let size = weights[0].len();
-    let mut y = Vec::new();
-    for (i, head) in qkv.chunks(size).enumerate() {
-        let weight = match i % (heads + 2 * shared) {
-            p if p < heads => Some(weights[0]),
-            p if p < heads + shared => Some(weights[1]),
-            _ => None,
-        };
-        let square = head.iter().map(|v| v * v).sum::<f64>() / size as f64;
-        let scale = (square + f64::from(EPSILON)).sqrt();
-        y.extend(head.iter().enumerate().map(|(c, v)| weight.map_or(*v, |w| v / scale * w[c])));
-    }
-    y
-}
 
 fn check(kinds: [Kind; 2], batch: usize, length: usize, heads: u32, shared: u32, size: usize) {
     for traits in all_traits() {
@@ -37,7 +21,7 @@ fn check(kinds: [Kind; 2], batch: usize, length: usize, heads: u32, shared: u32,
                 let (query_weight, key_weight) = (t[1], t[2]);
                 ops::head_norm(g, t[0], &HeadNorm { heads, key_value_heads: shared, query_weight, key_weight, epsilon: EPSILON })
             },
-            |v| reference(&v[0], [&v[1], &v[2]], heads as usize, shared as usize),
+            |v| reference::head_norm(&v[0], [&v[1], &v[2]], heads as usize, shared as usize, EPSILON),
         );
     }
 }

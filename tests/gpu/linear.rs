@@ -1,3 +1,4 @@
+use graftling::doctor::reference;
 use graftling::graph::{DType, Traits};
 use graftling::ops::{self, Activation, Linear};
 
@@ -90,7 +91,7 @@ fn fused_activation() {
                 |g, t| ops::linear_activated(g, t[0], &Linear::new(t[1], Some(t[2])), Activation::Gelu),
                 |v| {
                     let y = linear(&v[0], &v[1], Some(&v[2]), inputs);
-                    y.iter().map(|&y| crate::activation::reference(Activation::Gelu, y)).collect()
+                    y.iter().map(|&y| reference::activation(Activation::Gelu, y)).collect()
                 },
             );
         }

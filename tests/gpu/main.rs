@@ -6,6 +6,7 @@ mod attention;
 mod cache;
 mod cli;
 mod demo;
+mod doctor;
 mod dropout;
 mod embedding;
 mod files;

@@ -1,3 +1,4 @@
+use graftling::doctor::reference;
 use graftling::graph::{DType, Tensor};
 use graftling::ops::{self, Activation, Norm};
 
@@ -5,19 +6,6 @@ use crate::harness::{Array, Check, Kind, Random, all_traits};
 
 /// Large, so that leaving it out shows.
 const EPSILON: f32 = 0.03125;
-
-/// LayerNorm with a bias, RMSNorm without one.
-fn reference(x: &[f64], weight: &[f64], bias: Option<&[f64]>) -> Vec<f64> {
-    let n = weight.len();
-    let mut y = Vec::new();
-    for row in x.chunks(n) {
-        let mean = if bias.is_some() { row.iter().sum::<f64>() / n as f64 } else { 0.0 };
-        let square = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n as f64;
-        let scaled = |(c, v): (usize, &f64)| (v - mean) / (square + f64::from(EPSILON)).sqrt() * weight[c] + bias.map_or(0.0, |b| b[c]);
-        y.extend(row.iter().enumerate().map(scaled));
-    }
-    y
-}
 
 fn sum(x: &[f64], y: &[f64]) -> Vec<f64> {
     x.iter().zip(y).map(|(x, y)| x + y).collect()
@@ -42,7 +30,7 @@ fn check(with_bias: bool) {
                 arrays.push(Array::weight(&[hidden], &mut random));
             }
             let layer = |t: &[Tensor]| Norm { weight: t[2], bias: t.get(3).copied(), epsilon: EPSILON };
-            let normed = |s: &[f64], v: &[Vec<f64>]| reference(s, &v[2], v.get(3).map(Vec::as_slice));
+            let normed = |s: &[f64], v: &[Vec<f64>]| reference::norm(s, &v[2], v.get(3).map(Vec::as_slice), EPSILON);
             let name = format!("norm {rows}×{hidden}, bias {with_bias}, cpu {}", traits.cpu);
             let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 1e-5, twice: true };
             check.run(|g, t| ops::norm(g, t[0], &layer(t)), |v| normed(&v[0], v));
@@ -109,7 +97,7 @@ fn frozen_weights() {
                 [Array::input(&[7, 12], &mut random), Array::new(weight, &[12], &mut random), Array::new(bias, &[12], &mut random)];
             let check = Check { name: "frozen weights", traits: &traits, arrays: &arrays, tolerance: 1e-5, twice: true };
             let layer = |t: &[Tensor]| Norm { weight: t[1], bias: Some(t[2]), epsilon: EPSILON };
-            check.run(|g, t| ops::norm(g, t[0], &layer(t)), |v| reference(&v[0], &v[1], Some(&v[2])));
+            check.run(|g, t| ops::norm(g, t[0], &layer(t)), |v| reference::norm(&v[0], &v[1], Some(&v[2]), EPSILON));
         }
     }
 }

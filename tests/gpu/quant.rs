@@ -1,43 +1,21 @@
 //! Weights in the block formats of GGUF, decoded in the kernels, against `GgmlType::decode` on the host.
 
+use graftling::doctor::special::Loss;
+use graftling::doctor::{random_blocks, usual_scale};
 use graftling::gpu::{Memory, Program};
 use graftling::graph::{DType, Graph, Parameters, Traits};
 use graftling::ops::{self, Linear};
 use graftling::weights::{GgmlType, repack};
 
-use crate::harness::{Array, Check, Kind, Random, STEP, all_traits, close, device, linear};
+use crate::harness::{Array, Check, Random, all_traits, device, expect_right, linear};
 
-/// The block formats, and where the f16 scales of a block lie.
-const FORMATS: [(GgmlType, &[usize]); 8] = [
-    (GgmlType::Q4_0, &[0]),
-    (GgmlType::Q4_1, &[0, 2]),
-    (GgmlType::Q5_0, &[0]),
-    (GgmlType::Q5_1, &[0, 2]),
-    (GgmlType::Q8_0, &[0]),
-    (GgmlType::Q4K, &[0, 2]),
-    (GgmlType::Q5K, &[0, 2]),
-    (GgmlType::Q6K, &[208]),
-];
+/// The block formats.
+fn formats() -> impl Iterator<Item = GgmlType> {
+    GgmlType::ALL.into_iter().filter(|format| format.block_len() > 1)
+}
 
 /// The f16 numbers at which decoding could go wrong: zeros, subnormal numbers, the least normal, and the largest, of both signs.
 const EDGES: [u16; 11] = [0, 0x8000, 1, 0x8001, 0x0200, 0x83ff, 0x0400, 0x8400, 0x3c00, 0x7bff, 0xfbff];
-
-/// Blocks of random bytes whose scales are what `scale` gives.
-fn blocks(format: (GgmlType, &[usize]), count: usize, random: &mut Random, mut scale: impl FnMut(&mut Random) -> u16) -> Vec<u8> {
-    let (format, scales) = format;
-    let mut bytes: Vec<u8> = (0..count * format.block_bytes()).map(|_| random.below(256) as u8).collect();
-    for block in bytes.chunks_exact_mut(format.block_bytes()) {
-        for &at in scales {
-            block[at..at + 2].copy_from_slice(&scale(random).to_le_bytes());
-        }
-    }
-    bytes
-}
-
-/// A scale that makes values of a usual size.
-fn usual(random: &mut Random) -> u16 {
-    half::f16::from_f64((random.uniform() - 0.5) * 0.02).to_bits()
-}
 
 /// The rows of a table (vocabulary, hidden) for these tokens, as the device gives them.
 fn gathered(dtype: DType, shape: [u32; 2], bytes: &[u8], tokens: &[u32], traits: &Traits) -> Vec<f32> {
@@ -64,15 +42,14 @@ fn assert_same_bits(what: &str, got: &[f32], want: &[f32]) {
 
 #[test]
 fn every_format_decodes_to_the_bits_of_the_host() {
-    for format in FORMATS {
+    for format in formats() {
         let mut random = Random(17);
         let mut edges = EDGES.into_iter().cycle();
         // An odd number of blocks, so that groups of two span rows and the last group has one.
         let (rows, per_row) = (11, 3);
-        let file = blocks(format, rows * per_row, &mut random, |random| {
-            if random.uniform() < 0.5 { edges.next().expect("a cycle") } else { usual(random) }
+        let file = random_blocks(format, rows * per_row, &mut random, |random| {
+            if random.uniform() < 0.5 { edges.next().expect("a cycle") } else { usual_scale(random) }
         });
-        let format = format.0;
         let hidden = per_row * format.block_len();
         let mut want = vec![0.0; rows * hidden];
         format.decode(&file, &mut want);
@@ -97,10 +74,9 @@ fn every_f16_decodes_to_its_bits() {
 /// A table that does not fit one binding is cut where whole groups begin.
 #[test]
 fn large_tables() {
-    for format in FORMATS {
+    for format in formats() {
         let rows = 261;
-        let file = blocks(format, rows, &mut Random(18), usual);
-        let format = format.0;
+        let file = random_blocks(format, rows, &mut Random(18), usual_scale);
         let hidden = format.block_len();
         let mut values = vec![0.0; rows * hidden];
         format.decode(&file, &mut values);
@@ -113,25 +89,18 @@ fn large_tables() {
     }
 }
 
-/// A frozen matrix (outputs, inputs) of random blocks, as the harness takes it: the words on the device.
-fn matrix(format: (GgmlType, &[usize]), [outputs, inputs]: [usize; 2], random: &mut Random) -> Array {
-    let file = blocks(format, outputs * inputs / format.0.block_len(), random, usual);
-    let values = bytemuck::pod_collect_to_vec(&repack(format.0, &file));
-    Array { shape: vec![outputs, inputs], kind: Kind::Frozen(format.0.dtype()), values }
-}
-
 /// Products in the kernels of every kind of device, by vectors of four and one by one, with whole tiles of rows and a single one.
 #[test]
 fn products_and_input_gradients() {
     for traits in all_traits() {
-        for (i, format) in FORMATS.into_iter().enumerate() {
+        for (i, format) in formats().enumerate() {
             // The kernel for any size takes outputs that are not a multiple of four; it is that of a CPU without subgroups anyway.
             let outputs = if traits.cpu && traits.subgroup.is_none() { 7 } else { 12 };
             let rows = [1, 33, 3, 5][i % 4];
-            let inputs = [3, 1][i % 2] * format.0.block_len();
+            let inputs = [3, 1][i % 2] * format.block_len();
             let mut random = Random(19);
-            let arrays = [Array::input(&[rows, inputs], &mut random), matrix(format, [outputs, inputs], &mut random)];
-            let name = format!("linear with {}, {rows}×{inputs}→{outputs}, cpu {}", format.0, traits.cpu);
+            let arrays = [Array::input(&[rows, inputs], &mut random), Array::blocks(format, &[outputs, inputs], &mut random)];
+            let name = format!("linear with {}, {rows}×{inputs}→{outputs}, cpu {}", format, traits.cpu);
             let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 2e-6, twice: false };
             check.run(|g, t| ops::linear(g, t[0], &Linear::new(t[1], None)), |v| linear(&v[0], &v[1], None, inputs));
         }
@@ -141,50 +110,14 @@ fn products_and_input_gradients() {
 /// The loss of a head in slices of the vocabulary, with the gradient of its input.
 #[test]
 fn cross_entropy_in_slices() {
-    for format in [FORMATS[0], FORMATS[6]] {
+    for format in [GgmlType::Q4_0, GgmlType::Q5K] {
         let (rows, vocabulary) = (3, 261);
-        let hidden = format.0.block_len();
+        let hidden = format.block_len();
         let mut random = Random(20);
-        let x = random.values(rows * hidden);
-        let head = matrix(format, [vocabulary, hidden], &mut random);
-        let targets = [260u32, 3, 130];
-        let dtype = format.0.dtype();
-        let traits = Traits { max_binding: dtype.bytes(128 * hidden as u64), ..all_traits()[0].clone() };
-
-        let mut parameters = Parameters::default();
-        let weight = parameters.add("head", head.shape.as_slice(), dtype, false);
-        let mut g = Graph::new(&traits, &parameters, true);
-        let input = g.input("x", [rows as u32, hidden as u32], DType::F32);
-        g.track(input);
-        let t = g.input("targets", [rows as u32], DType::U32);
-        let loss = ops::cross_entropy(&mut g, input, &Linear::new(weight, None), t);
-        g.backward(loss, loss);
-        let dx = g.gradient(input).expect("x is tracked");
-        g.keep(dx);
-        let memory = Memory::new(device(), &parameters, true).expect("memory");
-        let mut program = Program::with_canaries(device(), &memory, &g).expect("a program");
-        memory.write(device(), weight, bytemuck::cast_slice(&head.values));
-        program.write(device(), input, &x);
-        program.write(device(), t, &targets);
-        memory.set_step(device(), STEP);
-        memory.clear(device());
-        program.run(device()).expect("a run");
-        let metrics = memory.read(device(), memory.arenas().metrics).expect("metrics");
-        let loss = bytemuck::pod_read_unaligned::<f32>(&metrics[..4]);
-        let dx = program.read(device(), &memory, dx).expect("dx");
-
-        let w = head.exact();
-        let exact: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
-        let (mut want, mut want_dx) = (0.0, vec![0.0; rows * hidden]);
-        for ((logits, &target), dx) in linear(&exact, &w, None, hidden).chunks(vocabulary).zip(&targets).zip(want_dx.chunks_mut(hidden)) {
-            let sum: f64 = logits.iter().map(|v| v.exp()).sum();
-            want += (sum.ln() - logits[target as usize]) * f64::from(STEP.loss_scale);
-            for (word, (logit, row)) in logits.iter().zip(w.chunks(hidden)).enumerate() {
-                let dlogit = (logit.exp() / sum - f64::from(u8::from(word == target as usize))) * f64::from(STEP.loss_scale);
-                dx.iter_mut().zip(row).for_each(|(dx, w)| *dx += dlogit * w);
-            }
-        }
-        close(&format!("loss with {}", format.0), &[loss], &[want], 2e-6);
-        close(&format!("gradient with {}", format.0), &dx, &want_dx, 1e-5);
+        let x = Array::input(&[rows, hidden], &mut random);
+        let head = Array::blocks(format, &[vocabulary, hidden], &mut random);
+        let traits = Traits { max_binding: format.dtype().bytes(128 * hidden as u64), ..all_traits()[0].clone() };
+        let loss = Loss { name: format.name(), x, head, bias: None, targets: &[260, 3, 130], tolerance: [2e-6, 1e-5] };
+        expect_right(&loss.run(device(), &traits).expect("a working device"));
     }
 }

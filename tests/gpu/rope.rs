@@ -1,3 +1,4 @@
+use graftling::doctor::reference::{self, Turn};
 use graftling::graph::DType;
 use graftling::ops::{self, Rope, RopePairs, RopeScaling, rope_frequencies, rope_table};
 
@@ -16,27 +17,9 @@ struct Case {
 
 const THETA: f64 = 10000.0;
 
-/// Pair by pair with the angle itself, in f64.
 fn reference(qkv: &[f64], frequencies: &[f32], case: &Case) -> Vec<f64> {
-    let (size, half) = (case.size as usize, frequencies.len());
-    let parts = (case.heads + 2 * case.shared) as usize;
-    let mut y = qkv.to_vec();
-    for (i, head) in y.chunks_mut(size).enumerate() {
-        let (token, part) = (i / parts, i % parts);
-        if part >= (case.heads + case.shared) as usize {
-            continue;
-        }
-        let position = case.starts[token / case.length] as usize + token % case.length;
-        for (pair, &frequency) in frequencies.iter().enumerate() {
-            let (a, b) = match case.pairs {
-                RopePairs::Halves => (pair, pair + half),
-                RopePairs::Adjacent => (2 * pair, 2 * pair + 1),
-            };
-            let (sin, cos) = (position as f64 * f64::from(frequency)).sin_cos();
-            (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[b] * cos + head[a] * sin);
-        }
-    }
-    y
+    let Case { starts, length, heads, shared, size, pairs, .. } = *case;
+    reference::rope(qkv, &Turn { starts, length, heads, key_value_heads: shared, head_size: size, pairs, frequencies })
 }
 
 /// With `starts` as a tensor, and without where all are zero.

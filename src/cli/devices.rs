@@ -1,0 +1,68 @@
+//! `graftling devices`: what there is to compute on.
+
+use std::fmt::Write;
+
+use clap::Args;
+use graftling::Result;
+use graftling::doctor::chosen_kernels;
+use graftling::gpu::{Device, DeviceInfo, devices, find_device};
+use indicatif::BinaryBytes;
+use serde_json::{Value, json};
+
+use super::Common;
+
+/// Lists the devices: names, drivers, limits, and which kernels each will use
+#[derive(Args)]
+#[command(after_help = "Examples:\n  graftling devices\n  graftling train --device 1 …      the device of that number\n  \
+                        graftling train --device radeon … the first device with that in its name")]
+pub struct Devices {}
+
+impl Devices {
+    pub fn run(&self, common: &Common) -> Result<()> {
+        let found = devices();
+        let wanted = common.device.as_deref();
+        let chosen = wanted.and_then(|wanted| find_device(&found, wanted));
+        if found.is_empty() || (wanted.is_some() && chosen.is_none()) {
+            // Which says why in the words of every other sub-command.
+            return Device::open(wanted).map(drop);
+        }
+        let shown: Vec<_> = found.iter().enumerate().filter(|(i, _)| chosen.is_none_or(|chosen| chosen == *i)).collect();
+        let text = shown.iter().map(|(i, info)| text(*i, info)).collect::<Vec<_>>().join("\n");
+        let json: Vec<_> = shown.iter().map(|(i, info)| json(*i, info)).collect();
+        common.result(text.trim_end(), json!({ "devices": json }));
+        Ok(())
+    }
+}
+
+fn text(number: usize, info: &DeviceInfo) -> String {
+    let subgroup = match info.subgroup {
+        None => "no subgroup operations".into(),
+        Some([least, most]) if least == most => format!("subgroups of {least}"),
+        Some([least, most]) => format!("subgroups of {least} to {most}"),
+    };
+    let mut text = format!(
+        "{number}: {}\n   kind     {}\n   backend  {}\n   driver   {}\n   limits   buffers of {}, of which a kernel sees {}; workgroup memory of {}; {subgroup}\n",
+        info.name,
+        info.kind,
+        info.backend,
+        info.driver,
+        BinaryBytes(info.max_buffer),
+        BinaryBytes(info.max_binding),
+        BinaryBytes(info.traits.workgroup_memory.into()),
+    );
+    for (i, (family, words)) in chosen_kernels(&info.traits).iter().enumerate() {
+        let title = if i == 0 { "kernels" } else { "" };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "   {title:8} {family:30} {words}");
+    }
+    text
+}
+
+fn json(number: usize, info: &DeviceInfo) -> Value {
+    let kernels: serde_json::Map<_, _> = chosen_kernels(&info.traits).into_iter().map(|(f, words)| (f.to_string(), words.into())).collect();
+    json!({
+        "number": number, "name": info.name, "kind": info.kind, "backend": info.backend, "driver": info.driver, "cpu": info.cpu,
+        "max_buffer_bytes": info.max_buffer, "max_binding_bytes": info.max_binding,
+        "workgroup_memory_bytes": info.traits.workgroup_memory, "subgroup": info.subgroup, "kernels": kernels,
+    })
+}

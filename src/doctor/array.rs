@@ -1,0 +1,135 @@
+//! The arguments of an op that is compared with its reference: random numbers in a format.
+
+use crate::graph::DType;
+use crate::random::{share, split_mix};
+use crate::weights::{GgmlType, Weight, repack};
+
+/// Random numbers by a counter: the same in every run.
+pub struct Random(pub u64);
+
+impl Random {
+    /// Uniform in [0, 1).
+    pub fn uniform(&mut self) -> f64 {
+        share(split_mix(&mut self.0))
+    }
+
+    /// Uniform in [-1, 1), as f32.
+    pub fn values(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| (self.uniform() * 2.0 - 1.0) as f32).collect()
+    }
+
+    /// A whole number below `end`.
+    pub fn below(&mut self, end: u32) -> u32 {
+        (self.uniform() * f64::from(end)) as u32
+    }
+}
+
+/// What an array is in the recording.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// An activation from outside that a gradient must reach.
+    Input,
+    /// A weight that trains.
+    Weight,
+    /// A weight that does not, in this format. Of a block format, `values` are the words on the device.
+    Frozen(DType),
+}
+
+/// One argument of an op that is compared.
+#[derive(Clone, Debug)]
+pub struct Array {
+    /// The extents, the contiguous axis last.
+    pub shape: Vec<usize>,
+    /// What it is in the recording.
+    pub kind: Kind,
+    /// The numbers before they are put into the format.
+    pub values: Vec<f32>,
+}
+
+impl Array {
+    /// Random numbers in [-1, 1).
+    pub fn new(kind: Kind, shape: &[usize], random: &mut Random) -> Array {
+        let values = random.values(shape.iter().product());
+        Array { shape: shape.to_vec(), kind, values }
+    }
+
+    /// An activation of random numbers.
+    pub fn input(shape: &[usize], random: &mut Random) -> Array {
+        Array::new(Kind::Input, shape, random)
+    }
+
+    /// A weight of random numbers that trains.
+    pub fn weight(shape: &[usize], random: &mut Random) -> Array {
+        Array::new(Kind::Weight, shape, random)
+    }
+
+    /// Whole numbers, such as tokens or lengths.
+    pub fn whole(values: &[u32], shape: &[usize]) -> Array {
+        let values = values.iter().map(|&v| f32::from_bits(v)).collect();
+        Array { shape: shape.to_vec(), kind: Kind::Frozen(DType::F32), values }
+    }
+
+    /// A frozen matrix of random blocks whose scales make values of a usual size.
+    pub fn blocks(format: GgmlType, shape: &[usize], random: &mut Random) -> Array {
+        let count = shape.iter().product::<usize>() / format.block_len();
+        let file = random_blocks(format, count, random, usual_scale);
+        let values = bytemuck::pod_collect_to_vec(&repack(format, &file));
+        Array { shape: shape.to_vec(), kind: Kind::Frozen(format.dtype()), values }
+    }
+
+    /// The values that the array's format has.
+    pub fn exact(&self) -> Vec<f64> {
+        self.encode().1
+    }
+
+    /// The bytes in the array's format, and the values that these bytes stand for.
+    pub(super) fn encode(&self) -> (Vec<u8>, Vec<f64>) {
+        let exact = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect();
+        match self.kind {
+            Kind::Frozen(DType::F16) => {
+                let v: Vec<_> = self.values.iter().map(|&x| half::f16::from_f32(x)).collect();
+                (bytemuck::cast_slice(&v).to_vec(), v.iter().map(|x| x.to_f64()).collect())
+            }
+            Kind::Frozen(DType::Bf16) => {
+                let v: Vec<_> = self.values.iter().map(|&x| half::bf16::from_f32(x)).collect();
+                (bytemuck::cast_slice(&v).to_vec(), v.iter().map(|x| x.to_f64()).collect())
+            }
+            Kind::Frozen(dtype) if dtype.group_len() > 1 => {
+                let bytes = bytemuck::cast_slice(&self.values).to_vec();
+                let weight = Weight::new(dtype, self.shape.as_slice().into(), bytes);
+                let values = exact(&weight.to_f32());
+                (weight.bytes().into_owned(), values)
+            }
+            _ => (bytemuck::cast_slice(&self.values).to_vec(), exact(&self.values)),
+        }
+    }
+}
+
+/// Where the f16 scales of a block lie.
+///
+/// # Panics
+/// If the format has no blocks.
+pub fn scales(format: GgmlType) -> &'static [usize] {
+    match format {
+        GgmlType::Q4_0 | GgmlType::Q5_0 | GgmlType::Q8_0 => &[0],
+        GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4K | GgmlType::Q5K => &[0, 2],
+        GgmlType::Q6K => &[208],
+        _ => panic!("{format} has no blocks"),
+    }
+}
+
+/// Blocks of random bytes whose scales are what `scale` gives.
+pub fn random_blocks(format: GgmlType, count: usize, random: &mut Random, mut scale: impl FnMut(&mut Random) -> u16) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..count * format.block_bytes()).map(|_| random.below(256) as u8).collect();
+    for block in bytes.chunks_exact_mut(format.block_bytes()) {
+        for &at in scales(format) {
+            block[at..at + 2].copy_from_slice(&scale(random).to_le_bytes());
+        }
+    }
+    bytes
+}
+
+/// A scale that makes values of a usual size.
+pub fn usual_scale(random: &mut Random) -> u16 {
+    half::f16::from_f64((random.uniform() - 0.5) * 0.02).to_bits()
+}

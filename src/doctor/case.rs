@@ -1,0 +1,270 @@
+//! The comparison of a recording with a forward in f64: values directly, gradients by central differences, outputs bounded by canaries, and
+//! a second run equal to the bit.
+
+use super::array::{Array, Kind, Random};
+use super::outcome::Outcome;
+use crate::error::Result;
+use crate::gpu::{Device, Memory, Program, Step};
+use crate::graph::wgsl::Constant;
+use crate::graph::{Access, DType, Graph, Kernel, Parameters, Tensor, Traits};
+use crate::ops;
+
+/// The step that comparisons run at.
+pub const STEP: Step = Step { seed: 7, counter: 3, loss_scale: 0.25, learning_rate: 0.01 };
+
+/// Records an op on a tensor for each array.
+pub type Record<'a> = &'a dyn Fn(&mut Graph, &[Tensor]) -> Tensor;
+/// An op in f64, from the arrays' values.
+pub type Forward<'a> = &'a dyn Fn(&[Vec<f64>]) -> Vec<f64>;
+/// The gradients of all arrays in f64, from their values and the gradient of the result.
+pub type Gradients<'a> = &'a dyn Fn(&[Vec<f64>], &[f64]) -> Vec<Vec<f64>>;
+
+/// One op with its arguments.
+pub struct Case<'a> {
+    /// What an error names.
+    pub name: &'a str,
+    /// Where it runs.
+    pub device: &'a Device,
+    /// The traits that choose its kernels.
+    pub traits: &'a Traits,
+    /// Its arguments.
+    pub arrays: &'a [Array],
+    /// Largest error as a share of the largest value expected.
+    pub tolerance: f64,
+    /// Also record the op twice on the same arguments and add the results, so that each gradient gets a second contribution.
+    pub twice: bool,
+}
+
+/// A value, and the gradients that arguments have.
+type Numbers = (Vec<f32>, Vec<Option<Vec<f32>>>);
+
+/// What two runs of a program gave, and what wrote it.
+struct Ran {
+    value: Vec<f32>,
+    value_kernel: String,
+    gradients: Vec<Option<(Vec<f32>, String)>>,
+    cotangent: Vec<f32>,
+}
+
+impl Case<'_> {
+    /// Compares the op's value with `reference`, and its gradients with central differences of that.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn run(&self, record: impl Fn(&mut Graph, &[Tensor]) -> Tensor, reference: impl Fn(&[Vec<f64>]) -> Vec<f64>) -> Result<Outcome> {
+        let mut outcome = self.compare(&record, &reference, None, 1.0)?;
+        if self.twice {
+            let twice = |g: &mut Graph, t: &[Tensor]| {
+                let (a, b) = (record(g, t), record(g, t));
+                ops::add(g, a, b)
+            };
+            outcome.join(self.compare(&twice, &reference, None, 2.0)?);
+        }
+        Ok(outcome)
+    }
+
+    /// Compares the op's value with `reference` and its gradients with those that `gradients` gives: for sizes at which central differences
+    /// take too long.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn run_exact(&self, record: Record, reference: Forward, gradients: Gradients) -> Result<Outcome> {
+        self.compare(record, reference, Some(gradients), 1.0)
+    }
+
+    fn compare(&self, record: Record, reference: Forward, exact: Option<Gradients>, factor: f64) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        let (bytes, values): (Vec<_>, Vec<_>) = self.arrays.iter().map(Array::encode).unzip();
+        let ran = self.execute(record, &bytes, &mut outcome)?;
+
+        let want: Vec<f64> = reference(&values).iter().map(|v| v * factor).collect();
+        outcome.close(&format!("{}: value of {}", self.name, ran.value_kernel), &ran.value, &want, self.tolerance);
+
+        let cotangent: Vec<f64> = ran.cotangent.iter().map(|&c| f64::from(c) * factor).collect();
+        let exact = exact.map(|gradients| gradients(&values, &cotangent));
+        let scalar = |values: &[Vec<f64>]| reference(values).iter().zip(&cotangent).map(|(y, c)| y * c).sum::<f64>();
+        for (i, gradient) in ran.gradients.iter().enumerate() {
+            let Some((gradient, kernel)) = gradient else { continue };
+            let what = format!("{}: gradient of argument {i} of {kernel}", self.name);
+            match &exact {
+                Some(exact) => outcome.close(&what, gradient, &exact[i], self.tolerance),
+                None => compare_gradient(&mut outcome, &what, i, gradient, &values, &scalar, self.tolerance),
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Records and runs the op, twice, and notes whether anything but its outputs was written.
+    fn execute(&self, record: Record, bytes: &[Vec<u8>], outcome: &mut Outcome) -> Result<Ran> {
+        let Case { name, device, .. } = *self;
+        let mut parameters = Parameters::default();
+        let mut weights = Vec::new();
+        for (i, array) in self.arrays.iter().enumerate() {
+            weights.push(match array.kind {
+                Kind::Input => None,
+                Kind::Weight => Some(parameters.add(format!("w{i}"), array.shape.as_slice(), DType::F32, true)),
+                Kind::Frozen(dtype) => Some(parameters.add(format!("w{i}"), array.shape.as_slice(), dtype, false)),
+            });
+        }
+        let mut graph = Graph::new(self.traits, &parameters, true);
+        let mut tensors = Vec::new();
+        for (i, array) in self.arrays.iter().enumerate() {
+            tensors.push(weights[i].unwrap_or_else(|| {
+                let input = graph.input(&format!("x{i}"), array.shape.as_slice(), DType::F32);
+                graph.track(input);
+                input
+            }));
+        }
+        let y = record(&mut graph, &tensors);
+        graph.keep(y);
+        let shape = graph.shape(y).clone();
+        let dy = graph.input("dy", shape.clone(), DType::F32);
+        graph.backward(y, dy);
+        let gradients: Vec<_> = (0..self.arrays.len())
+            .map(|i| match self.arrays[i].kind {
+                Kind::Input => graph.gradient(tensors[i]).inspect(|&t| graph.keep(t)),
+                Kind::Weight => graph.weight_gradient(tensors[i]),
+                Kind::Frozen(_) => None,
+            })
+            .collect();
+
+        let memory = Memory::new(device, &parameters, true)?;
+        let mut program = Program::with_canaries(device, &memory, &graph)?;
+        for (i, bytes) in bytes.iter().enumerate() {
+            match weights[i] {
+                Some(weight) => memory.write(device, weight, bytes),
+                None => program.write(device, tensors[i], &self.arrays[i].values),
+            }
+        }
+        let cotangent = Random(99).values(shape.len() as usize);
+        program.write(device, dy, &cotangent);
+        memory.set_step(device, STEP);
+
+        let mut run = || -> Result<Numbers> {
+            memory.clear(device);
+            program.run(device)?;
+            let read = |t: Tensor| program.read(device, &memory, t);
+            Ok((read(y)?, gradients.iter().map(|g| g.map(read).transpose()).collect::<Result<_>>()?))
+        };
+        let (value, gradient) = run()?;
+        let again = run()?;
+        let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        if bits(&value) != bits(&again.0) {
+            outcome.fail(format!("{name}: a second run of {} gave another value", last_writer(&graph, y)));
+        }
+        for ((before, after), &tensor) in gradient.iter().zip(&again.1).zip(&gradients) {
+            if let (Some(before), Some(after), Some(tensor)) = (before, after, tensor)
+                && bits(before) != bits(after)
+            {
+                outcome.fail(format!("{name}: a second run of {} gave another gradient", last_writer(&graph, tensor)));
+            }
+        }
+        if let Some(label) = program.damaged_canary(device)? {
+            outcome.fail(format!("{name}: something was written past the end of '{label}'"));
+        }
+        if arena_padding_damaged(device, &memory, &parameters)? {
+            outcome.fail(format!("{name}: something was written between the ranges of the gradient arena"));
+        }
+        let value_kernel = last_writer(&graph, y);
+        let named = |(values, tensor): (Option<Vec<f32>>, Option<Tensor>)| Some((values?, last_writer(&graph, tensor?)));
+        let gradients = gradient.into_iter().zip(gradients).map(named).collect();
+        Ok(Ran { value, value_kernel, gradients, cotangent })
+    }
+}
+
+/// The kernel that has written a tensor, or a part of it, last.
+fn last_writer(graph: &Graph, tensor: Tensor) -> String {
+    // A part of a gradient is another view of the arena.
+    let place = |t: Tensor| (graph.root(t), graph.info(t).bytes());
+    let ((root, start), bytes) = place(tensor);
+    let writes = |t: Tensor| {
+        let ((other, at), _) = place(t);
+        other == root && (start..start + bytes).contains(&at)
+    };
+    let wrote = graph.line().iter().rev().find(|d| d.arguments.iter().any(|a| a.access != Access::Read && writes(a.tensor)));
+    wrote.map_or("no kernel".into(), |d| describe(&d.kernel))
+}
+
+/// A kernel with its format or activation, as a report names it.
+fn describe(kernel: &Kernel) -> String {
+    let constant = |&(name, value): &(&str, Constant)| match value {
+        Constant::Number(number) => format!("{name}={number}"),
+        Constant::Word(word) => format!("{name}={word}"),
+    };
+    let constants: Vec<_> = kernel.constants.iter().map(constant).collect();
+    match constants.is_empty() {
+        true => kernel.to_string(),
+        false => format!("{kernel} [{}]", constants.join(" ")),
+    }
+}
+
+/// The gaps between the ranges of the gradient arena are canaries too.
+fn arena_padding_damaged(device: &Device, memory: &Memory, parameters: &Parameters) -> Result<bool> {
+    let arena: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device, memory.arenas().gradients)?);
+    let mut used = vec![false; arena.len()];
+    for (_, p) in parameters.iter() {
+        if let Some(offset) = p.arena_offset {
+            used[offset as usize..(offset + p.shape.len()) as usize].fill(true);
+        }
+    }
+    Ok(arena.iter().zip(&used).any(|(&v, &used)| !used && v != 0.0))
+}
+
+/// Central differences of a scalar function of all arrays: by some single elements of array `i`, and along one direction that touches all.
+pub fn compare_gradient(
+    outcome: &mut Outcome,
+    what: &str,
+    i: usize,
+    gradient: &[f32],
+    values: &[Vec<f64>],
+    scalar: &dyn Fn(&[Vec<f64>]) -> f64,
+    tolerance: f64,
+) {
+    const H: f64 = 1e-5;
+    let mut random = Random(5 + i as u64);
+    let len = gradient.len();
+    let mut values = values.to_vec();
+    let mut difference = |direction: &dyn Fn(usize) -> f64| {
+        let before = values[i].clone();
+        let mut moved = |h: f64| {
+            for (j, v) in values[i].iter_mut().enumerate() {
+                *v = before[j] + h * direction(j);
+            }
+            scalar(&values)
+        };
+        let slope = (moved(H) - moved(-H)) / (2.0 * H);
+        values[i] = before;
+        slope
+    };
+    let chosen: Vec<usize> = if len <= 24 { (0..len).collect() } else { (0..24).map(|_| random.below(len as u32) as usize).collect() };
+    let largest = gradient.iter().fold(0.0f64, |m, &g| m.max(f64::from(g).abs()));
+    for at in chosen {
+        let want = difference(&|j| if j == at { 1.0 } else { 0.0 });
+        outcome.measure(&format_args!("{what}: element {at}"), f64::from(gradient[at]), want, tolerance, largest);
+    }
+
+    let signs: Vec<f64> = (0..len).map(|_| if random.uniform() < 0.5 { -1.0 } else { 1.0 }).collect();
+    let want = difference(&|j| signs[j]);
+    let got: f64 = gradient.iter().zip(&signs).map(|(&g, s)| f64::from(g) * s).sum();
+    let size: f64 = gradient.iter().map(|&g| f64::from(g).abs()).sum();
+    outcome.measure(&format_args!("{what}: along a direction it"), got, want, tolerance, size + 1e-6 / tolerance);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_gradient_is_noticed() {
+        let values = vec![vec![0.5, -1.0, 2.0]];
+        let scalar = |v: &[Vec<f64>]| v[0].iter().map(|x| x * x).sum::<f64>();
+        let wrong = |gradient: &[f32]| {
+            let mut outcome = Outcome::default();
+            compare_gradient(&mut outcome, "planted", 0, gradient, &values, &scalar, 1e-6);
+            outcome.wrong
+        };
+        assert_eq!(wrong(&[1.0, -2.0, 4.0]), None);
+        assert!(wrong(&[1.0, -2.0, -4.0]).is_some_and(|w| w.starts_with("planted: element 2 is -4e0")));
+        assert!(wrong(&[1.0, f32::NAN, 4.0]).is_some());
+    }
+}

@@ -1,0 +1,133 @@
+//! Which kernels a device gets, in words: read from recordings made for its traits, so that what is said is what runs.
+
+use crate::graph::wgsl::Constant;
+use crate::graph::{DType, Graph, Kernel, Parameters, Tensor, Traits};
+use crate::ops::{self, Activation, Adapter, Attention, Linear, Norm};
+
+/// The families whose kernels depend on the device, and in words what this one gets.
+pub fn chosen_kernels(traits: &Traits) -> Vec<(&'static str, String)> {
+    let attention = Attention { heads: 2, key_value_heads: 2, head_size: 64, causal: true, dropout: 0.0 };
+    let product = |rows: usize, width: usize| {
+        recorded(traits, &[&[rows, width], &[64, width]], move |g, t| {
+            ops::linear(g, t[0], &Linear::new(t[1], None));
+        })
+    };
+    vec![
+        ("matmul, rows in multiples of 4", product(64, 64)),
+        ("matmul, forward of one row", product(1, 64)),
+        ("matmul, any size", product(64, 63)),
+        (
+            "attention",
+            recorded(traits, &[&[1, 8, 384], &[1]], move |g, t| {
+                ops::attention(g, t[0], t[1], attention);
+            }),
+        ),
+        (
+            "cached attention",
+            recorded(traits, &[&[1, 1, 384], &[1]], move |g, t| {
+                let caches = ["keys", "values"].map(|name| g.state(name, [2, 8, 64]));
+                ops::cached_attention(g, t[0], caches[0], caches[1], t[1], attention);
+            }),
+        ),
+        (
+            "adapter",
+            recorded(traits, &[&[64, 64], &[8, 64], &[64, 8]], |g, t| {
+                let (activation, scaling, dropout) = (Activation::Relu, 1.0, 0.0);
+                ops::adapter(g, t[0], &Adapter { down: t[1], up: t[2], biases: None, activation, scaling, dropout });
+            }),
+        ),
+        (
+            "norm, head_norm, loss",
+            recorded(traits, &[&[64, 64], &[64]], |g, t| {
+                ops::norm(g, t[0], &Norm { weight: t[1], bias: None, epsilon: 1e-5 });
+            }),
+        ),
+    ]
+}
+
+/// The kernel that an op on inputs of these shapes records last, in words.
+fn recorded(traits: &Traits, shapes: &[&[usize]], record: impl Fn(&mut Graph, &[Tensor])) -> String {
+    let mut g = Graph::new(traits, &Parameters::default(), false);
+    let inputs: Vec<_> = shapes.iter().enumerate().map(|(i, &shape)| g.input(&format!("x{i}"), shape, DType::F32)).collect();
+    record(&mut g, &inputs);
+    in_words(&g.line().last().expect("an op records a kernel").kernel)
+}
+
+fn in_words(kernel: &Kernel) -> String {
+    let constant = |name: &str| match kernel.constants.iter().find(|(n, _)| *n == name) {
+        Some((_, Constant::Number(number))) => *number,
+        _ => 0,
+    };
+    let [share, lanes] = ["SHARE", "LANES"].map(constant);
+    match kernel.file {
+        "matmul_cpu" => {
+            format!("matmul_cpu: register tiles, operands handed round in subgroups of {}", constant("SUBGROUP"))
+        }
+        "matmul_gpu" => "matmul_gpu: tiles of 64² or 128² in workgroup memory, double-buffered".into(),
+        "matmul_any" => "matmul_any: 4 × 4 numbers an invocation, read one by one".into(),
+        "matmul_row" if lanes == 1 => "matmul_row: an invocation an output".into(),
+        "matmul_row" => format!("matmul_row: {lanes} invocations an output"),
+        "attention" if share > 0 => format!("rows shared by {lanes} lanes through broadcast"),
+        "attention" => format!("rows shared by {lanes} lanes through workgroup memory"),
+        "cached_attention" => format!("{lanes} lanes share the keys of a query"),
+        "adapter" if share > 0 => format!("tokens shared by {lanes} lanes through broadcast"),
+        "adapter" => format!("{lanes} lanes of 4 columns, {} tokens each, through workgroup memory", constant("PER")),
+        "norm" if lanes == 1 => "one invocation a row".into(),
+        "norm" => format!("{lanes} invocations a row"),
+        file => file.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_column_of_the_table_has_its_words() {
+        let gpu = Traits::minimal();
+        let cpu = Traits { cpu: true, subgroup: Some(8), ..gpu.clone() };
+        let plain = Traits { cpu: true, ..gpu.clone() };
+        for (traits, words) in [
+            (
+                gpu,
+                [
+                    "matmul_gpu",
+                    "32 invocations an output",
+                    "matmul_any",
+                    "workgroup memory",
+                    "64 lanes",
+                    "16 lanes of 4 columns",
+                    "32 invocations",
+                ],
+            ),
+            (
+                cpu,
+                [
+                    "subgroups of 8",
+                    "an invocation an output",
+                    "matmul_any",
+                    "8 lanes through broadcast",
+                    "32 lanes",
+                    "8 lanes through broadcast",
+                    "one invocation",
+                ],
+            ),
+            (
+                plain,
+                [
+                    "matmul_any",
+                    "an invocation an output",
+                    "matmul_any",
+                    "workgroup memory",
+                    "32 lanes",
+                    "16 lanes of 4 columns",
+                    "one invocation",
+                ],
+            ),
+        ] {
+            for ((family, text), words) in chosen_kernels(&traits).iter().zip(words) {
+                assert!(text.contains(words), "{family}: '{text}' does not say '{words}'");
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Comparisons of what is no function of arrays: the loss of a step, the optimizer, and attention over a cache.
+
+use super::array::{Array, Kind, Random};
+use super::case::{STEP, compare_gradient};
+use super::outcome::Outcome;
+use super::reference::{self, AdamState};
+use crate::error::Result;
+use crate::gpu::{Device, Memory, Program, State, Step};
+use crate::graph::{DType, Graph, Parameters, Traits};
+use crate::ops::optimizer::{Adam, adam};
+use crate::ops::{self, Attention, Linear};
+
+/// A head and the loss of its words.
+pub struct Loss<'a> {
+    /// What an error names.
+    pub name: &'a str,
+    /// The input (rows, hidden).
+    pub x: Array,
+    /// The head (vocabulary, hidden), trained or frozen.
+    pub head: Array,
+    /// Its bias (vocabulary).
+    pub bias: Option<Array>,
+    /// The word of each row, or [`ops::IGNORED`].
+    pub targets: &'a [u32],
+    /// Largest error of the loss, and of its gradients, as a share of the largest value expected.
+    pub tolerance: [f64; 2],
+}
+
+impl Loss<'_> {
+    /// Compares the loss and its gradients.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn run(&self, device: &Device, traits: &Traits) -> Result<Outcome> {
+        let mut parameters = Parameters::default();
+        let mut add = |name: &str, array: &Array| match array.kind {
+            Kind::Frozen(dtype) => parameters.add(name, array.shape.as_slice(), dtype, false),
+            _ => parameters.add(name, array.shape.as_slice(), DType::F32, true),
+        };
+        let head = add("head", &self.head);
+        let bias = self.bias.as_ref().map(|bias| add("bias", bias));
+        let mut g = Graph::new(traits, &parameters, true);
+        let x = g.input("x", self.x.shape.as_slice(), DType::F32);
+        g.track(x);
+        let targets = g.input("targets", [self.targets.len() as u32], DType::U32);
+        let loss = ops::cross_entropy(&mut g, x, &Linear::new(head, bias), targets);
+        g.backward(loss, loss);
+        let dx = g.gradient(x).expect("x is tracked");
+        g.keep(dx);
+
+        let memory = Memory::new(device, &parameters, true)?;
+        let mut program = Program::with_canaries(device, &memory, &g)?;
+        program.write(device, x, &self.x.values);
+        program.write(device, targets, self.targets);
+        memory.write(device, head, &self.head.encode().0);
+        if let (Some(tensor), Some(array)) = (bias, &self.bias) {
+            memory.write(device, tensor, &array.encode().0);
+        }
+        memory.set_step(device, STEP);
+        let mut run = || -> Result<(f32, Vec<f32>, Vec<f32>)> {
+            memory.clear(device);
+            program.run(device)?;
+            let metrics = memory.read(device, memory.arenas().metrics)?;
+            let arena = memory.read(device, memory.arenas().gradients)?;
+            let dx = program.read(device, &memory, dx)?;
+            Ok((bytemuck::pod_read_unaligned(&metrics[..4]), dx, bytemuck::pod_collect_to_vec(&arena)))
+        };
+        let (loss, dx, arena) = run()?;
+        let mut outcome = Outcome::default();
+        if run()? != (loss, dx.clone(), arena.clone()) {
+            outcome.fail(format!("{}: a second run gave something else", self.name));
+        }
+        if let Some(label) = program.damaged_canary(device)? {
+            outcome.fail(format!("{}: something was written past the end of '{label}'", self.name));
+        }
+
+        let values: Vec<Vec<f64>> = [&self.x, &self.head].into_iter().chain(&self.bias).map(Array::exact).collect();
+        let hidden = self.x.shape[1];
+        let at = |v: &[Vec<f64>]| reference::cross_entropy(&v[0], &v[1], v.get(2).map(Vec::as_slice), hidden, self.targets);
+        outcome.close(&format!("{}: the loss", self.name), &[loss], &[at(&values)], self.tolerance[0]);
+        let mut compare = |i: usize, what: &str, gradient: &[f32]| {
+            let what = format!("{}: the gradient of {what}", self.name);
+            compare_gradient(&mut outcome, &what, i, gradient, &values, &at, self.tolerance[1]);
+        };
+        compare(0, "the input", &dx);
+        for (i, what, tensor) in [(1, "the head", Some(head)), (2, "the bias", bias)] {
+            let Some(parameter) = tensor.map(|tensor| &parameters[tensor]) else { continue };
+            if let Some(offset) = parameter.arena_offset {
+                compare(i, what, &arena[offset as usize..][..parameter.shape.len() as usize]);
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// The words of the metrics.
+fn metrics(device: &Device, memory: &Memory) -> Result<Vec<u32>> {
+    Ok(bytemuck::pod_collect_to_vec(&memory.read(device, memory.arenas().metrics)?))
+}
+
+/// Forty steps of the optimizer over `len` weights with bindings of 8192 numbers.
+///
+/// # Errors
+/// If the device fails.
+pub fn adam_steps(device: &Device, traits: &Traits, config: &Adam, len: u32, tolerance: f64) -> Result<Outcome> {
+    let mut parameters = Parameters::default();
+    let weight = parameters.add("weight", [len], DType::F32, true);
+    let traits = Traits { max_binding: 8192 * 4, ..traits.clone() }; // so that a longer arena is taken in ranges
+    let mut g = Graph::new(&traits, &parameters, true);
+    adam(&mut g, config);
+    let memory = Memory::new(device, &parameters, true)?;
+    let mut program = Program::with_canaries(device, &memory, &g)?;
+
+    let mut random = Random(20);
+    let mut outcome = Outcome::default();
+    let start = random.values(len as usize);
+    memory.write(device, weight, bytemuck::cast_slice(&start));
+    let mut state = AdamState::new(&start);
+    for step in 0..40 {
+        let learning_rate = 0.01 / (step + 1) as f32;
+        let mut gradient = random.values(len as usize);
+        gradient.iter_mut().for_each(|g| *g *= 0.1);
+        let mut arena = gradient.clone();
+        arena.resize(parameters.arena_len() as usize, 0.0);
+        memory.write(device, memory.arenas().gradients, bytemuck::cast_slice(&arena));
+        memory.set_step(device, Step { learning_rate, ..Step::default() });
+        program.run(device)?;
+        let norm = state.step(config, &gradient, f64::from(learning_rate));
+        outcome.close("the norm of optimizer.finish_norm", &[f32::from_bits(metrics(device, &memory)?[1])], &[norm], tolerance);
+    }
+    let values: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device, weight)?);
+    outcome.close(&format!("optimizer.adam, {config:?}"), &values, &state.values, tolerance);
+    let counted = &metrics(device, &memory)?[3..7];
+    if counted != [1, 40, 0, 0] {
+        outcome.fail(format!("optimizer.finish_norm counted {counted:?}, not 40 good steps"));
+    }
+    Ok(outcome)
+}
+
+/// A step whose gradient or loss is not finite changes no weight and is counted; the next one goes on.
+///
+/// # Errors
+/// If the device fails.
+pub fn skipped_steps(device: &Device, traits: &Traits) -> Result<Outcome> {
+    let mut parameters = Parameters::default();
+    let weight = parameters.add("weight", [100], DType::F32, true);
+    let mut g = Graph::new(traits, &parameters, true);
+    adam(&mut g, &Adam::default());
+    let memory = Memory::new(device, &parameters, true)?;
+    let mut program = Program::new(device, &memory, &g)?;
+    memory.set_step(device, Step { learning_rate: 0.1, ..Step::default() });
+    // The number at one place of the gradient, the loss, whether that is a step, and what is then counted.
+    let (bad, good) = (f32::NAN, 0.5);
+    let steps = [
+        (good, 0.0, true, [1, 1, 0, 0]),
+        (bad, 0.0, false, [0, 1, 1, 1]),
+        (f32::INFINITY, 0.0, false, [0, 1, 2, 2]),
+        (f32::NEG_INFINITY, 0.0, false, [0, 1, 3, 3]),
+        (good, bad, false, [0, 1, 4, 4]),
+        (good, 0.0, true, [1, 2, 4, 0]),
+    ];
+    let mut outcome = Outcome::default();
+    let mut before = memory.read(device, weight)?;
+    for (number, loss, is_step, counted) in steps {
+        let mut gradient = vec![0.5f32; parameters.arena_len() as usize];
+        gradient[63] = number;
+        memory.write(device, memory.arenas().gradients, bytemuck::cast_slice(&gradient));
+        memory.write_at(device, memory.arenas().metrics, 0, &loss.to_le_bytes());
+        program.run(device)?;
+        let after = memory.read(device, weight)?;
+        if (after != before) != is_step {
+            let did = if is_step { "moved no weight" } else { "moved a weight" };
+            outcome.fail(format!("optimizer.adam: a gradient with {number} and a loss of {loss} {did}"));
+        }
+        before = after;
+        let got = &metrics(device, &memory)?[3..7];
+        if got != counted {
+            outcome.fail(format!(
+                "optimizer.finish_norm counted {got:?}, not {counted:?}, after a gradient with {number} and a loss of {loss}"
+            ));
+        }
+    }
+    Ok(outcome)
+}
+
+/// Attention behind a cache: `chunks` of at most 8 rows by one program, the last of them padded, and the rest of `length` one by one.
+///
+/// # Errors
+/// If the device fails.
+pub fn cached_attention(
+    device: &Device,
+    traits: &Traits,
+    form: Attention,
+    chunks: &[usize],
+    length: usize,
+    tolerance: f64,
+) -> Result<Outcome> {
+    let memory = Memory::new(device, &Parameters::default(), false)?;
+    let width = ((form.heads + 2 * form.key_value_heads) * form.head_size) as usize;
+    let mut state = None;
+    let mut parts = Vec::new();
+    for rows in [8, 1] {
+        let mut g = Graph::new(traits, memory.parameters(), false);
+        let qkv = g.input("qkv", [1, rows, width as u32], DType::F32);
+        let start = g.input("start", [1], DType::U32);
+        let [keys, values] = ["keys", "values"].map(|name| g.state(name, [form.key_value_heads, length as u32, form.head_size]));
+        let y = ops::cached_attention(&mut g, qkv, keys, values, start, form);
+        g.keep(y);
+        if state.is_none() {
+            state = Some(State::new(device, &g)?);
+        }
+        let state = state.as_ref().expect("it was made");
+        parts.push((rows as usize, Program::with_state_and_canaries(device, &memory, state, &g)?, qkv, start, y));
+    }
+
+    let x: Vec<f32> = Random(31).values(length * width).iter().map(|v| v * 2.0).collect();
+    let mut outcome = Outcome::default();
+    let (mut got, mut at) = (Vec::new(), 0);
+    let in_chunks: usize = chunks.iter().sum();
+    for &count in chunks.iter().chain(&vec![1; length - in_chunks]) {
+        let (rows, program, qkv, start, y) = &mut parts[usize::from(at >= in_chunks)];
+        let mut padded = x[at * width..][..count * width].to_vec();
+        padded.resize(*rows * width, 50.0);
+        program.write(device, *qkv, &padded);
+        program.write(device, *start, &[at as u32]);
+        program.run(device)?;
+        if let Some(label) = program.damaged_canary(device)? {
+            outcome.fail(format!("cached_attention: something was written past the end of '{label}'"));
+        }
+        let y = program.read(device, &memory, *y)?;
+        got.extend_from_slice(&y[..y.len() / *rows * count]);
+        at += count;
+    }
+    let exact: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
+    let want = reference::attention(&exact, &[length], length, &form, 0);
+    outcome.close(&format!("cached_attention.attend, {form:?}"), &got, &want, tolerance);
+    Ok(outcome)
+}
