@@ -17,7 +17,7 @@ use super::setup::{Setup, max_length, open_device};
 #[derive(Args)]
 #[command(after_help = "Example:\n  graftling eval --model SmolLM2-135M-Instruct.Q4_1.gguf --adapter RUN/adapter --data valid.jsonl")]
 pub struct Eval {
-    /// A directory in Hugging Face form, or a .gguf file
+    /// A directory in Hugging Face form, a .gguf file, or builtin: a small GPT of bytes, to try things out
     #[arg(long)]
     model: PathBuf,
     /// The directory of a saved adapter; several are compared in a table, the base beside them

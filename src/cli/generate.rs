@@ -21,7 +21,7 @@ use super::{Common, print};
   graftling generate --model SmolLM2-135M-Instruct.Q4_1.gguf --prompt \"The capital of France is\" --max-tokens 8
   graftling generate --model SmolLM2-135M-Instruct.Q4_1.gguf --adapter RUN/adapter --chat \"What is an adapter?\"")]
 pub struct Generate {
-    /// A directory in Hugging Face form, or a .gguf file
+    /// A directory in Hugging Face form, a .gguf file, or builtin: a small GPT of bytes, to try things out
     #[arg(long)]
     model: PathBuf,
     /// The directory of a saved adapter; with several, each continues the text in turn, the base first

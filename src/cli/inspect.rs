@@ -21,7 +21,7 @@ use super::setup::max_length;
     after_help = "Example:\n  graftling inspect SmolLM2-135M-Instruct.Q4_1.gguf --adapter double_seq_bn --batch-size 1 --max-length 128"
 )]
 pub struct Inspect {
-    /// A directory in Hugging Face form, or a .gguf file
+    /// A directory in Hugging Face form, a .gguf file, or builtin: a small GPT of bytes, to try things out
     model: PathBuf,
     /// The adapter that would be trained: PRESET[key=value,…]
     #[arg(long, value_name = "SPEC", default_value = "identity_bn")]

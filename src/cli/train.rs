@@ -23,7 +23,7 @@ use super::{Cli, Command, Common, interrupt};
   graftling train --model SmolLM2-135M-Instruct.Q4_1.gguf --data notes.txt --out RUN --adapter 'seq_bn[reduction_factor=8]' --steps 200
   graftling train --out RUN --resume")]
 pub struct Train {
-    /// A directory in Hugging Face form, or a .gguf file
+    /// A directory in Hugging Face form, a .gguf file, or builtin: a small GPT of bytes, to try things out
     #[arg(long, required_unless_present_any = ["config", "resume"])]
     model: Option<PathBuf>,
     /// A .jsonl or .txt file, or a directory with train.jsonl and perhaps valid.jsonl

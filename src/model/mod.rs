@@ -24,6 +24,6 @@ pub(crate) use adapter_presets::nearest;
 pub(crate) use config::LARGEST;
 pub use config::{BaseDropout, Biases, Config, Family, NormKind, Positions};
 pub use decoder::{Cache, Inputs, Model};
-pub use parts::{Base, Trains};
+pub use parts::{BUILTIN, Base, Trains};
 pub use toy::ToyLayer;
 pub use values::is_adapter;

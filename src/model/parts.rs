@@ -19,13 +19,26 @@ pub struct Base {
     pub tokenizer: Tokenizer,
 }
 
+/// What to call the small GPT of `assets/base`, which is part of the program, where a model is asked for.
+pub const BUILTIN: &str = "builtin";
+
+/// A file of `assets/base`.
+macro_rules! asset {
+    ($include:ident, $name:literal) => {
+        $include!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base/", $name))
+    };
+}
+
 impl Base {
-    /// Opens a model: a directory with `config.json`, `model.safetensors` or its shards, and `tokenizer.json`; or a `.gguf` file.
+    /// Opens a model: a directory with `config.json`, `model.safetensors` or its shards, and `tokenizer.json`; a `.gguf` file; or [`BUILTIN`].
     ///
     /// # Errors
     /// [`Error::File`], naming the file and what it lacks.
     pub fn open(path: &Path) -> Result<Base> {
         let (config, weights) = Base::open_weights(path)?;
+        if is_builtin(path) {
+            return Ok(Base { config, weights, tokenizer: Tokenizer::from_json(asset!(include_str, "tokenizer.json"))? });
+        }
         let tokenizer =
             if path.is_dir() { Tokenizer::read(&path.join("tokenizer.json"))? } else { Tokenizer::from_gguf(&Gguf::open(path)?)? };
         Ok(Base { config, weights, tokenizer })
@@ -36,6 +49,10 @@ impl Base {
     /// # Errors
     /// As [`Base::open`].
     pub fn open_weights(path: &Path) -> Result<(Config, Weights)> {
+        if is_builtin(path) {
+            let config = Config::from_json(asset!(include_str, "config.json")).map_err(|problem| Error::file(path, problem))?;
+            return Ok((config, Weights::from_bytes(path, asset!(include_bytes, "model.safetensors"))?));
+        }
         if !path.exists() {
             return Err(Error::file(path, "does not exist; give a model's directory or a .gguf file"));
         }
@@ -76,6 +93,10 @@ impl Base {
         replace_file(&directory.join("tokenizer.json"), tokenizer_json.as_bytes())?;
         weights.write(&directory.join("model.safetensors"))
     }
+}
+
+fn is_builtin(path: &Path) -> bool {
+    path == Path::new(BUILTIN) && !path.exists()
 }
 
 /// Which weights train. The adapters always do.

@@ -11,10 +11,20 @@ use crate::error::{Error, Result};
 /// The most bytes of a JSON or TOML file. Configs have some thousands, and the index of a large model some hundred thousand.
 const MAX_TEXT: u64 = 100 << 20;
 
-/// A file that is mapped into memory, and its name for messages.
+/// A file in memory, usually mapped, and its name for messages.
 pub(super) struct MappedFile {
     pub path: PathBuf,
-    pub map: Mmap,
+    bytes: Box<dyn AsRef<[u8]> + Send + Sync>,
+}
+
+impl MappedFile {
+    pub fn new(path: &Path, bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> MappedFile {
+        MappedFile { path: path.into(), bytes: Box::new(bytes) }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        (*self.bytes).as_ref()
+    }
 }
 
 /// Opens a file. `advice` says what should have been given where the path is a directory or a device.

@@ -49,6 +49,14 @@ impl Weights {
         safetensors::read(path)
     }
 
+    /// The tensors of a safetensors file that is already in memory; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Weights::read`].
+    pub fn from_bytes(path: &Path, bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Weights> {
+        safetensors::from_bytes(path, bytes)
+    }
+
     /// Opens `model.safetensors` of a directory, or the files that `model.safetensors.index.json` lists.
     ///
     /// # Errors

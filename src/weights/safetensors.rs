@@ -13,17 +13,21 @@ use crate::graph::{DType, Shape};
 
 /// The tensors of a file, which stay in it.
 pub(super) fn read(path: &Path) -> Result<Weights> {
-    let map = map::map(path, "give the path of a .safetensors file")?;
-    let file = Arc::new(MappedFile { path: path.into(), map });
+    from_bytes(path, map::map(path, "give the path of a .safetensors file")?)
+}
+
+/// The tensors of a file that is already in memory; `path` is for messages.
+pub(super) fn from_bytes(path: &Path, bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Weights> {
+    let file = Arc::new(MappedFile::new(path, bytes));
     let damaged = |what: &dyn std::fmt::Display| {
         let what = printable(&what.to_string(), 200);
         Error::file(path, format!("is not a whole safetensors file ({what}); fetch or copy it again"))
     };
     // Checks the header against itself and against the length of the file.
-    let (header, metadata) = SafeTensors::read_metadata(&file.map).map_err(|e| damaged(&e))?;
+    let (header, metadata) = SafeTensors::read_metadata(file.bytes()).map_err(|e| damaged(&e))?;
     let header = 8..8 + header;
     // The crate takes the last of two entries of one name; what other programs take is anyone's guess.
-    let text = str::from_utf8(&file.map[header.clone()]).map_err(|e| damaged(&e))?;
+    let text = str::from_utf8(&file.bytes()[header.clone()]).map_err(|e| damaged(&e))?;
     super::json::parse(text).map_err(|e| damaged(&e))?;
 
     let mut weights = Weights { path: path.into(), ..Weights::default() };

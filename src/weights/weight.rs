@@ -76,7 +76,7 @@ impl Weight {
     pub fn bytes(&self) -> Cow<'_, [u8]> {
         match &self.bytes {
             Bytes::Owned(bytes) => Cow::Borrowed(bytes),
-            Bytes::Mapped(file, range) => Cow::Borrowed(&file.map[range.clone()]),
+            Bytes::Mapped(file, range) => Cow::Borrowed(&file.bytes()[range.clone()]),
             Bytes::Gguf(file, name) => {
                 let tensor = tensor(file, name);
                 repack(tensor.format, tensor.bytes)
@@ -133,7 +133,7 @@ impl Weight {
     fn blocks(&self, format: GgmlType) -> Cow<'_, [u8]> {
         match &self.bytes {
             Bytes::Owned(bytes) => unpack(format, bytes, self.shape.len() as usize),
-            Bytes::Mapped(file, range) => Cow::Borrowed(&file.map[range.clone()]),
+            Bytes::Mapped(file, range) => Cow::Borrowed(&file.bytes()[range.clone()]),
             Bytes::Gguf(file, name) => Cow::Borrowed(tensor(file, name).bytes),
             Bytes::Transposed(_) => self.bytes(),
         }

@@ -63,6 +63,8 @@ fn inspecting() {
         (Some("graftling"), Some(875_264 + shown["trainable_params"].as_u64().expect("a number")))
     );
     assert!(shown["gpu_bytes"].as_u64() > shown["weight_bytes"].as_u64(), "{shown}");
+    // The same model is part of the command.
+    assert_eq!(json(&["inspect", "builtin"])["total_params"], json(&["inspect", BASE])["total_params"]);
     let text = String::from_utf8(graftling(&["inspect", BASE]).stdout).expect("text");
     assert!(text.contains("identity_bn") && text.contains("GPU memory"), "{text}");
 }
@@ -113,7 +115,7 @@ fn training_evaluating_and_generating() {
     assert_eq!((&after["loss"], &before["tokens"]), (&result["eval_loss"], &after["tokens"]));
     assert!(after["loss"].as_f64() < before["loss"].as_f64() && after["perplexity"].is_number(), "{before} {after}");
 
-    let generate = ["generate", "--model", BASE, "--adapter", &adapter, "--prompt", "2 plus 2 is ", "--max-tokens", "5"];
+    let generate = ["generate", "--model", "builtin", "--adapter", &adapter, "--prompt", "2 plus 2 is ", "--max-tokens", "5"];
     let generated = json(&generate);
     assert!(generated["text"].as_str().is_some_and(|text| !text.is_empty()) && generated["tokens"] == 5, "{generated}");
     let printed = graftling(&generate).stdout;
