@@ -70,7 +70,7 @@ fn mistakes_and_their_exit_codes() {
     fails(&["--text", empty], &[], 3, &[empty, "UTF-8"]);
     std::fs::remove_file(empty).expect("the file goes");
     fails(&["--text", "no-such-file"], &[], 3, &["no-such-file"]);
-    fails(&["--model", "no-such-model"], &[], 3, &["no-such-model", "config.json"]);
+    fails(&["--model", "no-such-model"], &[], 3, &["no-such-model", "does not exist"]);
     fails(&["--device", "no such device"], &[], 4, &["no such device"]);
     fails(&["--learning-rate", "nan"], &[], 2, &["learning rate", "NaN"]);
     fails(&["--steps", "many"], &[], 2, &["--steps"]);
