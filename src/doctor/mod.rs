@@ -1,7 +1,7 @@
 //! Whether a device computes what it should: every kernel variant that it would use, forward and backward, against a reference in f64.
 //!
 //! [`examine`] goes through the families of kernels. The parts serve the tests of the ops too: [`Case`] records an op and compares it with a
-//! forward in f64, and [`reference`] has those forwards.
+//! forward in f64, and [`mod@reference`] has those forwards.
 
 mod array;
 mod case;

@@ -6,7 +6,7 @@ use graftling::doctor::{Finding, chosen_kernels, examine, families};
 use graftling::gpu::{Device, devices};
 use graftling::graph::{Kernel, Traits};
 
-use crate::harness::{all_traits, device};
+use crate::harness::device;
 
 fn wrong(findings: &[Finding]) -> Vec<&Finding> {
     findings.iter().filter(|finding| finding.wrong.is_some()).collect()
@@ -87,16 +87,6 @@ fn large_products() {
     let traits = Traits { cpu: false, ..device().traits().clone() };
     let findings = examine(device(), &traits, |name| name == "matmul f32, large", |_| ()).expect("a working device");
     assert!(findings.len() == 1 && wrong(&findings).is_empty(), "{findings:#?}");
-}
-
-/// All families, with the kernels of every kind of device: minutes on a software device.
-#[test]
-#[ignore = "takes minutes; run it after changes to kernels or to the doctor"]
-fn everything_on_every_kind_of_device() {
-    for traits in all_traits() {
-        let findings = examine(device(), &traits, |_| true, |finding| println!("{finding:?}")).expect("a working device");
-        assert!(wrong(&findings).is_empty(), "{:#?}", wrong(&findings));
-    }
 }
 
 fn graftling(arguments: &[&str]) -> (i32, String, String) {
