@@ -135,7 +135,8 @@ impl<'a> Progress<'a> {
         if step.is_multiple_of(self.log_every) || step == self.steps {
             let evaluated = self.summary.evaluated.map_or(String::new(), |loss| format!("  validation {loss:.4}"));
             let skipped = if report.skipped { "  left out, since its gradient is not finite" } else { "" };
-            let message = format!("loss {:.4}{evaluated}  {speed:.0} tokens/s{skipped}", report.loss);
+            let rate = report.learning_rate;
+            let message = format!("loss {:.4}{evaluated}  learning rate {rate:.1e}  {speed:.0} tokens/s{skipped}", report.loss);
             if self.bar.is_hidden() {
                 self.common.note(format!("step {step}/{}  {message}", self.steps));
             }

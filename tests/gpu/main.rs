@@ -26,3 +26,4 @@ mod runs;
 mod scale;
 mod shaders;
 mod smollm2;
+mod whole;

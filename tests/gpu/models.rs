@@ -3,7 +3,7 @@
 use graftling::Error;
 use graftling::gpu::{Device, Memory, Program, Step};
 use graftling::graph::{DType, Graph, Role, Tensor};
-use graftling::model::{AdapterConfig, BaseDropout, Config, Inputs, Model, ToyLayer, Trains};
+use graftling::model::{AdapterConfig, BaseDropout, Config, Model, ToyLayer, Trains};
 use graftling::ops::optimizer::Adam;
 use graftling::ops::{Activation, IGNORED};
 use graftling::text::Batch;
@@ -12,6 +12,7 @@ use graftling::weights::{Weight, Weights};
 use safetensors::SafeTensors;
 
 use crate::harness::{close, close_to, device};
+use crate::whole::{logits, write_inputs};
 
 /// A fixture in memory.
 struct Fixture(Vec<u8>);
@@ -81,27 +82,6 @@ fn batch(fixture: &Fixture) -> Batch {
     batch
 }
 
-fn write_inputs(program: &Program, inputs: &Inputs, batch: &Batch) {
-    program.write(device(), inputs.tokens, &batch.tokens);
-    program.write(device(), inputs.lengths, &batch.lengths);
-    if let Some(order) = inputs.order {
-        program.write(device(), order, &graftling::text::order_of(&batch.tokens));
-    }
-}
-
-/// The logits of a model for a batch.
-fn logits(model: &Model, memory: &Memory, batch: &Batch) -> Vec<f32> {
-    let mut g = Graph::new(device().traits(), &model.parameters, false);
-    let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);
-    let hidden = model.hidden(&mut g, &inputs, None);
-    let logits = model.logits(&mut g, hidden);
-    g.keep(logits);
-    let mut program = Program::new(device(), memory, &g).expect("a program");
-    write_inputs(&program, &inputs, batch);
-    program.run(device()).expect("a run");
-    program.read(device(), memory, logits).expect("a read")
-}
-
 #[test]
 fn gpt_logits_loss_and_every_gradient() {
     let (device, fixture) = (device(), Fixture::read("gpt"));
@@ -119,7 +99,7 @@ fn gpt_logits_loss_and_every_gradient() {
         let loss = model.loss(&mut g, &inputs, targets);
         g.backward(loss, loss);
         let mut program = Program::new(device, &memory, &g).expect("a program");
-        write_inputs(&program, &inputs, &batch);
+        write_inputs(&program, &model, &inputs, &batch);
         program.write(device, targets, &batch.targets);
         memory.set_step(device, Step { loss_scale: 1.0 / 22.0, ..Step::default() });
         memory.clear(device);

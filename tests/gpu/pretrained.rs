@@ -13,6 +13,7 @@ use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
 use graftling::weights::Weights;
 
 use crate::harness::{close, device};
+use crate::whole::{logits, write_inputs};
 
 /// One of the fixture's models with the numbers that are expected of it.
 struct Fixture {
@@ -76,23 +77,6 @@ impl Fixture {
     }
 }
 
-/// The logits of every real token, those of padding left out.
-fn logits(model: &Model, memory: &Memory, batch: &Batch) -> Vec<f32> {
-    let mut g = Graph::new(device().traits(), &model.parameters, false);
-    let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);
-    let hidden = model.hidden(&mut g, &inputs, None);
-    let logits = model.logits(&mut g, hidden);
-    g.keep(logits);
-    let mut program = Program::new(device(), memory, &g).expect("a program");
-    program.write(device(), inputs.tokens, &batch.tokens);
-    program.write(device(), inputs.lengths, &batch.lengths);
-    if let Some(rope) = inputs.rope {
-        program.write(device(), rope, &model.rope_table(batch.length).expect("a table"));
-    }
-    program.run(device()).expect("a run");
-    real(batch, program.read(device(), memory, logits).expect("a read"))
-}
-
 /// The rows of (batch, length, width) that are no padding.
 fn real<T: Copy>(batch: &Batch, values: Vec<T>) -> Vec<T> {
     let width = values.len() / batch.tokens.len();
@@ -118,7 +102,8 @@ fn logits_and_loss() {
         let batch = fixture.batch();
         let (model, memory) = fixture.plain();
         let want = real(&batch, fixture.f64("logits"));
-        close(&format!("logits of {name}"), &logits(&model, &memory, &batch), &want, 1e-5);
+        let got = real(&batch, logits(&model, &memory, &batch));
+        close(&format!("logits of {name}"), &got, &want, 1e-5);
         let loss = Evaluator::new(device(), &model, &memory).loss(std::slice::from_ref(&batch)).expect("a loss");
         close(&format!("loss of {name}"), &[loss as f32], &fixture.f64("loss"), 1e-5);
     }
@@ -181,15 +166,8 @@ fn follow(fixture: &Fixture, preset: &str, expected: &str, trains: Trains) {
         (g, inputs, targets)
     };
     let mut program = Program::new(device, &memory, &g).expect("a program");
-    program.write(device, inputs.tokens, &batch.tokens);
-    program.write(device, inputs.lengths, &batch.lengths);
     program.write(device, targets, &batch.targets);
-    if let Some(order) = inputs.order {
-        program.write(device, order, &graftling::text::order_of(&batch.tokens));
-    }
-    if let Some(rope) = inputs.rope {
-        program.write(device, rope, &model.rope_table(batch.length).expect("a table"));
-    }
+    write_inputs(&program, &model, &inputs, &batch);
     memory.clear(device);
     memory.set_step(device, Step { loss_scale: 1.0 / batch.targets() as f32, ..Step::default() });
     program.run(device).expect("a run");

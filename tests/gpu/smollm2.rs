@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use graftling::generate::Generator;
-use graftling::gpu::{Memory, Program};
-use graftling::graph::Graph;
 use graftling::model::{AdapterConfig, Base, Model, Trains};
 use graftling::ops::optimizer::Adam;
 use graftling::sampling::Sampling;
@@ -17,6 +15,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::harness::device;
+use crate::whole::logits;
 
 fn project(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -77,7 +76,7 @@ fn logits_and_a_continuation() {
     let memory = model.upload(device(), &[&base.weights], 0, false).expect("memory");
 
     let sentence = tokens("sentence.tokens");
-    let logits = all_logits(&model, &memory, &sentence);
+    let logits = logits(&model, &memory, &Batch::new(&[&sentence]));
     let rows = || logits.chunks(base.config.vocab_size as usize);
     let every_16th: Vec<f32> = rows().flat_map(|row| row.iter().step_by(16).copied()).collect();
     close("logits of a sentence", &every_16th, &numbers("sentence.logits"));
@@ -95,22 +94,6 @@ fn logits_and_a_continuation() {
     assert_eq!(continuation, tokens("prompt.continuation"));
     assert_eq!(base.tokenizer.decode(&continuation), texts["continuation"].as_str().expect("a text"));
     assert!(base.tokenizer.decode(&continuation).starts_with(" Paris"));
-}
-
-/// The logits of every token of a row.
-fn all_logits(model: &Model, memory: &Memory, tokens: &[u32]) -> Vec<f32> {
-    let length = tokens.len() as u32;
-    let mut g = Graph::new(device().traits(), &model.parameters, false);
-    let inputs = model.inputs(&mut g, 1, length, length);
-    let hidden = model.hidden(&mut g, &inputs, None);
-    let logits = model.logits(&mut g, hidden);
-    g.keep(logits);
-    let mut program = Program::new(device(), memory, &g).expect("a program");
-    program.write(device(), inputs.tokens, tokens);
-    program.write(device(), inputs.lengths, &[length]);
-    program.write(device(), inputs.rope.expect("it turns"), &model.rope_table(length).expect("a table"));
-    program.run(device()).expect("a run");
-    program.read(device(), memory, logits).expect("a read")
 }
 
 /// Six steps of seq_bn follow PyTorch's, in memory that the file's size bounds.
