@@ -1,5 +1,6 @@
 //! The command's line and what all sub-commands share. Standard output is for results, standard error for progress.
 
+mod bench;
 mod completions;
 mod devices;
 mod doctor;
@@ -63,6 +64,7 @@ enum Command {
     Train(Box<train::Train>),
     Eval(eval::Eval),
     Generate(generate::Generate),
+    Bench(bench::Bench),
     Completions(completions::Completions),
 }
 
@@ -76,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Pretrain(pretrain) => pretrain.run(&common),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(&common),
+        Command::Bench(bench) => bench.run(&common),
         Command::Generate(generate) => generate.run(&common),
         Command::Completions(completions) => completions.run(&common),
     });

@@ -69,6 +69,15 @@ fn inspecting() {
     assert!(text.contains("identity_bn") && text.contains("GPU memory"), "{text}");
 }
 
+#[test]
+fn benching() {
+    let result = json(&["bench", "--size", "256", "--batch-size", "1", "--max-length", "16"]);
+    let products = result["matmul"].as_array().expect("products");
+    assert!(products.len() == 15 && products.iter().all(|p| p["gflops"].as_f64() > Some(0.0) && p["m"] == 256), "{result}");
+    let train = &result["train"][0];
+    assert!(train["tokens_per_second"].as_f64() > Some(0.0) && train["gpu_bytes"].as_u64() > Some(0), "{result}");
+}
+
 /// From rows of data to a saved adapter, its loss, and a text.
 #[test]
 fn training_evaluating_and_generating() {
