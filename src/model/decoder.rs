@@ -80,7 +80,7 @@ impl Model {
             let at = |name: &str| format!("{}.{i}.{name}", names.layers);
             let queries = config.heads * config.head_size;
             let keys = config.key_value_heads * config.head_size;
-            let qkv = if names.qkv.len() == 1 { vec![queries + 2 * keys] } else { vec![queries, keys, keys] };
+            let qkv = if names.qkv.len() == 1 { vec![config.qkv_width()] } else { vec![queries, keys, keys] };
             let graft = |p: &mut Declared, place: &str| {
                 let config = adapters.filter(|a| a.places(i).any(|p| p == place))?;
                 Some(Graft::new(&mut p.parameters, &at(&format!("{place}.adapters.default")), config, i, hidden))
