@@ -35,12 +35,12 @@ impl Base {
     /// # Errors
     /// [`Error::File`], naming the file and what it lacks.
     pub fn open(path: &Path) -> Result<Base> {
-        let (config, weights) = Base::open_weights(path)?;
-        if is_builtin(path) {
-            return Ok(Base { config, weights, tokenizer: Tokenizer::from_json(asset!(include_str, "tokenizer.json"))? });
-        }
-        let tokenizer =
-            if path.is_dir() { Tokenizer::read(&path.join("tokenizer.json"))? } else { Tokenizer::from_gguf(&Gguf::open(path)?)? };
+        let (config, weights, gguf) = read(path)?;
+        let tokenizer = match gguf {
+            Some(gguf) => Tokenizer::from_gguf(&gguf)?,
+            None if is_builtin(path) => Tokenizer::from_json(asset!(include_str, "tokenizer.json"))?,
+            None => Tokenizer::read(&path.join("tokenizer.json"))?,
+        };
         Ok(Base { config, weights, tokenizer })
     }
 
@@ -49,39 +49,7 @@ impl Base {
     /// # Errors
     /// As [`Base::open`].
     pub fn open_weights(path: &Path) -> Result<(Config, Weights)> {
-        if is_builtin(path) {
-            let config = Config::from_json(asset!(include_str, "config.json")).map_err(|problem| Error::file(path, problem))?;
-            return Ok((config, Weights::from_bytes(path, asset!(include_bytes, "model.safetensors"))?));
-        }
-        if !path.exists() {
-            return Err(Error::file(path, "does not exist; give a model's directory or a .gguf file"));
-        }
-        let (config, weights) = if path.is_dir() {
-            let config = Config::read(&path.join("config.json"))?;
-            let mut weights = Weights::read_directory(path)?;
-            let names = Names::of(config.family);
-            // A file of the decoder without its head leaves out the first part of all names.
-            let prefix = names.layers.split('.').next().expect("a name has a part");
-            let bare = !weights.tensors.keys().any(|name| name.starts_with(prefix));
-            weights.tensors = std::mem::take(&mut weights.tensors)
-                .into_iter()
-                .map(|(name, weight)| {
-                    let name = if bare { format!("{prefix}.{name}") } else { name };
-                    let turned = names.is_transposed(&name) && weight.shape.axes().len() == 2;
-                    (name, if turned { weight.transposed() } else { weight })
-                })
-                .collect();
-            (config, weights)
-        } else {
-            let file = Arc::new(Gguf::open(path)?);
-            let config = Config::from_gguf(&file)?;
-            let (theirs, own) = (Names::of_gguf(config.family), Names::of(config.family));
-            let mut weights = Weights::from_gguf(&file);
-            let tensors = std::mem::take(&mut weights.tensors).into_iter();
-            weights.tensors = tensors.filter_map(|(name, weight)| Some((theirs.translate(&name, own)?, weight))).collect();
-            (config, weights)
-        };
-        Ok((config, weights))
+        read(path).map(|(config, weights, _)| (config, weights))
     }
 
     /// Writes a directory of Graftling's own family.
@@ -93,6 +61,41 @@ impl Base {
         replace_file(&directory.join("tokenizer.json"), tokenizer_json.as_bytes())?;
         weights.write(&directory.join("model.safetensors"))
     }
+}
+
+/// The form and the tensors, and the file where it is GGUF.
+fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
+    if is_builtin(path) {
+        let config = Config::from_json(asset!(include_str, "config.json")).map_err(|problem| Error::file(path, problem))?;
+        return Ok((config, Weights::from_bytes(path, asset!(include_bytes, "model.safetensors"))?, None));
+    }
+    if !path.exists() {
+        return Err(Error::file(path, "does not exist; give a model's directory or a .gguf file"));
+    }
+    if path.is_dir() {
+        let config = Config::read(&path.join("config.json"))?;
+        let mut weights = Weights::read_directory(path)?;
+        let names = Names::of(config.family);
+        // A file of the decoder without its head leaves out the first part of all names.
+        let prefix = names.layers.split('.').next().expect("a name has a part");
+        let bare = !weights.tensors.keys().any(|name| name.starts_with(prefix));
+        weights.tensors = std::mem::take(&mut weights.tensors)
+            .into_iter()
+            .map(|(name, weight)| {
+                let name = if bare { format!("{prefix}.{name}") } else { name };
+                let turned = names.is_transposed(&name) && weight.shape.axes().len() == 2;
+                (name, if turned { weight.transposed() } else { weight })
+            })
+            .collect();
+        return Ok((config, weights, None));
+    }
+    let file = Arc::new(Gguf::open(path)?);
+    let config = Config::from_gguf(&file)?;
+    let (theirs, own) = (Names::of_gguf(config.family), Names::of(config.family));
+    let mut weights = Weights::from_gguf(&file);
+    let tensors = std::mem::take(&mut weights.tensors).into_iter();
+    weights.tensors = tensors.filter_map(|(name, weight)| Some((theirs.translate(&name, own)?, weight))).collect();
+    Ok((config, weights, Some(file)))
 }
 
 fn is_builtin(path: &Path) -> bool {
