@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod dropout;
 mod embedding;
+mod failures;
 mod files;
 mod gated;
 mod harness;
