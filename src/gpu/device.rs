@@ -175,7 +175,7 @@ impl Device {
 
     fn from_adapter(adapter: &wgpu::Adapter, checked: bool) -> Result<Device> {
         let (info, limits) = (DeviceInfo::of(adapter), adapter.limits());
-        let features = adapter.features() & wgpu::Features::SUBGROUP;
+        let features = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("graftling"),
             required_features: features,

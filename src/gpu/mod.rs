@@ -6,9 +6,11 @@ mod pipeline;
 mod program;
 mod readback;
 mod state;
+mod timing;
 
 pub use device::{Device, DeviceInfo, devices, find_device};
 pub use memory::{Memory, Step};
 pub use program::{Program, bytes_of};
 pub use readback::Readback;
 pub use state::State;
+pub use timing::Timing;

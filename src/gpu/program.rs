@@ -1,6 +1,7 @@
 //! A recording made runnable: buffers, bind groups and pipelines, made once and replayed.
 
 use std::cmp::Reverse;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use super::memory::Memory;
 use super::pipeline::Pipeline;
 use super::state::State;
 use crate::error::{Error, Result};
-use crate::graph::{DType, Graph, Info, Role, Tensor};
+use crate::graph::{Access, DType, Graph, Info, Role, Tensor};
 
 /// How long one submission may keep a device busy. Watchdogs end work after 2 s at the soonest.
 const SUBMISSION: Duration = Duration::from_millis(100);
@@ -18,15 +19,20 @@ const UNMEASURED: usize = 8;
 /// Uniform parameters begin at multiples of this many bytes, the strictest alignment that a device may ask for.
 const SLOT: u64 = 256;
 
-struct Launch {
+/// A dispatch made ready.
+pub(super) struct Launch {
     pipeline: Arc<Pipeline>,
     group: wgpu::BindGroup,
     workgroups: [u32; 3],
+    pub(super) label: String,
+    pub(super) kernel: String,
+    pub(super) bytes: u64,
+    pub(super) operations: u64,
 }
 
 /// A compiled recording for one batch size and length.
 pub struct Program {
-    launches: Vec<Launch>,
+    pub(super) launches: Vec<Launch>,
     infos: Vec<Info>,
     roots: Vec<(Tensor, u64)>,
     buffers: Vec<Option<wgpu::Buffer>>,
@@ -118,7 +124,15 @@ impl Program {
                 layout: &pipeline.layout,
                 entries: &entries,
             });
-            program.launches.push(Launch { pipeline, group, workgroups: dispatch.workgroups });
+            program.launches.push(Launch {
+                pipeline,
+                group,
+                workgroups: dispatch.workgroups,
+                label: dispatch.label.clone(),
+                kernel: dispatch.kernel.to_string(),
+                bytes: dispatch.arguments.iter().map(|a| graph.info(a.tensor).bytes() * (1 + (a.access == Access::Update) as u64)).sum(),
+                operations: dispatch.operations,
+            });
         }
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::Device { device: device.info().to_string(), reason: error.to_string() });
@@ -183,19 +197,13 @@ impl Program {
     /// If the device fails or is lost.
     pub fn run(&mut self, device: &Device) -> Result<()> {
         let mut times = Vec::with_capacity(self.cuts.len());
-        let mut begin = 0;
-        for &end in &self.cuts {
+        for piece in self.pieces() {
+            let end = piece.end;
             let mut encoder = device.device.create_command_encoder(&Default::default());
             {
                 let mut pass = encoder.begin_compute_pass(&Default::default());
-                for launch in &self.launches[begin..end] {
-                    pass.set_pipeline(&launch.pipeline.pipeline);
-                    pass.set_bind_group(0, &launch.group, &[]);
-                    if launch.pipeline.uses_step {
-                        pass.set_bind_group(1, &self.step_group, &[]);
-                    }
-                    let [x, y, z] = launch.workgroups;
-                    pass.dispatch_workgroups(x, y, z);
+                for launch in &self.launches[piece] {
+                    self.encode(&mut pass, launch);
                 }
             }
             let started = Instant::now();
@@ -204,7 +212,6 @@ impl Program {
                 device.wait(Some(submission))?;
                 times.push((end, started.elapsed()));
             }
-            begin = end;
         }
         device.check()?;
         if self.runs == 1 {
@@ -212,6 +219,22 @@ impl Program {
         }
         self.runs = self.runs.saturating_add(1);
         Ok(())
+    }
+
+    /// The submissions of a run as ranges of the line.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = Range<usize>> {
+        let begins = std::iter::once(0).chain(self.cuts.iter().copied());
+        begins.zip(&self.cuts).map(|(begin, &end)| begin..end)
+    }
+
+    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass, launch: &Launch) {
+        pass.set_pipeline(&launch.pipeline.pipeline);
+        pass.set_bind_group(0, &launch.group, &[]);
+        if launch.pipeline.uses_step {
+            pass.set_bind_group(1, &self.step_group, &[]);
+        }
+        let [x, y, z] = launch.workgroups;
+        pass.dispatch_workgroups(x, y, z);
     }
 
     /// Reads a tensor of f32 after a run: an output, an input, a state, or a range of an arena.

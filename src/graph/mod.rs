@@ -87,6 +87,8 @@ pub struct Dispatch {
     pub arguments: Vec<Argument>,
     /// Workgroups along x, y, z.
     pub workgroups: [u32; 3],
+    /// Floating-point operations, for measurements; 0 where what it moves is all that counts.
+    pub operations: u64,
 }
 
 type Backward = Box<dyn FnOnce(&mut Graph, Tensor)>;
@@ -322,7 +324,12 @@ impl Graph {
         assert!(arguments.len() <= 8, "{label}: {} storage buffers are more than every device has: {}", arguments.len(), all());
         let largest = workgroups.iter().copied().max().unwrap_or(0);
         assert!(largest <= self.traits.max_workgroups, "{label}: {workgroups:?} workgroups are past the device's limit for {}", all());
-        self.line.push(Dispatch { label, kernel, params: bytemuck::bytes_of(&params).to_vec(), arguments, workgroups });
+        self.line.push(Dispatch { label, kernel, params: bytemuck::bytes_of(&params).to_vec(), arguments, workgroups, operations: 0 });
+    }
+
+    /// Says how many floating-point operations the dispatch just recorded takes.
+    pub fn operations(&mut self, operations: u64) {
+        self.line.last_mut().expect("a dispatch was recorded").operations = operations;
     }
 
     /// Pushes the backward of `output`, if a gradient must reach any of `inputs`. The closure gets the gradient of `output`.

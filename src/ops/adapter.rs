@@ -60,6 +60,8 @@ pub fn adapter(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
     let (z, y) = (g.activation("z", narrow.clone()), g.like("adapter", x));
     let (down_bias, up_bias) = biases.unwrap_or((down, up));
     g.dispatch(kernel("forward"), p, [read(x), read(down_bias), read(down), read(up), read(up_bias), write(z), write(y)], groups);
+    let operations = 4 * u64::from(rows) * u64::from(hidden) * u64::from(bottleneck);
+    g.operations(operations);
 
     let mut inputs = vec![x, down, up];
     inputs.extend(biases.iter().flat_map(|&(a, b)| [a, b]));
@@ -78,6 +80,7 @@ pub fn adapter(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
             }
             arguments.extend(outer.map(write));
             g.dispatch(kernel, Params { has_addend: before.is_some() as u32, ..p }, arguments, groups);
+            g.operations(if dx.is_some() { operations } else { operations / 2 });
         };
         if g.needs_gradient(x) {
             g.contribute(x, |g, before| {

@@ -37,6 +37,11 @@ fn tiles(kernel: &Kernel, name: [&str; 2], rows: u32, columns: u32) -> [u32; 2] 
     [columns.div_ceil(kernel.constant(name[1])), rows.div_ceil(kernel.constant(name[0]))]
 }
 
+/// A multiplication and an addition for each element of each row of each product.
+fn operations(rows: u32, inputs: u32, outputs: u32) -> u64 {
+    2 * u64::from(rows) * u64::from(inputs) * u64::from(outputs)
+}
+
 /// y = x·Wᵀ + bias for x (rows, inputs) and the W of a layer (outputs, inputs), whose parts stand one below the other; y (rows, stride)
 /// with stride ≥ outputs. With `activation` the result is activated, and the second tensor is the value before.
 pub fn forward(g: &mut Graph, x: Tensor, layer: &Linear, stride: u32, activation: Option<Activation>) -> (Tensor, Option<Tensor>) {
@@ -61,6 +66,7 @@ pub fn forward(g: &mut Graph, x: Tensor, layer: &Linear, stride: u32, activation
         let [across, down] = tiles(&kernel, ["FORWARD_ROWS", "FORWARD_COLUMNS"], rows, outputs);
         let groups = if kernel.file == "matmul_row" { folded(across.into()) } else { [across, down, 1] };
         g.dispatch(kernel, p, arguments, groups);
+        g.operations(operations(rows, inputs, outputs));
     }
     (y, pre)
 }
@@ -80,6 +86,7 @@ pub fn input_gradient(g: &mut Graph, dy: Tensor, layer: &Linear, addend: Option<
         let p = Params { rows, inputs, outputs, stride, column, chunk: rows, has_bias: 0, has_addend: sum.is_some() as u32 };
         let [across, down] = tiles(&kernel, ["INPUT_GRADIENT_ROWS", "INPUT_GRADIENT_COLUMNS"], rows, inputs);
         g.dispatch(kernel, p, [read(dy), read(weight), read(sum.unwrap_or(dy)), write(dx)], [across, down, 1]);
+        g.operations(operations(rows, inputs, outputs));
         sum = Some(dx);
     }
     sum.expect("a layer has a weight")
@@ -114,9 +121,11 @@ fn weight_gradient(g: &mut Graph, dy: Tensor, part: &Part, x: Tensor, dw: Tensor
     let p = Params { rows, inputs, outputs, stride, column: part.column, chunk, has_bias: 0, has_addend: 0 };
     if chunks == 1 {
         g.dispatch(kernel.with("ACCUMULATE", true), p, [read(dy), read(x), update(dw)], [across, down, 1]);
+        g.operations(operations(rows, inputs, outputs));
     } else {
         let partials = g.activation("partials", [chunks, outputs, inputs]);
         g.dispatch(kernel, p, [read(dy), read(x), write(partials)], [across, down, chunks]);
+        g.operations(operations(rows, inputs, outputs));
         add_partials(g, partials, dw);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::{Schedule, Shape};
 use crate::error::{Error, Result};
-use crate::gpu::{Device, Memory, Program, Readback, Step};
+use crate::gpu::{Device, Memory, Program, Readback, Step, Timing};
 use crate::graph::{DType, Graph, METRICS_WORDS, Tensor, Traits};
 use crate::model::{Inputs, Model};
 use crate::ops::optimizer::{Adam, adam};
@@ -93,13 +93,17 @@ impl Compiled {
     }
 
     fn run(&mut self, device: &Device, batch: &Batch) -> Result<()> {
+        self.write(device, batch);
+        self.program.run(device)
+    }
+
+    fn write(&mut self, device: &Device, batch: &Batch) {
         self.program.write(device, self.inputs.tokens, &batch.tokens);
         self.program.write(device, self.inputs.lengths, &batch.lengths);
         if let Some(order) = self.inputs.order {
             self.program.write(device, order, &order_of(&batch.tokens));
         }
         self.program.write(device, self.targets, &batch.targets);
-        self.program.run(device)
     }
 }
 
@@ -208,6 +212,22 @@ impl<'a> Trainer<'a> {
         });
         self.step += 1;
         self.next(IN_FLIGHT)
+    }
+
+    /// Measures each dispatch of a step over `batch`, the optimizer's too; the step changes the weights, but is not counted.
+    ///
+    /// # Errors
+    /// As [`Program::time`].
+    pub fn time(&mut self, batch: &Batch) -> Result<Vec<Timing>> {
+        self.memory.clear(self.device);
+        let loss_scale = (1.0 / batch.targets() as f64) as f32;
+        let learning_rate = self.options.schedule.at(self.step) as f32;
+        self.memory.set_step(self.device, Step { seed: self.options.seed, counter: self.batches, loss_scale, learning_rate });
+        let compiled = self.programs.of_shape(self.device, self.model, self.memory, [batch.rows, batch.length])?;
+        compiled.write(self.device, batch);
+        let mut timings = compiled.program.time(self.device)?;
+        timings.extend(self.update.time(self.device)?);
+        Ok(timings)
     }
 
     /// Waits for the steps that are under way and returns the report of the next one, until there is none.

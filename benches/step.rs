@@ -1,0 +1,106 @@
+//! A training step split by kernel: `cargo bench --bench step -- --model PATH`. Each dispatch is measured by the device's own clock, alone in
+//! its pass, and kernels with the same constants are added up. The last columns are rates, and how near the kernel comes to the
+//! device's limit: the larger of its share of the operations, and of the bytes, that anything in this run did in a second.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Parser;
+use graftling::Result;
+use graftling::gpu::{Device, Timing};
+use graftling::model::{AdapterConfig, Base, Model, Trains};
+use graftling::text::Batch;
+use graftling::train::{TrainOptions, Trainer};
+
+#[derive(Parser)]
+struct Options {
+    /// A directory in Hugging Face form, a .gguf file, or builtin
+    #[arg(long, default_value = "builtin")]
+    model: PathBuf,
+    #[arg(long, value_name = "SPEC", default_value = "identity_bn")]
+    adapter: String,
+    #[arg(long, default_value_t = 1)]
+    batch_size: u32,
+    #[arg(long, default_value_t = 128)]
+    max_length: u32,
+    #[arg(long)]
+    device: Option<String>,
+    /// Prints every dispatch in the order of the step, not the sums
+    #[arg(long)]
+    all: bool,
+    /// What cargo passes
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Default)]
+struct Sum {
+    count: u32,
+    seconds: f64,
+    bytes: u64,
+    operations: u64,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let started = Instant::now();
+    let base = Base::open(&options.model)?;
+    let adapter = AdapterConfig::parse(&options.adapter)?;
+    let device = Device::open(options.device.as_deref())?;
+    println!("{}", device.info());
+    let sources = [&base.weights];
+    let model = Model::new(&base.config, &sources, Some(&adapter), Trains::adapters())?;
+    let memory = model.upload(&device, &sources, 0, true)?;
+    let mut trainer = Trainer::new(&device, &model, &memory, TrainOptions::default())?;
+    println!("{:.2} s to load, record and compile", started.elapsed().as_secs_f64());
+    let Options { batch_size, max_length, .. } = options;
+    let tokens: Vec<u32> = (0..batch_size * max_length).map(|i| i.wrapping_mul(2_654_435_761) % base.config.vocab_size).collect();
+    let batch = [Batch::new(&tokens.chunks(max_length as usize).collect::<Vec<_>>())];
+    let mut times = Vec::new();
+    for _ in 0..6 {
+        let started = Instant::now();
+        trainer.step(&batch)?;
+        let host = started.elapsed();
+        while trainer.finish()?.is_some() {}
+        times.push((started.elapsed(), host));
+    }
+    println!("{:.2} s: the first step", times[0].0.as_secs_f64());
+    let (best, host) = times[3..].iter().min().expect("steps were timed");
+    let seconds = best.as_secs_f64();
+    println!(
+        "{seconds:.4} s a step, {:.1} ms of it until the host has submitted it; {:.0} tokens/s",
+        host.as_secs_f64() * 1e3,
+        tokens.len() as f64 / seconds
+    );
+
+    let timings = trainer.time(&batch[0])?;
+    let peak = |of: fn(&Timing) -> u64| timings.iter().filter(|t| t.seconds > 1e-5).map(|t| of(t) as f64 / t.seconds).fold(1.0, f64::max);
+    let (most_operations, most_bytes) = (peak(|t| t.operations), peak(|t| t.bytes));
+    let total: f64 = timings.iter().map(|t| t.seconds).sum();
+    println!("{total:.4} s in {} dispatches\n", timings.len());
+    println!("{:>6} {:>7} {:>10} {:>9} {:>8} {:>6}  kernel", "share", "count", "ms", "GFLOP/s", "GB/s", "limit");
+    let mut sums: HashMap<&str, Sum> = HashMap::new();
+    for t in &timings {
+        let sum = sums.entry(if options.all { &t.label } else { &t.kernel }).or_default();
+        sum.count += 1;
+        sum.seconds += t.seconds;
+        sum.bytes += t.bytes;
+        sum.operations += t.operations;
+    }
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
+    for (kernel, Sum { count, seconds, bytes, operations }) in sums {
+        let (operations, bytes) = (operations as f64 / seconds.max(1e-9), bytes as f64 / seconds.max(1e-9));
+        let limit = (operations / most_operations).max(bytes / most_bytes);
+        println!(
+            "{:>5.1}% {count:>7} {:>10.2} {:>9.1} {:>8.2} {:>5.0}%  {kernel}",
+            100.0 * seconds / total,
+            seconds * 1e3,
+            operations / 1e9,
+            bytes / 1e9,
+            100.0 * limit,
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! How long each dispatch of a program takes, by the device's own clock.
+
+use super::device::Device;
+use super::program::Program;
+use crate::error::{Error, Result};
+
+/// One dispatch of a program, measured.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// Scope and kernel, such as `h3.attn_adapter.adapter.backward`.
+    pub label: String,
+    /// The kernel with its constants.
+    pub kernel: String,
+    /// How long the device took.
+    pub seconds: f64,
+    /// The bytes of the tensors that it reads and writes, each counted once.
+    pub bytes: u64,
+    /// Its floating-point operations, where they were counted.
+    pub operations: u64,
+}
+
+impl Program {
+    /// Runs the line once, each dispatch in a pass of its own between two time stamps, in submissions as long as those of a run.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the device has no time stamps; or what the device says.
+    pub fn time(&self, device: &Device) -> Result<Vec<Timing>> {
+        if !device.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Err(Error::Usage(format!("{} has no time stamps; use another device or backend", device.info())));
+        }
+        const STAMP: u64 = wgpu::QUERY_SIZE as u64;
+        let period = f64::from(device.queue.get_timestamp_period()) * 1e-9;
+        let mut timings = Vec::with_capacity(self.launches.len());
+        for piece in self.pieces() {
+            // A set may hold so many queries.
+            for launches in self.launches[piece].chunks(wgpu::QUERY_SET_MAX_QUERIES as usize / 2) {
+                let count = 2 * launches.len() as u32;
+                let queries =
+                    device.device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count });
+                let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+                let stamps = device.buffer("time stamps", u64::from(count) * STAMP, usage)?;
+                let mut encoder = device.device.create_command_encoder(&Default::default());
+                for (i, launch) in (0..).zip(launches) {
+                    let writes = wgpu::ComputePassTimestampWrites {
+                        query_set: &queries,
+                        beginning_of_pass_write_index: Some(2 * i),
+                        end_of_pass_write_index: Some(2 * i + 1),
+                    };
+                    let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
+                    self.encode(&mut encoder.begin_compute_pass(&descriptor), launch);
+                }
+                encoder.resolve_query_set(&queries, 0..count, &stamps, 0);
+                device.queue.submit([encoder.finish()]);
+                let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&device.read(&stamps, 0, u64::from(count) * STAMP)?);
+                timings.extend(launches.iter().zip(stamps.chunks(2)).map(|(launch, stamps)| Timing {
+                    label: launch.label.clone(),
+                    kernel: launch.kernel.clone(),
+                    seconds: stamps[1].saturating_sub(stamps[0]) as f64 * period,
+                    bytes: launch.bytes,
+                    operations: launch.operations,
+                }));
+            }
+        }
+        Ok(timings)
+    }
+}
