@@ -1,76 +1,75 @@
-//! The three products of a linear layer by shape and format: `cargo bench --bench matmul`. A figure is the best of several rounds, as the
-//! machines that this runs on are shared; `benches/peers/matmul.py` runs PyTorch on the same shapes for the ratio.
+//! The three products of a linear layer by shape, format and kernel: `cargo bench --bench matmul`. A figure is the best of several rounds,
+//! as the machines that this runs on are shared; `benches/peers` runs others on the same shapes for the ratio.
 
-use std::time::Instant;
-
+use clap::{Parser, ValueEnum};
 use graftling::Result;
-use graftling::gpu::{Device, Memory, Program};
-use graftling::graph::{DType, Graph, Parameters};
-use graftling::ops::{Linear, matmul};
+use graftling::gpu::Device;
+use graftling::graph::Traits;
+use graftling::measure::Product;
+use graftling::weights::GgmlType;
 
-const SHAPES: [[u32; 3]; 4] = [[1024, 1024, 1024], [2048, 128, 512], [2048, 576, 1536], [64, 576, 1536]];
+#[derive(Parser)]
+struct Options {
+    /// ROWSxINPUTSxOUTPUTS
+    #[arg(long, value_delimiter = ',', value_parser = shape, default_value = "1024x1024x1024,2048x576x1536,128x576x1536,128x1536x576,64x576x1536")]
+    shapes: Vec<[u32; 3]>,
+    /// Formats of the weights
+    #[arg(long, value_delimiter = ',', value_parser = format, default_value = "f32,f16,q4_1,q8_0,q4_k,q6_k")]
+    formats: Vec<GgmlType>,
+    /// Whose kernels run, whatever the device is
+    #[arg(long, value_enum, default_value_t = Variant::Own)]
+    variant: Variant,
+    #[arg(long)]
+    device: Option<String>,
+    /// What cargo passes
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Variant {
+    /// The device's own
+    Own,
+    /// A GPU's
+    Gpu,
+    /// A CPU device's without subgroups: those that take any size
+    Any,
+}
+
+fn shape(text: &str) -> std::result::Result<[u32; 3], String> {
+    let numbers: Option<Vec<u32>> = text.split('x').map(|n| n.parse().ok()).collect();
+    numbers.and_then(|n| n.try_into().ok()).ok_or_else(|| "expected ROWSxINPUTSxOUTPUTS".into())
+}
+
+fn format(text: &str) -> std::result::Result<GgmlType, String> {
+    GgmlType::ALL.into_iter().find(|f| f.dtype().word() == text).ok_or_else(|| GgmlType::ALL.map(|f| f.dtype().word()).join(", "))
+}
 
 fn main() -> Result<()> {
-    let device = Device::open(None)?;
+    let options = Options::parse();
+    let device = Device::open(options.device.as_deref())?;
+    let own = device.traits().clone();
+    let traits = match options.variant {
+        Variant::Own => own,
+        Variant::Gpu => Traits { cpu: false, ..own },
+        Variant::Any => Traits { cpu: true, subgroup: None, ..own },
+    };
     println!("{}", device.info());
-    println!("{:>18} {:>6} {:>10} {:>15} {:>15}  GFLOP/s", "rows×inputs×outputs", "format", "forward", "input gradient", "weight gradient");
-    for [rows, inputs, outputs] in SHAPES {
-        for format in [DType::F32, DType::F16, DType::Bf16] {
-            let mut figures = Vec::new();
-            for direction in 0..3 {
-                if direction == 2 && format != DType::F32 {
-                    break; // only f32 weights have gradients
-                }
-                figures.push(format!("{:.1}", measure(&device, [rows, inputs, outputs], format, direction)?));
+    println!("{:>19} {:>6} {:>10} {:>15} {:>15}  GFLOP/s", "rows×inputs×outputs", "format", "forward", "input gradient", "weight gradient");
+    for &shape in &options.shapes {
+        let [rows, inputs, outputs] = shape;
+        for format in options.formats.iter().filter(|f| (inputs as usize).is_multiple_of(f.block_len())) {
+            let format = format.dtype();
+            let mut line = format!("{:>19} {:>6}", format!("{rows}×{inputs}×{outputs}"), format.word());
+            for (product, width) in Product::ALL.into_iter().zip([10, 15, 15]) {
+                let figure = match product.takes(format) {
+                    true => format!("{:.1}", product.speed(&device, &traits, shape, format)? / 1e9),
+                    false => "-".into(),
+                };
+                line += &format!(" {figure:>width$}");
             }
-            figures.resize(3, "-".into());
-            let shape = format!("{rows}×{inputs}×{outputs}");
-            println!("{shape:>19} {:>6} {:>10} {:>15} {:>15}", format.word(), figures[0], figures[1], figures[2]);
+            println!("{line}");
         }
     }
     Ok(())
-}
-
-/// GFLOP/s of one direction.
-fn measure(device: &Device, [rows, inputs, outputs]: [u32; 3], format: DType, direction: u32) -> Result<f64> {
-    const TIMES: u32 = 4;
-    let mut parameters = Parameters::default();
-    let weight = parameters.add("weight", [outputs, inputs], format, direction == 2);
-    let mut g = Graph::new(device.traits(), &parameters, true);
-    let x = g.input("x", [rows, inputs], DType::F32);
-    let dy = g.input("dy", [rows, outputs], DType::F32);
-    let layer = Linear::new(weight, None);
-    for _ in 0..TIMES {
-        match direction {
-            0 => drop(matmul::forward(&mut g, x, &layer, outputs, None)),
-            1 => drop(matmul::input_gradient(&mut g, dy, &layer, None)),
-            _ => matmul::layer_gradients(&mut g, dy, x, &layer),
-        }
-    }
-    let memory = Memory::new(device, &parameters, true)?;
-    let mut program = Program::new(device, &memory, &g)?;
-    let values = |len: u32| (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 16_777_216.0 - 0.5).collect::<Vec<_>>();
-    program.write(device, x, &values(rows * inputs));
-    program.write(device, dy, &values(rows * outputs));
-    let bytes = values(outputs * inputs);
-    match format {
-        DType::F16 => {
-            memory.write(device, weight, bytemuck::cast_slice(&bytes.iter().map(|&v| half::f16::from_f32(v)).collect::<Vec<_>>()))
-        }
-        DType::Bf16 => {
-            memory.write(device, weight, bytemuck::cast_slice(&bytes.iter().map(|&v| half::bf16::from_f32(v)).collect::<Vec<_>>()))
-        }
-        _ => memory.write(device, weight, bytemuck::cast_slice(&bytes)),
-    }
-    let metrics = memory.arenas().metrics;
-    let mut best = f64::INFINITY;
-    for round in 0..10 {
-        let started = Instant::now();
-        program.run(device)?;
-        memory.read(device, metrics)?; // waits
-        if round > 2 {
-            best = best.min(started.elapsed().as_secs_f64());
-        }
-    }
-    Ok(2.0 * f64::from(TIMES) * f64::from(rows) * f64::from(inputs) * f64::from(outputs) / best / 1e9)
 }

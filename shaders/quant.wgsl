@@ -40,6 +40,14 @@ fn scale_and_min(head: vec4<u32>, sub: u32) -> vec2<f32> {
     return halves(head.x) * vec2<f32>(vec2<i32>(numbers));
 }
 
+// Of groups i of four neighbours, a format says how many in a row have their `scales` in common (SHARED, from a multiple of it on), and
+// what they are with those (`scaled`).
+
+// Elements 4i to 4i + 3.
+fn weight4(i: u32) -> vec4<f32> {
+    return scaled(i, scales(i));
+}
+
 // Element i.
 fn weight1(i: u32) -> f32 {
     return weight4(i / 4u)[i % 4u];

@@ -2,6 +2,8 @@
 // half. The host pads the buffer to a multiple of 16 bytes.
 @group(0) @binding(2) var<storage, read> weight: array<vec2<u32>>; // (outputs, inputs) / 4
 
+const SHARED: u32 = 1u; // no scales
+
 // Elements 4i to 4i + 3.
 fn weight4(i: u32) -> vec4<f32> {
     let bits = weight[i];

@@ -4,11 +4,15 @@
 // of which two are a sub-block in their low bits and the next in their high ones.
 @group(0) @binding(2) var<storage, read> weight: array<vec4<u32>>;
 
-// Elements 4i to 4i + 3: d s q − dmin t.
-fn weight4(i: u32) -> vec4<f32> {
-    let block = i / 64u * 9u;
+const SHARED: u32 = 8u;
+
+fn scales(i: u32) -> vec2<f32> {
+    return scale_and_min(weight[i / 64u * 9u], i / 8u % 8u);
+}
+
+// d s q − dmin t.
+fn scaled(i: u32, s: vec2<f32>) -> vec4<f32> {
     let sub = i / 8u % 8u;
-    let scales = scale_and_min(weight[block], sub);
-    let q = nibbles(weight[block + 1u + sub / 2u * 2u + i / 4u % 2u][i % 4u], sub % 2u * 4u);
-    return scales.x * four(q) - scales.y;
+    let q = nibbles(weight[i / 64u * 9u + 1u + sub / 2u * 2u + i / 4u % 2u][i % 4u], sub % 2u * 4u);
+    return s.x * four(q) - s.y;
 }

@@ -4,12 +4,17 @@
 // four words of low bits of each.
 @group(0) @binding(2) var<storage, read> weight: array<u32>;
 
-// Elements 4i to 4i + 3: d (q − 16).
-fn weight4(i: u32) -> vec4<f32> {
+const SHARED: u32 = 8u;
+
+fn scales(i: u32) -> vec2<f32> {
+    return vec2(half_to_single(weight[i / 16u * 11u] >> (i / 8u % 2u * 16u)), 0.0);
+}
+
+// d (q − 16).
+fn scaled(i: u32, s: vec2<f32>) -> vec4<f32> {
     let group = i / 16u * 11u;
     let block = i / 8u % 2u;
-    let d = half_to_single(weight[group] >> (block * 16u));
     let low = nibbles(weight[group + 3u + block * 4u + i % 4u], i & 4u);
     let q = low | fifth_bits(weight[group + 1u + block] >> (i % 8u * 4u));
-    return d * (four(q) - 16.0);
+    return s.x * (four(q) - 16.0);
 }

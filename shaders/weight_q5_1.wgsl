@@ -3,11 +3,16 @@
 // A frozen weight in Q5_1, a block of 32 elements in 6 words: scale and minimum, fifth bits, four words of low bits.
 @group(0) @binding(2) var<storage, read> weight: array<u32>;
 
-// Elements 4i to 4i + 3: d q + m.
-fn weight4(i: u32) -> vec4<f32> {
+const SHARED: u32 = 8u;
+
+fn scales(i: u32) -> vec2<f32> {
+    return halves(weight[i / 8u * 6u]);
+}
+
+// d q + m.
+fn scaled(i: u32, s: vec2<f32>) -> vec4<f32> {
     let block = i / 8u * 6u;
-    let scales = halves(weight[block]);
     let low = nibbles(weight[block + 2u + i % 4u], i & 4u);
     let q = low | fifth_bits(weight[block + 1u] >> (i % 8u * 4u));
-    return scales.x * four(q) + scales.y;
+    return s.x * four(q) + s.y;
 }

@@ -1,0 +1,115 @@
+//! How fast a device is: for `graftling bench`, and for the developers' benches.
+
+use std::fmt;
+use std::time::Instant;
+
+use crate::error::Result;
+use crate::gpu::{Device, Memory, Program};
+use crate::graph::{DType, Graph, Parameters, Tensor, Traits};
+use crate::ops::{Linear, matmul};
+
+/// Rounds before anything counts: drivers compile late, and the submissions' length is found in the first ones.
+pub const WARM_UP: usize = 3;
+/// Rounds of which the best counts, since the machine may be shared.
+pub const ROUNDS: usize = 5;
+
+/// Bytes that are numbers of ordinary size in every format.
+pub const NUMBERS: u32 = 0x3a3a_3a3a;
+
+/// The best time of several rounds of `run`, in seconds, after those that do not count.
+///
+/// # Errors
+/// The first of `run`.
+pub fn best(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
+    let mut best = f64::INFINITY;
+    for round in 0..WARM_UP + ROUNDS {
+        let started = Instant::now();
+        run()?;
+        if round >= WARM_UP {
+            best = best.min(started.elapsed().as_secs_f64());
+        }
+    }
+    Ok(best)
+}
+
+/// The best time of a recording, in seconds, with the kernels for `traits`. `record` returns its inputs, and what the words of each are to be.
+///
+/// # Errors
+/// What the device says.
+pub fn recording(
+    device: &Device,
+    traits: &Traits,
+    parameters: &Parameters,
+    record: impl FnOnce(&mut Graph) -> Vec<(Tensor, u32)>,
+) -> Result<f64> {
+    let mut g = Graph::new(traits, parameters, true);
+    let inputs = record(&mut g);
+    let memory = Memory::new(device, parameters, true)?;
+    for (weight, parameter) in parameters.iter() {
+        memory.write(device, weight, &vec![NUMBERS as u8; parameter.dtype.bytes(parameter.shape.len()) as usize]);
+    }
+    let mut program = Program::new(device, &memory, &g)?;
+    for (input, word) in inputs {
+        program.write(device, input, &vec![word; g.shape(input).len() as usize]);
+    }
+    best(|| {
+        program.run(device)?;
+        memory.read(device, memory.arenas().metrics).map(drop) // waits
+    })
+}
+
+/// What is computed with a layer's matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    /// y = x·Wᵀ.
+    Forward,
+    /// dx = dy·W.
+    InputGradient,
+    /// dW = dyᵀ·x.
+    WeightGradient,
+}
+
+impl Product {
+    /// All of them.
+    pub const ALL: [Product; 3] = [Product::Forward, Product::InputGradient, Product::WeightGradient];
+
+    /// Whether there is a kernel of it for weights of that format: only f32 weights train.
+    pub fn takes(self, format: DType) -> bool {
+        self != Product::WeightGradient || format == DType::F32
+    }
+
+    /// Operations in a second for `rows` rows, and a matrix (outputs, inputs) in that format, with the kernels for `traits`.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn speed(self, device: &Device, traits: &Traits, [rows, inputs, outputs]: [u32; 3], format: DType) -> Result<f64> {
+        let mut parameters = Parameters::default();
+        let weight = parameters.add("weight", [outputs, inputs], format, self == Product::WeightGradient);
+        let layer = Linear::new(weight, None);
+        // A short product is timed several times over, so that starting it does not count.
+        let operations = 2.0 * f64::from(rows) * f64::from(inputs) * f64::from(outputs);
+        let times = (1e9 / operations).clamp(1.0, 64.0) as u32;
+        let seconds = recording(device, traits, &parameters, |g| {
+            let (x, dy) = (g.input("x", [rows, inputs], DType::F32), g.input("dy", [rows, outputs], DType::F32));
+            for _ in 0..times {
+                match self {
+                    Product::Forward => drop(matmul::forward(g, x, &layer, outputs, None)),
+                    Product::InputGradient => drop(matmul::input_gradient(g, dy, &layer, None)),
+                    Product::WeightGradient => matmul::layer_gradients(g, dy, x, &layer),
+                }
+            }
+            vec![(x, NUMBERS), (dy, NUMBERS)]
+        })?;
+        Ok(f64::from(times) * operations / seconds)
+    }
+}
+
+impl fmt::Display for Product {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            Product::Forward => "forward",
+            Product::InputGradient => "input gradient",
+            Product::WeightGradient => "weight gradient",
+        })
+    }
+}
