@@ -1,6 +1,7 @@
 //! A training step split by kernel: `cargo bench --bench step -- --model PATH`. Each dispatch is measured by the device's own clock, alone in
-//! its pass, and kernels with the same constants are added up. The last columns are rates, and how near the kernel comes to the
-//! device's limit: the larger of its share of the operations, and of the bytes, that anything in this run did in a second.
+//! its pass. Kernels are added up over their variants unless `--all` asks for each dispatch. The limit that a kernel's share is of: the
+//! larger of the operations in a second of a large product and the bytes in a second of a large sum, both measured first with this
+//! project's own kernels.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -8,8 +9,11 @@ use std::time::Instant;
 
 use clap::Parser;
 use graftling::Result;
-use graftling::gpu::{Device, Timing};
+use graftling::gpu::Device;
+use graftling::graph::{DType, Parameters};
+use graftling::measure::{self, NUMBERS, Product};
 use graftling::model::{AdapterConfig, Base, Model, Trains};
+use graftling::ops;
 use graftling::text::Batch;
 use graftling::train::{TrainOptions, Trainer};
 
@@ -29,6 +33,9 @@ struct Options {
     /// Prints every dispatch in the order of the step, not the sums
     #[arg(long)]
     all: bool,
+    /// The rows, inputs and outputs of the product that is the limit
+    #[arg(long, default_value_t = 1024)]
+    size: u32,
     /// What cargo passes
     #[arg(long, hide = true)]
     bench: bool,
@@ -74,9 +81,10 @@ fn main() -> Result<()> {
         tokens.len() as f64 / seconds
     );
 
+    let most_operations = Product::Forward.speed(&device, device.traits(), [options.size; 3], DType::F32)?;
+    let most_bytes = bytes_in_a_second(&device)?;
+    println!("limits: {:.1} GFLOP/s, {:.2} GB/s", most_operations / 1e9, most_bytes / 1e9);
     let timings = trainer.time(&batch[0])?;
-    let peak = |of: fn(&Timing) -> u64| timings.iter().filter(|t| t.seconds > 1e-5).map(|t| of(t) as f64 / t.seconds).fold(1.0, f64::max);
-    let (most_operations, most_bytes) = (peak(|t| t.operations), peak(|t| t.bytes));
     let total: f64 = timings.iter().map(|t| t.seconds).sum();
     println!("{total:.4} s in {} dispatches\n", timings.len());
     println!("{:>6} {:>7} {:>10} {:>9} {:>8} {:>6}  kernel", "share", "count", "ms", "GFLOP/s", "GB/s", "limit");
@@ -103,4 +111,16 @@ fn main() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Bytes that a sum of two tensors of 16 MiB each reads and writes in a second.
+fn bytes_in_a_second(device: &Device) -> Result<f64> {
+    const LEN: u32 = 4 << 20;
+    let seconds = measure::recording(device, device.traits(), &Parameters::default(), |g| {
+        let (a, b) = (g.input("a", [LEN], DType::F32), g.input("b", [LEN], DType::F32));
+        let sum = ops::add(g, a, b);
+        g.keep(sum);
+        vec![(a, NUMBERS), (b, NUMBERS)]
+    })?;
+    Ok(f64::from(LEN) * 12.0 / seconds)
 }

@@ -10,7 +10,7 @@ use super::memory::Memory;
 use super::pipeline::Pipeline;
 use super::state::State;
 use crate::error::{Error, Result};
-use crate::graph::{Access, DType, Graph, Info, Role, Tensor};
+use crate::graph::{DType, Graph, Info, Role, Tensor};
 
 /// How long one submission may keep a device busy. Watchdogs end work after 2 s at the soonest.
 const SUBMISSION: Duration = Duration::from_millis(100);
@@ -130,7 +130,7 @@ impl Program {
                 workgroups: dispatch.workgroups,
                 label: dispatch.label.clone(),
                 kernel: dispatch.kernel.to_string(),
-                bytes: dispatch.arguments.iter().map(|a| graph.info(a.tensor).bytes() * (1 + (a.access == Access::Update) as u64)).sum(),
+                bytes: dispatch.bytes,
                 operations: dispatch.operations,
             });
         }

@@ -13,7 +13,7 @@ pub struct Timing {
     pub kernel: String,
     /// How long the device took.
     pub seconds: f64,
-    /// The bytes of the tensors that it reads and writes, each counted once.
+    /// The bytes that it reads and writes, as far as they are known.
     pub bytes: u64,
     /// Its floating-point operations, where they were counted.
     pub operations: u64,

@@ -89,6 +89,8 @@ pub struct Dispatch {
     pub workgroups: [u32; 3],
     /// Floating-point operations, for measurements; 0 where what it moves is all that counts.
     pub operations: u64,
+    /// The bytes that it reads and writes, for measurements: those of its tensors, updated ones twice, unless the op says otherwise.
+    pub bytes: u64,
 }
 
 type Backward = Box<dyn FnOnce(&mut Graph, Tensor)>;
@@ -324,12 +326,30 @@ impl Graph {
         assert!(arguments.len() <= 8, "{label}: {} storage buffers are more than every device has: {}", arguments.len(), all());
         let largest = workgroups.iter().copied().max().unwrap_or(0);
         assert!(largest <= self.traits.max_workgroups, "{label}: {workgroups:?} workgroups are past the device's limit for {}", all());
-        self.line.push(Dispatch { label, kernel, params: bytemuck::bytes_of(&params).to_vec(), arguments, workgroups, operations: 0 });
+        let moved = |(i, a): (usize, &Argument)| match arguments[..i].contains(a) {
+            true => 0,
+            false => self.info(a.tensor).bytes() * (1 + (a.access == Access::Update) as u64),
+        };
+        let bytes = arguments.iter().enumerate().map(moved).sum();
+        self.line.push(Dispatch {
+            label,
+            kernel,
+            params: bytemuck::bytes_of(&params).to_vec(),
+            arguments,
+            workgroups,
+            operations: 0,
+            bytes,
+        });
     }
 
     /// Says how many floating-point operations the dispatch just recorded takes.
     pub fn operations(&mut self, operations: u64) {
         self.line.last_mut().expect("a dispatch was recorded").operations = operations;
+    }
+
+    /// Says how many bytes the dispatch just recorded reads and writes, where its tensors do not.
+    pub fn moves(&mut self, bytes: u64) {
+        self.line.last_mut().expect("a dispatch was recorded").bytes = bytes;
     }
 
     /// Pushes the backward of `output`, if a gradient must reach any of `inputs`. The closure gets the gradient of `output`.

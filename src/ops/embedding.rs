@@ -26,6 +26,7 @@ pub fn embedding(g: &mut Graph, tokens: Tensor, table: Tensor, order: Option<Ten
         let y = g.activation("embedding", axes.as_slice());
         let kernel = Kernel::new("embedding", "forward").with("FORMAT", g.info(table).dtype.word());
         g.dispatch(kernel, p, [read(tokens), read(part), read(before.unwrap_or(part)), write(y)], flat(len));
+        g.moves(2 * len * 4); // a row of the table for a token, not all of it
         before = Some(y);
     }
     let y = before.expect("a table has a row");
@@ -56,7 +57,9 @@ pub fn positions(g: &mut Graph, x: Tensor, table: Tensor, start: Option<Tensor>)
         kernel = kernel.with("START", true);
         arguments.insert(0, read(start));
     }
-    g.dispatch(kernel, p, arguments, flat(g.shape(x).len()));
+    let len = g.shape(x).len();
+    g.dispatch(kernel, p, arguments, flat(len));
+    g.moves(3 * len * 4);
     g.on_backward(y, &[x, table], move |g, dy| {
         if let Some(dtable) = g.weight_gradient(table) {
             assert!(start.is_none(), "a table of positions that trains takes no start");
