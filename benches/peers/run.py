@@ -188,7 +188,7 @@ def table(args, results):
             return
         try:
             ours, theirs = [figure(r) for r in ours], [figure(r) for r in theirs]
-        except (KeyError, StopIteration, TypeError):
+        except (IndexError, KeyError, StopIteration, TypeError):
             say(f"no row: {label}, {name}")
             return
         ratios = sorted(a / b for a, b in zip(ours, theirs))
