@@ -3,24 +3,19 @@
 // The bottleneck adapter (Houlsby 2019), fused: y = x + scaling · dropout(Up · σ(Down · x + b_down) + b_up), and its gradient to the
 // input. A workgroup owns TOKENS tokens. Its first product is TOKENS × bottleneck wide and stays in workgroup memory for the second.
 //
-// An invocation owns PER tokens × 4 columns of either product. Where SHARE is set (CPU devices) the lanes of one subgroup are the whole
-// workgroup, each loads other tokens, and broadcasts hand them round. What becomes of a product is not written out for each of the 4
+// An invocation owns PER tokens × 4 columns of either product. What becomes of a product is not written out for each of the 4
 // columns: with an activation or a dropout mask in each, the driver would take longer to compile that than all the rest.
 
 override BOTTLENECK: u32 = 64u;  // a multiple of 4: the bottleneck rounded up
 override ALIGNED: u32 = 1u;      // hidden and bottleneck are multiples of 4, so rows can be loaded as vectors
-override SHARE: u32 = 0u;        // lanes of a subgroup, or 0
-override LANES: u32 = 16u;       // invocations side by side, 4 columns each; SHARE where that is set
+override LANES: u32 = 16u;       // invocations side by side, 4 columns each
 override PER: u32 = 4u;          // tokens an invocation
-override GROUPS: u32 = 4u;       // groups of PER tokens; 1 where SHARE is set
+override GROUPS: u32 = 4u;       // groups of PER tokens
 override ACTIVATION: u32 = 0u;
 override DROPOUT: u32 = 0u;
 override WITH_INPUT_GRADIENT: u32 = 1u;  // 0: nothing below needs one, so only the narrow gradient is computed
 override WITH_OUTER_GRADIENT: u32 = 0u;  // 1: the gradient behind dropout and scaling is stored for the weight gradients
 const TOKENS: u32 = PER * GROUPS;
-//! if SHARE
-const PARTS: u32 = PER / SHARE;
-//! end
 
 struct Params {
     rows: u32,
@@ -138,16 +133,8 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id
             let w1 = down_row(column + 1u, k);
             let w2 = down_row(column + 2u, k);
             let w3 = down_row(column + 3u, k);
-//! if SHARE
-            var mine: array<vec4<f32>, PARTS>;
-            @unroll for (var i = 0u; i < PARTS; i++) { mine[i] = x_row(first + i * SHARE + lane, k); }
-//! end
             @unroll for (var t = 0u; t < PER; t++) {
-//! if SHARE
-                let a = subgroupBroadcast(mine[t / SHARE], t % SHARE);
-//! else
                 let a = x_row(first + t, k);
-//! end
                 acc[t] += vec4(dot(a, w0), dot(a, w1), dot(a, w2), dot(a, w3));
             }
         }
@@ -177,16 +164,8 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id
             let w1 = up_row(column + 1u, k);
             let w2 = up_row(column + 2u, k);
             let w3 = up_row(column + 3u, k);
-//! if SHARE
-            var mine: array<vec4<f32>, PARTS>;
-            @unroll for (var i = 0u; i < PARTS; i++) { mine[i] = narrow_row(token + i * SHARE + lane, k); }
-//! end
             @unroll for (var t = 0u; t < PER; t++) {
-//! if SHARE
-                let a = subgroupBroadcast(mine[t / SHARE], t % SHARE);
-//! else
                 let a = narrow_row(token + t, k);
-//! end
                 acc[t] += vec4(dot(a, w0), dot(a, w1), dot(a, w2), dot(a, w3));
             }
         }
@@ -219,16 +198,8 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
             let w1 = up_row(4u * k + 1u, column / 4u);
             let w2 = up_row(4u * k + 2u, column / 4u);
             let w3 = up_row(4u * k + 3u, column / 4u);
-//! if SHARE
-            var mine: array<vec4<f32>, PARTS>;
-            @unroll for (var i = 0u; i < PARTS; i++) { mine[i] = outer_row(first + i * SHARE + lane, k); }
-//! end
             @unroll for (var t = 0u; t < PER; t++) {
-//! if SHARE
-                let a = subgroupBroadcast(mine[t / SHARE], t % SHARE);
-//! else
                 let a = outer_row(first + t, k);
-//! end
                 acc[t] += a.x * w0 + a.y * w1 + (a.z * w2 + a.w * w3);
             }
         }
@@ -266,16 +237,8 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
             let w1 = down_row(4u * k + 1u, column / 4u);
             let w2 = down_row(4u * k + 2u, column / 4u);
             let w3 = down_row(4u * k + 3u, column / 4u);
-//! if SHARE
-            var mine: array<vec4<f32>, PARTS>;
-            @unroll for (var i = 0u; i < PARTS; i++) { mine[i] = narrow_row(token + i * SHARE + lane, k); }
-//! end
             @unroll for (var t = 0u; t < PER; t++) {
-//! if SHARE
-                let a = subgroupBroadcast(mine[t / SHARE], t % SHARE);
-//! else
                 let a = narrow_row(token + t, k);
-//! end
                 acc[t] += a.x * w0 + a.y * w1 + (a.z * w2 + a.w * w3);
             }
         }

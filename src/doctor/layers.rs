@@ -34,7 +34,7 @@ pub(super) fn families() -> Vec<Family> {
     ]
 }
 
-/// The fused adapter: narrow and as wide as it may be, whole vectors of four and not, with dropout and a factor, above what is frozen.
+/// The adapter, as the device has it and fused: narrow and as wide as it may be, whole vectors of four and not, with dropout and a factor, above what is frozen.
 fn adapter(bench: &mut Bench) -> Result<()> {
     use Activation::{Gelu, Relu, Silu, Tanh};
     for (rows, hidden, bottleneck, biases, scaling, share, kind, x) in [
@@ -58,16 +58,18 @@ fn adapter(bench: &mut Bench) -> Result<()> {
         if biases {
             arrays.extend([Array::weight(&[bottleneck], &mut random), Array::weight(&[hidden], &mut random)]);
         }
-        bench.case(
-            &format!("{rows}×{hidden}, {bottleneck} wide, {}, factor {scaling}, dropout {share}, input {x:?}", kind.name()),
-            &arrays,
-            false,
-            |g, t| {
-                let biases = biases.then(|| (t[3], t[4]));
-                ops::adapter(g, t[0], &Adapter { down: t[1], up: t[2], biases, activation: kind, scaling, dropout: share })
-            },
-            |v| reference::adapter(v, hidden, kind, scaling, share),
-        )?;
+        for (form, record) in [("", ops::adapter as fn(&mut Graph, Tensor, &Adapter) -> Tensor), (" fused,", ops::adapter::fused)] {
+            bench.case(
+                &format!("{rows}×{hidden}, {bottleneck} wide,{form} {}, factor {scaling}, dropout {share}, input {x:?}", kind.name()),
+                &arrays,
+                false,
+                |g, t| {
+                    let biases = biases.then(|| (t[3], t[4]));
+                    record(g, t[0], &Adapter { down: t[1], up: t[2], biases, activation: kind, scaling, dropout: share })
+                },
+                |v| reference::adapter(v, hidden, kind, scaling, share),
+            )?;
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! The fused bottleneck adapter (Houlsby 2019).
+//! The bottleneck adapter (Houlsby 2019), fused or written out.
 
 use super::activation::activation_forward;
-use super::{Activation, Dropout, Linear, matmul};
+use super::{Activation, Dropout, Linear, add, dropout, linear, linear_activated, matmul, multiply};
 use crate::graph::{Argument, Graph, Kernel, Tensor, read, write};
 
 crate::params!(Params {
@@ -33,8 +33,24 @@ pub struct Adapter {
     pub dropout: f32,
 }
 
-/// The adapter of x (…, hidden): one kernel forward, one backward to x, and the products for the weights.
+/// The adapter of x (…, hidden): one kernel forward, one backward to x, and the products for the weights. Where a CPU device shares values
+/// between lanes the products of `matmul` are faster than the fused ones, which need workgroup memory, and it is written out.
 pub fn adapter(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
+    if g.traits().lanes() > 0 { written_out(g, x, layer) } else { fused(g, x, layer) }
+}
+
+/// The adapter in smaller ops.
+pub fn written_out(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
+    let &Adapter { down, up, biases, activation, .. } = layer;
+    let narrow = linear_activated(g, x, &Linear::new(down, biases.map(|b| b.0)), activation);
+    let branch = linear(g, narrow, &Linear::new(up, biases.map(|b| b.1)));
+    let branch = dropout(g, branch, layer.dropout);
+    let branch = if layer.scaling == 1.0 { branch } else { multiply(g, branch, layer.scaling) };
+    add(g, x, branch)
+}
+
+/// The adapter as one kernel forward and one backward.
+pub fn fused(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
     let layer = *layer;
     let Adapter { down, up, biases, activation, scaling, .. } = layer;
     let (rows, hidden, bottleneck) = (g.shape(x).rows(), g.shape(x).last(), g.shape(down).rows());
@@ -42,7 +58,7 @@ pub fn adapter(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
     assert!(fits, "adapter: x is {}, down {}, up {}", g.shape(x), g.shape(down), g.shape(up));
 
     let dropout = Dropout::new(g, layer.dropout);
-    let form = Form::new(g, hidden, bottleneck);
+    let form = Form::new(hidden, bottleneck);
     let groups = [rows.div_ceil(form.tokens()), 1, 1];
     let kernel = move |entry| form.kernel(entry).with("ACTIVATION", activation.number()).with("DROPOUT", dropout.is_some());
     let p = Params {
@@ -102,34 +118,25 @@ pub fn adapter(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
     y
 }
 
-/// How the kernel's work is laid out for one width and device.
+/// How the kernel's work is laid out for one width.
 #[derive(Clone, Copy)]
 struct Form {
     bottleneck: u32,
     aligned: bool,
-    share: u32,
     lanes: u32,
     per: u32,
     groups: u32,
 }
 
 impl Form {
-    fn new(g: &Graph, hidden: u32, bottleneck: u32) -> Form {
+    fn new(hidden: u32, bottleneck: u32) -> Form {
         let aligned = hidden.is_multiple_of(4) && bottleneck.is_multiple_of(4);
         let rounded = bottleneck.next_multiple_of(4);
         // The tokens whose narrow products fit in the 16 KiB of workgroup memory that every device has.
         let fitting = 4096 / rounded;
         assert!(fitting >= 8, "adapter: a bottleneck of {bottleneck} is past 512");
-        let share = g.traits().lanes();
-        if share > 0 {
-            let per = if fitting >= 16 { 16 } else { 8 };
-            // Fewer tokens than lanes cannot be dealt out; then the lanes do without each other.
-            if per >= share {
-                return Form { bottleneck: rounded, aligned, share, lanes: share, per, groups: 1 };
-            }
-        }
         let groups = if fitting >= 32 { 8 } else { fitting / 4 };
-        Form { bottleneck: rounded, aligned, share: 0, lanes: 16, per: 4, groups }
+        Form { bottleneck: rounded, aligned, lanes: 16, per: 4, groups }
     }
 
     fn tokens(&self) -> u32 {
@@ -140,7 +147,6 @@ impl Form {
         Kernel::new("adapter", entry)
             .with("BOTTLENECK", self.bottleneck)
             .with("ALIGNED", self.aligned)
-            .with("SHARE", self.share)
             .with("LANES", self.lanes)
             .with("PER", self.per)
             .with("GROUPS", self.groups)

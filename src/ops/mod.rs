@@ -5,7 +5,7 @@
 //! which gives a forward in f64 and gets the comparison of values and gradients from the harness; and add both to [`crate::doctor`].
 
 mod activation;
-mod adapter;
+pub mod adapter;
 mod attention;
 mod cached_attention;
 mod dropout;

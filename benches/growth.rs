@@ -1,0 +1,92 @@
+//! How a step grows with the length of a sequence and with the vocabulary: `cargo bench --bench growth`. The model has the shape of SmolLM2,
+//! but fewer layers and random weights; its adapters are double_seq_bn with a bottleneck of 64.
+
+use clap::Parser;
+use graftling::Result;
+use graftling::gpu::Device;
+use graftling::measure::best;
+use graftling::model::{AdapterConfig, BaseDropout, Biases, Config, Family, Model, NormKind, Positions, Trains};
+use graftling::ops::{Activation, RopePairs, RopeScaling};
+use graftling::text::Batch;
+use graftling::train::{TrainOptions, Trainer};
+
+#[derive(Parser)]
+struct Options {
+    #[arg(long, value_delimiter = ',', default_value = "128,256,512,1024,2048,4096")]
+    lengths: Vec<u32>,
+    #[arg(long, value_delimiter = ',', default_value = "5000,50000,150000")]
+    vocabularies: Vec<u32>,
+    #[arg(long, default_value_t = 2)]
+    layers: u32,
+    #[arg(long, default_value_t = 576)]
+    hidden: u32,
+    #[arg(long)]
+    device: Option<String>,
+    /// What cargo passes
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let device = Device::open(options.device.as_deref())?;
+    println!("{}", device.info());
+    println!(
+        "one sequence, {} layers of {}; activations are all that a step takes beside weights and optimizer",
+        options.layers, options.hidden
+    );
+    println!("\n| length | vocabulary | tokens/s | activations, MiB | KiB a token |\n|---|---|---|---|---|");
+    let least = options.vocabularies.iter().copied().min().unwrap_or(5000);
+    for &length in &options.lengths {
+        row(&device, &options, length, least)?;
+    }
+    for &vocabulary in options.vocabularies.iter().filter(|&&v| v != least) {
+        row(&device, &options, options.lengths[0], vocabulary)?;
+    }
+    Ok(())
+}
+
+fn row(device: &Device, options: &Options, length: u32, vocab_size: u32) -> Result<()> {
+    let heads = options.hidden / 64;
+    let config = Config {
+        family: Family::Llama,
+        vocab_size,
+        context: length,
+        hidden_size: options.hidden,
+        layers: options.layers,
+        heads,
+        key_value_heads: if heads.is_multiple_of(3) { heads / 3 } else { heads },
+        head_size: 64,
+        intermediate_size: options.hidden * 8 / 3,
+        activation: Activation::Silu,
+        gated: true,
+        norm: NormKind::RmsNorm,
+        norm_first: true,
+        epsilon: 1e-5,
+        positions: Positions::Rotary { theta: 1e5, scaling: RopeScaling::None, pairs: RopePairs::Halves },
+        head_norm: false,
+        biases: Biases::default(),
+        tied: true,
+        dropout: BaseDropout::default(),
+    };
+    let adapter = AdapterConfig::parse(&format!("double_seq_bn[reduction_factor={}]", f64::from(options.hidden) / 64.0))?;
+    let model = Model::new(&config, &[], Some(&adapter), Trains::adapters())?;
+    let memory = model.upload(device, &[], 0, true)?;
+    let before = memory.bytes();
+    let mut trainer = Trainer::new(device, &model, &memory, TrainOptions::default())?;
+    let tokens: Vec<u32> = (0..length).map(|i| i.wrapping_mul(2_654_435_761) % vocab_size).collect();
+    let batch = [Batch::new(&[&tokens])];
+    let seconds = best(|| {
+        trainer.step(&batch)?;
+        while trainer.finish()?.is_some() {}
+        Ok(())
+    })?;
+    let activations = memory.bytes() - before;
+    println!(
+        "| {length} | {vocab_size} | {:.0} | {:.1} | {:.0} |",
+        f64::from(length) / seconds,
+        activations as f64 / f64::from(1 << 20),
+        activations as f64 / 1024.0 / f64::from(length),
+    );
+    Ok(())
+}
