@@ -1,7 +1,7 @@
 //! Finding a device, opening it with all that it offers, and turning what it reports into this crate's errors.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::pipeline::Pipeline;
 use crate::error::{Error, Result};
@@ -237,8 +237,7 @@ impl Device {
 
     /// The compiled form of a kernel; compiled once.
     pub(super) fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>> {
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(pipeline) = pipelines.get(kernel) {
+        if let Some(pipeline) = self.pipelines().get(kernel) {
             return Ok(pipeline.clone());
         }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
@@ -250,8 +249,31 @@ impl Device {
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::Device { device: self.info.to_string(), reason: format!("kernel {kernel} does not compile: {error}") });
         }
-        pipelines.insert(kernel.clone(), pipeline.clone());
+        self.pipelines().insert(kernel.clone(), pipeline.clone());
         Ok(pipeline)
+    }
+
+    /// Compiles kernels ahead, as many at a time as the machine has cores: some drivers take a second for one.
+    pub(super) fn compile<'a>(&self, kernels: impl Iterator<Item = &'a Kernel>) -> Result<()> {
+        let kernels: HashSet<_> = kernels.collect();
+        let waiting = Mutex::new(kernels.into_iter());
+        let work = || loop {
+            let kernel = waiting.lock().unwrap_or_else(|e| e.into_inner()).next();
+            match kernel {
+                Some(kernel) => self.pipeline(kernel)?,
+                None => return Ok(()),
+            };
+        };
+        std::thread::scope(|scope| {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            let ends = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            ends.collect()
+        })
+    }
+
+    fn pipelines(&self) -> MutexGuard<'_, HashMap<Kernel, Arc<Pipeline>>> {
+        self.pipelines.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// The error that the device's callbacks were told of, if any.

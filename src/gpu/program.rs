@@ -106,6 +106,7 @@ impl Program {
             padding,
         };
 
+        device.compile(graph.line().iter().map(|dispatch| &dispatch.kernel))?;
         let scope = device.device.push_error_scope(wgpu::ErrorFilter::Validation);
         for (i, dispatch) in graph.line().iter().enumerate() {
             let pipeline = device.pipeline(&dispatch.kernel)?;
