@@ -47,6 +47,11 @@ fn folded(groups: u64) -> [u32; 3] {
     [x as u32, groups.div_ceil(x) as u32, 1]
 }
 
+/// How many numbers a kernel takes at once (`shaders/value.wgsl`) where rows have `extent` of them.
+fn vector(extent: impl Into<u64>) -> u32 {
+    if extent.into().is_multiple_of(4) { 4 } else { 1 }
+}
+
 /// The lanes of a workgroup that share a row (`shaders/row_sum.wgsl`).
 fn row_lanes(traits: &Traits) -> u32 {
     if traits.cpu { 1 } else { 32 }
@@ -97,9 +102,8 @@ fn sum(g: &mut Graph, before: Option<Tensor>, more: Tensor) -> Tensor {
         None => more,
         Some(before) => {
             let total = g.like("sum", more);
-            let kernel = crate::graph::Kernel::new("elementwise", "add");
-            let len = g.shape(more).len();
-            g.dispatch(kernel, activation::params(len), [read(more), read(before), write(total)], flat(len));
+            let (kernel, p, groups) = activation::elementwise("add", g.shape(more).len());
+            g.dispatch(kernel, p, [read(more), read(before), write(total)], groups);
             total
         }
     }

@@ -44,6 +44,10 @@ fn kernels() -> Vec<Kernel> {
             }
             "rope" => all.extend([base.clone(), base.with("ADJACENT", 1)]),
             "head_norm" | "loss" => all.extend([base.clone(), base.with("LANES", 32)]),
+            "elementwise" | "gated" => {
+                all.push(base.clone());
+                all.extend((0..11).map(|kind| base.clone().with("VECTOR", 4).with("ACTIVATION", kind)));
+            }
             _ => all.push(base),
         }
     }
