@@ -42,7 +42,10 @@ fn kernels() -> Vec<Kernel> {
                 all.extend([base.clone(), base.clone().with("LANES", 32).with("SUM", 1)]);
                 all.extend([base.clone().with("RMS", 1).with("SUM", 1), base.with("RMS", 1).with("LANES", 32)]);
             }
-            "rope" => all.extend([base.clone(), base.with("ADJACENT", 1)]),
+            "rope" => {
+                all.extend([base.clone(), base.clone().with("ADJACENT", 1)]);
+                all.extend([base.clone().with("VECTOR", 4), base.with("VECTOR", 4).with("ADJACENT", 1)]);
+            }
             "head_norm" | "loss" => all.extend([base.clone(), base.with("LANES", 32)]),
             "elementwise" | "gated" => {
                 all.push(base.clone());
