@@ -1,6 +1,6 @@
 //! RMSNorm of each query and key head, as Qwen3 has it.
 
-use super::matmul::{add_partials, rows_per_chunk};
+use super::reduce::{add_partials, rows_per_chunk};
 use super::{folded, qkv_shape, row_lanes};
 use crate::graph::{Graph, Kernel, Tensor, read, write};
 
@@ -39,7 +39,7 @@ pub fn head_norm(g: &mut Graph, qkv: Tensor, layer: &HeadNorm) -> Tensor {
     g.on_backward(y, &[qkv, query_weight, key_weight], move |g, dy| {
         let gradients = [g.weight_gradient(query_weight), g.weight_gradient(key_weight)];
         if gradients.iter().any(Option::is_some) {
-            let chunk = rows_per_chunk(tokens);
+            let chunk = rows_per_chunk(g.traits(), tokens);
             let chunks = tokens.div_ceil(chunk);
             let partials = [("dquery", heads), ("dkey", key_value_heads)].map(|(name, count)| g.activation(name, [chunks, count, size]));
             let arguments = [read(qkv), read(scales), read(dy), write(partials[0]), write(partials[1])];

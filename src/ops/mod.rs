@@ -17,6 +17,7 @@ mod loss;
 pub mod matmul;
 mod norm;
 pub mod optimizer;
+mod reduce;
 mod rope;
 mod scale;
 

@@ -1,6 +1,6 @@
 //! LayerNorm and RMSNorm, with the residual sum before them.
 
-use super::matmul::{add_partials, rows_per_chunk};
+use super::reduce::{add_partials, rows_per_chunk};
 use super::{row_lanes, sum};
 use crate::graph::{Argument, Graph, Kernel, Tensor, read, write};
 
@@ -65,7 +65,7 @@ fn record(g: &mut Graph, s: Tensor, terms: Option<[Tensor; 2]>, layer: &Norm) ->
     g.on_backward(y, &inputs, move |g, dy| {
         let (dweight, dbias) = (g.weight_gradient(layer.weight), layer.bias.and_then(|b| g.weight_gradient(b)));
         if dweight.is_some() || dbias.is_some() {
-            let chunk = rows_per_chunk(rows);
+            let chunk = rows_per_chunk(g.traits(), rows);
             let chunks = rows.div_ceil(chunk);
             let weight_partials = g.activation("dweight", [chunks, columns]);
             let bias_partials = layer.bias.map(|_| g.activation("dbias", [chunks, columns]));

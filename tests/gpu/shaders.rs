@@ -47,6 +47,8 @@ fn kernels() -> Vec<Kernel> {
                 all.extend([base.clone().with("VECTOR", 4), base.with("VECTOR", 4).with("ADJACENT", 1)]);
             }
             "head_norm" | "loss" => all.extend([base.clone(), base.with("LANES", 32)]),
+            "reduce" => all.extend([base.clone(), base.with("VECTOR", 4).with("ACCUMULATE", 1)]),
+            "scale" => all.extend([base.clone(), base.clone().with("LEARNED", 0), base.with("VECTOR", 4)]),
             "elementwise" | "gated" => {
                 all.push(base.clone());
                 all.extend((0..11).map(|kind| base.clone().with("VECTOR", 4).with("ACTIVATION", kind)));
