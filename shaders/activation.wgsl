@@ -1,45 +1,44 @@
+//! use value
+
 // The activations of a bottleneck or a feed-forward layer and their derivatives, by the number that `Activation` has in Rust.
 // The names and formulas are those of the `transformers` library; "gelu" is the exact one with erf.
 
 // erf(x) to 1.2e-7 absolute: W. J. Cody, "Rational Chebyshev approximation for the error function" (1969) is what libm uses; this
 // is the shorter pair of polynomials in the style of N. Juffa, one near zero and one for exp's argument beyond.
-fn erf(x: f32) -> f32 {
+fn erf(x: Value) -> Value {
     let a = abs(x);
-    if (a < 0.921875) {
-        let s = x * x;
-        var r = -5.96761703e-4;
-        r = fma(r, s, 4.99119423e-3);
-        r = fma(r, s, -2.67681349e-2);
-        r = fma(r, s, 1.12819925e-1);
-        r = fma(r, s, -3.76125336e-1);
-        r = fma(r, s, 1.28379166e-1);
-        return fma(r, x, x);
-    }
-    let t = min(a, 4.0);
-    var r = -1.72853470e-5;
-    r = fma(r, t, 3.83197126e-4);
-    r = fma(r, t, -3.88396438e-3);
-    r = fma(r, t, 2.42546219e-2);
-    r = fma(r, t, -1.06777877e-1);
-    r = fma(r, t, -6.34846687e-1);
-    r = fma(r, t, -1.28717512e-1);
-    r = fma(r, t, -t);
-    return sign(x) * (1.0 - exp(r));
+    let s = x * x;
+    var near = Value(-5.96761703e-4);
+    near = fma(near, s, Value(4.99119423e-3));
+    near = fma(near, s, Value(-2.67681349e-2));
+    near = fma(near, s, Value(1.12819925e-1));
+    near = fma(near, s, Value(-3.76125336e-1));
+    near = fma(near, s, Value(1.28379166e-1));
+    let t = min(a, Value(4.0));
+    var far = Value(-1.72853470e-5);
+    far = fma(far, t, Value(3.83197126e-4));
+    far = fma(far, t, Value(-3.88396438e-3));
+    far = fma(far, t, Value(2.42546219e-2));
+    far = fma(far, t, Value(-1.06777877e-1));
+    far = fma(far, t, Value(-6.34846687e-1));
+    far = fma(far, t, Value(-1.28717512e-1));
+    far = fma(far, t, -t);
+    return select(sign(x) * (1.0 - exp(far)), fma(near, x, x), a < Value(0.921875));
 }
 
 // The three below take exp of negative numbers only, so none overflows.
-fn sigmoid(x: f32) -> f32 {
+fn sigmoid(x: Value) -> Value {
     let e = exp(-abs(x));
-    return select(e, 1.0, x >= 0.0) / (1.0 + e);
+    return select(e, Value(1.0), x >= Value(0.0)) / (1.0 + e);
 }
 
-fn stable_tanh(x: f32) -> f32 {
+fn stable_tanh(x: Value) -> Value {
     let e = exp(-2.0 * abs(x));
     return sign(x) * (1.0 - e) / (1.0 + e);
 }
 
-fn softplus(x: f32) -> f32 {
-    return max(x, 0.0) + log(1.0 + exp(-abs(x)));
+fn softplus(x: Value) -> Value {
+    return max(x, Value(0.0)) + log(1.0 + exp(-abs(x)));
 }
 
 const ROOT_2_OVER_PI = 0.7978845608028654;
@@ -58,19 +57,19 @@ const TANH = 9u;
 const LINEAR = 10u;
 
 // What stands inside the tanh of gelu_new and gelu_fast, one formula that the library writes in two ways.
-fn gelu_argument(x: f32) -> f32 {
+fn gelu_argument(x: Value) -> Value {
     return ROOT_2_OVER_PI * x * (1.0 + 0.044715 * x * x);
 }
 
 // kind is a constant of the kernel, so the switch is gone after compilation.
-fn activate(kind: u32, x: f32) -> f32 {
+fn activate(kind: u32, x: Value) -> Value {
     switch kind {
-        case RELU: { return max(x, 0.0); }
+        case RELU: { return max(x, Value(0.0)); }
         case GELU: { return 0.5 * x * (1.0 + erf(x * 0.7071067811865476)); }
         case GELU_NEW, GELU_FAST: { return 0.5 * x * (1.0 + stable_tanh(gelu_argument(x))); }
         case QUICK_GELU: { return x * sigmoid(1.702 * x); }
         case SILU: { return x * sigmoid(x); }
-        case LEAKY_RELU: { return select(0.01 * x, x, x > 0.0); }
+        case LEAKY_RELU: { return select(0.01 * x, x, x > Value(0.0)); }
         case MISH: { return x * stable_tanh(softplus(x)); }
         case SIGMOID: { return sigmoid(x); }
         case TANH: { return stable_tanh(x); }
@@ -79,9 +78,9 @@ fn activate(kind: u32, x: f32) -> f32 {
 }
 
 // The derivative at x.
-fn derivative(kind: u32, x: f32) -> f32 {
+fn derivative(kind: u32, x: Value) -> Value {
     switch kind {
-        case RELU: { return select(0.0, 1.0, x > 0.0); }
+        case RELU: { return select(Value(0.0), Value(1.0), x > Value(0.0)); }
         case GELU: {
             // d/dx x·Φ(x) = Φ(x) + x·φ(x), φ the normal density with 1/sqrt(2π) before it
             return 0.5 * (1.0 + erf(x * 0.7071067811865476)) + x * 0.3989422804014327 * exp(-0.5 * x * x);
@@ -98,7 +97,7 @@ fn derivative(kind: u32, x: f32) -> f32 {
             let s = sigmoid(x);
             return s + x * s * (1.0 - s);
         }
-        case LEAKY_RELU: { return select(0.01, 1.0, x > 0.0); }
+        case LEAKY_RELU: { return select(Value(0.01), Value(1.0), x > Value(0.0)); }
         case MISH: {
             let t = stable_tanh(softplus(x));
             return t + x * (1.0 - t * t) * sigmoid(x);
@@ -111,6 +110,6 @@ fn derivative(kind: u32, x: f32) -> f32 {
             let t = stable_tanh(x);
             return 1.0 - t * t;
         }
-        default: { return 1.0; }
+        default: { return Value(1.0); }
     }
 }

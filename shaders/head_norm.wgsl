@@ -1,4 +1,4 @@
-//! use row_sum
+//! use row_sum, value
 
 // RMSNorm (Zhang, Sennrich 2019) of every query and key head of packed qkv, as Qwen3 has it: y = x / sqrt(mean(x²) + epsilon) · weight,
 // where all query heads share one weight and all key heads another. Values are copied. The rows that LANES share are heads.
@@ -8,30 +8,28 @@ struct Params {
     parts: u32,  // heads of a token: heads + 2 · key_value_heads
     heads: u32,  // of queries, the first parts
     normed: u32, // of queries and keys: the parts behind them are values
-    size: u32,   // numbers of a head
+    size: u32,   // of a head, in Values
     epsilon: f32,
-    has_addend: u32,
     chunk: u32,  // weight_gradient: tokens that one invocation adds up
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;             // (tokens, parts · size): queries, keys, values
-@group(0) @binding(2) var<storage, read> query_weight: array<f32>;  // (size)
-@group(0) @binding(3) var<storage, read> key_weight: array<f32>;    // (size)
+@group(0) @binding(1) var<storage, read> x: array<Value>;            // (tokens, parts · size): queries, keys, values
+@group(0) @binding(2) var<storage, read> query_weight: array<Value>; // (size)
+@group(0) @binding(3) var<storage, read> key_weight: array<Value>;   // (size)
 
 // forward
-@group(0) @binding(4) var<storage, read_write> scales: array<f32>;  // (tokens, parts): 1 / sqrt(mean(x²) + epsilon)
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;       // (tokens, parts · size)
+@group(0) @binding(4) var<storage, read_write> scales: array<f32>; // (tokens, parts): 1 / sqrt(mean(x²) + epsilon)
+@group(0) @binding(5) var<storage, read_write> y: array<Value>;    // (tokens, parts · size)
 
 // backward and weight_gradient
-@group(0) @binding(4) var<storage, read> kept_scales: array<f32>;   // (tokens, parts)
-@group(0) @binding(5) var<storage, read> dy: array<f32>;            // (tokens, parts · size)
-@group(0) @binding(6) var<storage, read> addend: array<f32>;        // (tokens, parts · size)
-@group(0) @binding(7) var<storage, read_write> dx: array<f32>;      // (tokens, parts · size)
-@group(0) @binding(6) var<storage, read_write> dquery: array<f32>;  // (chunks, heads · size)
-@group(0) @binding(7) var<storage, read_write> dkey: array<f32>;    // (chunks, (normed - heads) · size)
+@group(0) @binding(4) var<storage, read> kept_scales: array<f32>;    // (tokens, parts)
+@group(0) @binding(5) var<storage, read> dy: array<Value>;           // (tokens, parts · size)
+@group(0) @binding(6) var<storage, read_write> dx: array<Value>;     // (tokens, parts · size)
+@group(0) @binding(6) var<storage, read_write> dquery: array<Value>; // (chunks, heads · size)
+@group(0) @binding(7) var<storage, read_write> dkey: array<Value>;   // (chunks, (normed - heads) · size)
 
-fn weight_of(part: u32, c: u32) -> f32 {
+fn weight_of(part: u32, c: u32) -> Value {
     if (part < params.heads) { return query_weight[c]; }
     return key_weight[c];
 }
@@ -48,9 +46,12 @@ fn forward(
     let first = row * params.size;
     let part = row % params.parts;
 
-    var squares = 0.0;
-    for (var c = lane; c < params.size; c += LANES) { squares += x[first + c] * x[first + c]; }
-    let scale = inverseSqrt(row_sum(squares, local) / f32(params.size) + params.epsilon);
+    var squares = Value();
+    for (var c = lane; c < params.size; c += LANES) {
+        let v = x[first + c];
+        squares += v * v;
+    }
+    let scale = inverseSqrt(row_sum(sum_of(squares), local) / f32(params.size * VECTOR) + params.epsilon);
     if (at >= params.rows) { return; }
     for (var c = lane; c < params.size; c += LANES) {
         var v = x[first + c];
@@ -60,7 +61,7 @@ fn forward(
     if (lane == 0u) { scales[row] = scale; }
 }
 
-// dx = (g - n · mean(g · n)) · scale + addend, where n = x · scale and g = dy · weight; dx = dy + addend for values
+// dx = (g - n · mean(g · n)) · scale, where n = x · scale and g = dy · weight; dx = dy for values
 @compute @workgroup_size(GROUP)
 fn backward(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -74,14 +75,13 @@ fn backward(
     let part = row % params.parts;
     let scale = kept_scales[row];
 
-    var product = 0.0;
+    var product = Value();
     for (var c = lane; c < params.size; c += LANES) { product += dy[first + c] * weight_of(part, c) * x[first + c] * scale; }
-    let mean_gn = row_sum(product, local) / f32(params.size);
+    let mean_gn = row_sum(sum_of(product), local) / f32(params.size * VECTOR);
     if (at >= params.rows) { return; }
     for (var c = lane; c < params.size; c += LANES) {
         var v = dy[first + c];
         if (part < params.normed) { v = (v * weight_of(part, c) - x[first + c] * scale * mean_gn) * scale; }
-        if (params.has_addend != 0u) { v += addend[first + c]; }
         dx[first + c] = v;
     }
 }
@@ -95,7 +95,7 @@ fn weight_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
     if (column >= both) { return; }
     let part = column / params.size;
     let tokens = params.rows / params.parts;
-    var w = 0.0;
+    var w = Value();
     for (var token = group.y * params.chunk; token < min((group.y + 1u) * params.chunk, tokens); token++) {
         let i = token * params.parts * params.size + column;
         w += dy[i] * x[i] * kept_scales[token * params.parts + part];

@@ -4,49 +4,68 @@
 // the slice of logits that is at hand again.
 
 const IGNORED: u32 = 0xffffffffu;
+const LOWEST = -3.0e38;
 
 struct Params {
     rows: u32,
     width: u32,  // words in this slice
-    stride: u32, // from one row of logits to the next
+    stride: u32, // from one row of logits to the next, in vectors of four
     start: u32,  // the first word of this slice
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> targets: array<u32>;              // (rows), IGNORED where there is none
-@group(0) @binding(2) var<storage, read> logits: array<f32>;               // (rows, stride)
-@group(0) @binding(3) var<storage, read_write> states: array<f32>;         // (rows, 3): maximum, sum, target's logit
-@group(0) @binding(2) var<storage, read> kept_states: array<f32>;          // (rows, 3)
-@group(0) @binding(3) var<storage, read_write> log_sum_exp: array<f32>;    // (rows)
+@group(0) @binding(1) var<storage, read> targets: array<u32>;           // (rows), IGNORED where there is none
+@group(0) @binding(2) var<storage, read> logits: array<vec4<f32>>;      // (rows, stride)
+@group(0) @binding(3) var<storage, read_write> states: array<f32>;      // (rows, 3): maximum, sum, target's logit
+@group(0) @binding(2) var<storage, read> kept_states: array<f32>;       // (rows, 3)
+@group(0) @binding(3) var<storage, read_write> log_sum_exp: array<f32>; // (rows)
 @group(0) @binding(4) var<storage, read_write> metrics: Metrics;
-@group(0) @binding(2) var<storage, read> kept_log_sum_exp: array<f32>;     // (rows)
-@group(0) @binding(3) var<storage, read_write> dlogits: array<f32>;        // (rows, stride): logits before
+@group(0) @binding(2) var<storage, read> kept_log_sum_exp: array<f32>;    // (rows)
+@group(0) @binding(3) var<storage, read_write> dlogits: array<vec4<f32>>; // (rows, stride): logits before
+
+// Words 4c to 4c + 3 of a slice, and which of them there are: a row is padded to a multiple of four.
+fn words(c: u32) -> vec4<u32> {
+    return 4u * c + vec4(0u, 1u, 2u, 3u);
+}
+fn are_words(c: u32) -> vec4<bool> {
+    return words(c) < vec4(params.width);
+}
+
+// What a sum of exponentials is multiplied with where its maximum grows. The 1 is exact: a driver's exp(0) may not be, and often in a row.
+fn shrink(before: f32, after: f32) -> f32 {
+    return select(exp(before - after), 1.0, before == after);
+}
 
 // Takes one slice into the running maximum and sum of each row.
 @compute @workgroup_size(GROUP)
 fn slice(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = group.x * ROWS + local / LANES;
     let lane = local % LANES;
-    let read_row = min(row, params.rows - 1u);
-    let first = read_row * params.stride;
-    var largest = -3.0e38;
-    for (var c = lane; c < params.width; c += LANES) { largest = max(largest, logits[first + c]); }
-    largest = row_max(largest, local);
-    var before = -3.0e38;
-    if (params.start > 0u) { before = states[3u * read_row]; }
-    largest = max(largest, before);
-    var sum = 0.0;
-    for (var c = lane; c < params.width; c += LANES) { sum += exp(logits[first + c] - largest); }
-    sum = row_sum(sum, local);
+    let first = min(row, params.rows - 1u) * params.stride;
+    var largest = LOWEST;
+    var sums = vec4(0.0);
+    for (var c = lane; c < params.stride; c += LANES) {
+        let v = select(vec4(LOWEST), logits[first + c], are_words(c));
+        let before = largest;
+        largest = max(before, max(max(v.x, v.y), max(v.z, v.w)));
+        sums = sums * shrink(before, largest) + exp(v - largest);
+    }
+    let own = largest;
+    largest = row_max(own, local);
+    var sum = row_sum((sums.x + sums.y + sums.z + sums.w) * shrink(own, largest), local);
     if (row >= params.rows || lane != 0u) { return; }
     var at_target = 0.0;
     if (params.start > 0u) {
-        sum += states[3u * row + 1u] * exp(before - largest);
+        let before = states[3u * row];
+        let both = max(before, largest);
+        sum = sum * shrink(largest, both) + states[3u * row + 1u] * shrink(before, both);
+        largest = both;
         at_target = states[3u * row + 2u];
     }
     let target_word = targets[row];
     if (target_word != IGNORED && target_word >= params.start && target_word < params.start + params.width) {
-        at_target = logits[first + target_word - params.start];
+        let word = target_word - params.start;
+        at_target = logits[first + word / 4u][word % 4u];
     }
     states[3u * row] = largest;
     states[3u * row + 1u] = sum;
@@ -79,14 +98,10 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     if (row >= params.rows) { return; }
     let target_word = targets[row];
     let scale = select(step_values.loss_scale, 0.0, target_word == IGNORED);
+    let normaliser = kept_log_sum_exp[row];
     for (var c = local % LANES; c < params.stride; c += LANES) {
         let i = row * params.stride + c;
-        var v = 0.0;
-        if (c < params.width) {
-            v = exp(dlogits[i] - kept_log_sum_exp[row]);
-            if (params.start + c == target_word) { v -= 1.0; }
-            v *= scale;
-        }
-        dlogits[i] = v;
+        let hit = select(vec4(0.0), vec4(1.0), words(c) + params.start == vec4(target_word));
+        dlogits[i] = select(vec4(0.0), (exp(dlogits[i] - normaliser) - hit) * scale, are_words(c));
     }
 }

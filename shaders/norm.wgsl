@@ -1,4 +1,4 @@
-//! use row_sum
+//! use row_sum, value
 
 // LayerNorm (Ba, Kiros, Hinton 2016): y = (s - mean(s)) / sqrt(var(s) + epsilon) · weight + bias. RMSNorm (Zhang, Sennrich 2019) is the
 // same with a mean of zero and no bias: y = s / sqrt(mean(s²) + epsilon) · weight. s is x, or x + residual where SUM is set.
@@ -8,7 +8,7 @@ override SUM: u32 = 0u;
 
 struct Params {
     rows: u32,
-    columns: u32,
+    columns: u32, // in Values
     epsilon: f32,
     has_addend: u32,
     chunk: u32, // weight_gradient: rows that one invocation adds up
@@ -17,26 +17,36 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 
 // forward
-@group(0) @binding(1) var<storage, read> x: array<f32>;            // (rows, columns)
-@group(0) @binding(2) var<storage, read> residual: array<f32>;     // (rows, columns)
-@group(0) @binding(3) var<storage, read> weight: array<f32>;       // (columns)
-@group(0) @binding(4) var<storage, read> bias: array<f32>;         // (columns)
-@group(0) @binding(5) var<storage, read_write> s: array<f32>;      // (rows, columns)
-@group(0) @binding(6) var<storage, read_write> stats: array<f32>;  // (rows, 2): mean (0 where RMS is set) and 1 / deviation
-@group(0) @binding(7) var<storage, read_write> y: array<f32>;      // (rows, columns)
+@group(0) @binding(1) var<storage, read> x: array<Value>;         // (rows, columns)
+@group(0) @binding(2) var<storage, read> residual: array<Value>;  // (rows, columns)
+@group(0) @binding(3) var<storage, read> weight: array<Value>;    // (columns)
+@group(0) @binding(4) var<storage, read> bias: array<Value>;      // (columns)
+@group(0) @binding(5) var<storage, read_write> s: array<Value>;   // (rows, columns)
+@group(0) @binding(6) var<storage, read_write> stats: array<f32>; // (rows, 2): mean (0 where RMS is set) and 1 / deviation
+@group(0) @binding(7) var<storage, read_write> y: array<Value>;   // (rows, columns)
 
 // backward and weight_gradient
-@group(0) @binding(1) var<storage, read> dy: array<f32>;           // (rows, columns)
-@group(0) @binding(2) var<storage, read> kept: array<f32>;         // (rows, columns): s
-@group(0) @binding(4) var<storage, read> kept_stats: array<f32>;   // (rows, 2)
-@group(0) @binding(5) var<storage, read> addend: array<f32>;       // (rows, columns)
-@group(0) @binding(6) var<storage, read_write> ds: array<f32>;     // (rows, columns)
-@group(0) @binding(5) var<storage, read_write> dweight: array<f32>; // (chunks, columns)
-@group(0) @binding(6) var<storage, read_write> dbias: array<f32>;   // (chunks, columns)
+@group(0) @binding(1) var<storage, read> dy: array<Value>;            // (rows, columns)
+@group(0) @binding(2) var<storage, read> kept: array<Value>;          // (rows, columns): s
+@group(0) @binding(4) var<storage, read> kept_stats: array<f32>;      // (rows, 2)
+@group(0) @binding(5) var<storage, read> addend: array<Value>;        // (rows, columns)
+@group(0) @binding(6) var<storage, read_write> ds: array<Value>;      // (rows, columns)
+@group(0) @binding(5) var<storage, read_write> dweight: array<Value>; // (chunks, columns)
+@group(0) @binding(6) var<storage, read_write> dbias: array<Value>;   // (chunks, columns)
 
-fn summed(i: u32) -> f32 {
+// Value i of s, the first time, when it is yet to be written where SUM is set, and again.
+fn first_of_s(i: u32, writes: bool) -> Value {
 //! if SUM
-    return x[i] + residual[i];
+    let v = x[i] + residual[i];
+    if (writes) { s[i] = v; }
+    return v;
+//! else
+    return x[i];
+//! end
+}
+fn of_s(i: u32) -> Value {
+//! if SUM
+    return s[i];
 //! else
     return x[i];
 //! end
@@ -50,26 +60,27 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     let writes = row < params.rows;
 
     var mean = 0.0;
-//! if 1u - RMS
-    var sum = 0.0;
-    for (var c = lane; c < params.columns; c += LANES) { sum += summed(first + c); }
-    mean = row_sum(sum, local) / f32(params.columns);
-//! end
-    var squares = 0.0;
+    var squares = Value();
+//! if RMS
     for (var c = lane; c < params.columns; c += LANES) {
-        let v = summed(first + c) - mean;
+        let v = first_of_s(first + c, writes);
         squares += v * v;
     }
-    let scale = inverseSqrt(row_sum(squares, local) / f32(params.columns) + params.epsilon);
+//! else
+    var sum = Value();
+    for (var c = lane; c < params.columns; c += LANES) { sum += first_of_s(first + c, writes); }
+    mean = row_sum(sum_of(sum), local) / f32(params.columns * VECTOR);
+    for (var c = lane; c < params.columns; c += LANES) {
+        let v = of_s(first + c) - mean;
+        squares += v * v;
+    }
+//! end
+    let scale = inverseSqrt(row_sum(sum_of(squares), local) / f32(params.columns * VECTOR) + params.epsilon);
     if (!writes) { return; }
     for (var c = lane; c < params.columns; c += LANES) {
-        let v = summed(first + c);
-        var n = (v - mean) * scale * weight[c];
+        var n = (of_s(first + c) - mean) * scale * weight[c];
 //! if 1u - RMS
         n += bias[c];
-//! end
-//! if SUM
-        s[first + c] = v;
 //! end
         y[first + c] = n;
     }
@@ -90,8 +101,8 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     let mean = kept_stats[2u * read_row];
     let scale = kept_stats[2u * read_row + 1u];
 
-    var sum = 0.0;
-    var product = 0.0;
+    var sum = Value();
+    var product = Value();
     for (var c = lane; c < params.columns; c += LANES) {
         let g = dy[first + c] * weight[c];
         sum += g;
@@ -99,9 +110,9 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     }
     var mean_g = 0.0;
 //! if 1u - RMS
-    mean_g = row_sum(sum, local) / f32(params.columns);
+    mean_g = row_sum(sum_of(sum), local) / f32(params.columns * VECTOR);
 //! end
-    let mean_gn = row_sum(product, local) / f32(params.columns);
+    let mean_gn = row_sum(sum_of(product), local) / f32(params.columns * VECTOR);
     if (row >= params.rows) { return; }
     for (var c = lane; c < params.columns; c += LANES) {
         let n = (kept[first + c] - mean) * scale;
@@ -116,12 +127,13 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
 fn weight_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let column = group.x * GROUP + local;
     if (column >= params.columns) { return; }
-    var w = 0.0;
-    var b = 0.0;
+    var w = Value();
+    var b = Value();
     for (var row = group.y * params.chunk; row < min((group.y + 1u) * params.chunk, params.rows); row++) {
         let i = row * params.columns + column;
-        w += dy[i] * (kept[i] - kept_stats[2u * row]) * kept_stats[2u * row + 1u];
-        b += dy[i];
+        let d = dy[i];
+        w += d * (kept[i] - kept_stats[2u * row]) * kept_stats[2u * row + 1u];
+        b += d;
     }
     dweight[group.y * params.columns + column] = w;
 //! if 1u - RMS

@@ -1,11 +1,12 @@
 //! use grid, step, metrics
 
-// The gradient's norm, and Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019) over one flat arena.
+// The gradient's norm, and Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019) over one flat arena,
+// whose ranges begin and end at multiples of 64 elements.
 
-const CHUNK: u32 = 4096u; // elements that one workgroup of sum_squares adds up
+const CHUNK: u32 = 8192u; // elements that one workgroup of sum_squares adds up
 
 struct Params {
-    len: u32,
+    len: u32,              // vectors of four
     chunks: u32,
     max_norm: f32,         // 0: no clipping
     beta1: f32,
@@ -21,14 +22,14 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> gradients: array<f32>;             // (len)
+@group(0) @binding(1) var<storage, read> gradients: array<vec4<f32>>;       // (len)
 @group(0) @binding(2) var<storage, read_write> partial_squares: array<f32>; // (chunks)
 @group(0) @binding(1) var<storage, read> squares: array<f32>;               // (chunks)
 @group(0) @binding(2) var<storage, read_write> metrics: Metrics;
 @group(0) @binding(2) var<storage, read> kept_metrics: Metrics;
-@group(0) @binding(3) var<storage, read_write> first_moment: array<f32>;    // (len)
-@group(0) @binding(4) var<storage, read_write> second_moment: array<f32>;   // (len)
-@group(0) @binding(5) var<storage, read_write> values: array<f32>;          // (len)
+@group(0) @binding(3) var<storage, read_write> first_moment: array<vec4<f32>>;  // (len)
+@group(0) @binding(4) var<storage, read_write> second_moment: array<vec4<f32>>; // (len)
+@group(0) @binding(5) var<storage, read_write> values: array<vec4<f32>>;        // (len)
 
 var<workgroup> lane_sums: array<f32, 64>;
 
@@ -52,9 +53,13 @@ fn sum_squares(
 ) {
     let chunk = group.y * groups.x + group.x;
     var sum = 0.0;
-    for (var i = chunk * CHUNK + lane; i < min((chunk + 1u) * CHUNK, params.len); i += 64u) { sum += gradients[i] * gradients[i]; }
+    let first = chunk * CHUNK / 4u;
+    for (var i = first + lane; i < min(first + CHUNK / 4u, params.len); i += 64u) {
+        let g = gradients[i];
+        sum += dot(g, g);
+    }
     let total = group_sum(sum, lane);
-    if (lane == 0u && chunk * CHUNK < params.len) { partial_squares[params.first_chunk + chunk] = total; }
+    if (lane == 0u && first < params.len) { partial_squares[params.first_chunk + chunk] = total; }
 }
 
 // WGSL lets a compiler assume that there is no NaN or infinity, so the exponent's bits are looked at.

@@ -1,7 +1,11 @@
 // A row of a matrix is shared by LANES invocations of a workgroup: one on a CPU device, where a lane runs along its row alone, many on a
 // GPU, where they add up their parts through workgroup memory in a fixed order.
 override LANES: u32 = 1u;
+//! if LANES - 1u
 const GROUP: u32 = 64u;
+//! else
+const GROUP: u32 = 16u; // a batch has few rows, and a CPU may have many cores
+//! end
 const ROWS: u32 = GROUP / LANES;
 
 //! if LANES - 1u

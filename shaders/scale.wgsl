@@ -1,22 +1,22 @@
-//! use grid
+//! use grid, value
 
 // A factor: a constant, or learned, one for all elements (columns = 1) or one for each column.
 
 override LEARNED: u32 = 1u; // 0: the factor is a constant
 
 struct Params {
-    len: u32,
+    len: u32,     // in Values, as is columns
     columns: u32,
     has_addend: u32,
     constant: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;       // (len)
-@group(0) @binding(2) var<storage, read> factor: array<f32>;  // (columns)
-@group(0) @binding(3) var<storage, read> addend: array<f32>;  // (len)
-@group(0) @binding(2) var<storage, read> dy: array<f32>;      // (len)
-@group(0) @binding(4) var<storage, read_write> y: array<f32>; // (len)
+@group(0) @binding(1) var<storage, read> x: array<Value>;       // (len)
+@group(0) @binding(2) var<storage, read> factor: array<Value>;  // (columns)
+@group(0) @binding(3) var<storage, read> addend: array<Value>;  // (len)
+@group(0) @binding(2) var<storage, read> dy: array<Value>;      // (len)
+@group(0) @binding(4) var<storage, read_write> y: array<Value>; // (len)
 
 // y = x · factor + addend: the scaling, and its gradient to x
 @compute @workgroup_size(FLAT)

@@ -48,7 +48,7 @@
 //!    the same bits.
 //! 4. A recording is in single-assignment form: a second contribution to an activation's gradient makes a new tensor. Gradients of weights
 //!    add up in the arena, which is cleared before each step, so that several batches can make one step.
-//! 5. Nothing of size tokens × tokens or tokens × vocabulary is ever in memory.
+//! 5. Nothing of size tokens × tokens is ever in memory, and of tokens × vocabulary at most 32 MiB.
 //! 6. Dropout masks are a function of (seed, batch, place, element): backward computes them again.
 //! 7. Bindings, workgroup sizes and parameter layouts are read from the WGSL by naga; recording compares them with the Rust side.
 //! 8. Every buffer, pipeline and dispatch has a label, which errors show.

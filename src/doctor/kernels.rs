@@ -2,7 +2,7 @@
 
 use crate::graph::wgsl::Constant;
 use crate::graph::{DType, Graph, Kernel, Parameters, Tensor, Traits};
-use crate::ops::{self, Activation, Adapter, Attention, Linear, Norm};
+use crate::ops::{self, Activation, Adapter, Attention, Linear, Norm, Rope, RopePairs};
 
 /// The families whose kernels depend on the device, and in words what this one gets.
 pub fn chosen_kernels(traits: &Traits) -> Vec<(&'static str, String)> {
@@ -42,6 +42,13 @@ pub fn chosen_kernels(traits: &Traits) -> Vec<(&'static str, String)> {
                 ops::norm(g, t[0], &Norm { weight: t[1], bias: None, epsilon: 1e-5 });
             }),
         ),
+        (
+            "rope",
+            recorded(traits, &[&[1, 8, 384], &[8, 64]], |g, t| {
+                let form = Rope { heads: 2, key_value_heads: 2, head_size: 64, pairs: RopePairs::Halves, table: t[1] };
+                ops::rope(g, t[0], None, &form);
+            }),
+        ),
     ]
 }
 
@@ -74,6 +81,8 @@ fn in_words(kernel: &Kernel) -> String {
         "elementwise" => "written out: two products and a sum".into(),
         "norm" if lanes == 1 => "one invocation a row".into(),
         "norm" => format!("{lanes} invocations a row"),
+        "rope" if constant("TAKES") == 1 => "an invocation turns one head".into(),
+        "rope" => "an invocation turns all heads of a token".into(),
         file => file.into(),
     }
 }
@@ -98,6 +107,7 @@ mod tests {
                     "64 lanes",
                     "16 lanes of 4 columns",
                     "32 invocations",
+                    "one head",
                 ],
             ),
             (
@@ -110,6 +120,7 @@ mod tests {
                     "32 lanes",
                     "written out",
                     "one invocation",
+                    "all heads",
                 ],
             ),
             (
@@ -122,6 +133,7 @@ mod tests {
                     "32 lanes",
                     "16 lanes of 4 columns",
                     "one invocation",
+                    "all heads",
                 ],
             ),
         ] {

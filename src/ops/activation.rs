@@ -1,13 +1,16 @@
 //! Elementwise activations.
 
-use super::flat;
+use super::{flat, sum, vector};
 use crate::graph::{Graph, Kernel, Tensor, read, write};
 
 crate::params!(Params { len: u32, columns: u32, threshold: u32, scale: f32, site: u32, has_addend: u32 });
 
-/// Parameters of an elementwise kernel that needs its length only.
-pub(super) fn params(len: u64) -> impl crate::graph::Params {
-    Params { len: len as u32, columns: 1, threshold: 0, scale: 1.0, site: 0, has_addend: 0 }
+/// An elementwise kernel over `len` numbers that needs no more parameters, and its workgroups.
+pub(super) fn elementwise(entry: &'static str, len: u64) -> (Kernel, impl crate::graph::Params, [u32; 3]) {
+    let vector = vector(len);
+    let len = len / u64::from(vector);
+    let p = Params { len: len as u32, columns: 1, threshold: 0, scale: 1.0, site: 0, has_addend: 0 };
+    (Kernel::new("elementwise", entry).with("VECTOR", vector), p, flat(len))
 }
 
 /// A non-linearity by the name that the `transformers` and `adapters` libraries use.
@@ -73,26 +76,28 @@ impl Activation {
 /// `activate(x)`, of any shape.
 pub fn activation(g: &mut Graph, x: Tensor, kind: Activation) -> Tensor {
     let y = activation_forward(g, x, kind);
-    g.on_backward(y, &[x], move |g, dy| g.contribute(x, |g, before| activation_backward(g, x, dy, before, kind)));
+    g.on_backward(y, &[x], move |g, dy| {
+        g.contribute(x, |g, before| {
+            let dx = activation_backward(g, x, dy, kind);
+            sum(g, before, dx)
+        })
+    });
     y
 }
 
 /// Records the forward kernel alone.
 pub(super) fn activation_forward(g: &mut Graph, x: Tensor, kind: Activation) -> Tensor {
     let y = g.like(kind.name(), x);
-    let kernel = Kernel::new("elementwise", "activation").with("ACTIVATION", kind.number());
-    let len = g.shape(x).len();
-    g.dispatch(kernel, params(len), [read(x), write(y)], flat(len));
+    let (kernel, p, groups) = elementwise("activation", g.shape(x).len());
+    g.dispatch(kernel.with("ACTIVATION", kind.number()), p, [read(x), write(y)], groups);
     y
 }
 
-/// Records `dy · activate'(x) + addend`.
-pub(super) fn activation_backward(g: &mut Graph, x: Tensor, dy: Tensor, addend: Option<Tensor>, kind: Activation) -> Tensor {
+/// Records `dy · activate'(x)`.
+pub(super) fn activation_backward(g: &mut Graph, x: Tensor, dy: Tensor, kind: Activation) -> Tensor {
     let dx = g.like("dx", x);
-    let kernel = Kernel::new("elementwise", "activation_backward").with("ACTIVATION", kind.number());
-    let len = g.shape(x).len();
-    let p = Params { len: len as u32, columns: 1, threshold: 0, scale: 1.0, site: 0, has_addend: addend.is_some() as u32 };
-    g.dispatch(kernel, p, [read(x), read(dy), read(addend.unwrap_or(dy)), write(dx)], flat(len));
+    let (kernel, p, groups) = elementwise("activation_backward", g.shape(x).len());
+    g.dispatch(kernel.with("ACTIVATION", kind.number()), p, [read(x), read(dy), write(dx)], groups);
     dx
 }
 

@@ -1,6 +1,6 @@
 //! Dropout whose mask is a function of (seed, batch, place, element), so that nothing is stored for the backward pass.
 
-use super::flat;
+use super::{flat, vector};
 use crate::graph::{Graph, Kernel, Tensor, read, write};
 
 crate::params!(Params { len: u32, columns: u32, threshold: u32, scale: f32, site: u32, has_addend: u32 });
@@ -45,10 +45,11 @@ pub fn stochastic_depth(g: &mut Graph, x: Tensor, p: f32) -> Tensor {
 fn masked(g: &mut Graph, x: Tensor, p: f32, columns: u32, whole: bool) -> Tensor {
     let Some(d) = Dropout::new(g, p) else { return x };
     let apply = move |g: &mut Graph, x: Tensor, addend: Option<Tensor>| {
-        let (y, len) = (g.like("dropout", x), g.shape(x).len());
+        let (y, vector) = (g.like("dropout", x), vector(columns));
+        let len = g.shape(x).len() / u64::from(vector);
         let has_addend = addend.is_some() as u32;
-        let p = Params { len: len as u32, columns, threshold: d.threshold, scale: d.scale, site: d.site, has_addend };
-        let kernel = Kernel::new("elementwise", "dropout").with("WHOLE", whole);
+        let p = Params { len: len as u32, columns: columns / vector, threshold: d.threshold, scale: d.scale, site: d.site, has_addend };
+        let kernel = Kernel::new("elementwise", "dropout").with("VECTOR", vector).with("WHOLE", whole);
         g.dispatch(kernel, p, [read(x), read(addend.unwrap_or(x)), write(y)], flat(len));
         y
     };

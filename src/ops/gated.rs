@@ -1,9 +1,9 @@
 //! The gate of a feed-forward layer.
 
-use super::{Activation, flat};
+use super::{Activation, flat, sum, vector};
 use crate::graph::{Graph, Kernel, Tensor, read, write};
 
-crate::params!(Params { len: u32, columns: u32, has_addend: u32 });
+crate::params!(Params { len: u32, columns: u32 });
 
 /// activate(gate) · up (Shazeer 2020, "GLU variants improve transformer"; SwiGLU with [`Activation::Silu`]) for x (…, 2·inner), in each
 /// row the gate first, then up: (…, inner). So one product gives both.
@@ -11,17 +11,17 @@ pub fn gated(g: &mut Graph, x: Tensor, kind: Activation) -> Tensor {
     let width = g.shape(x).last();
     assert!(width.is_multiple_of(2), "gated: {} is not a gate and an up", g.shape(x));
     let y = g.activation("gated", g.shape(x).with_last(width / 2));
-    let len = g.shape(y).len();
-    let kernel = move |entry| Kernel::new("gated", entry).with("ACTIVATION", kind.number());
-    let p = Params { len: len as u32, columns: width / 2, has_addend: 0 };
+    let vector = vector(width / 2);
+    let kernel = move |entry| Kernel::new("gated", entry).with("VECTOR", vector).with("ACTIVATION", kind.number());
+    let len = g.shape(y).len() / u64::from(vector);
+    let p = Params { len: len as u32, columns: width / 2 / vector };
     g.dispatch(kernel("forward"), p, [read(x), write(y)], flat(len));
 
     g.on_backward(y, &[x], move |g, dy| {
         g.contribute(x, |g, before| {
             let dx = g.like("dx", x);
-            let p = Params { has_addend: before.is_some() as u32, ..p };
-            g.dispatch(kernel("backward"), p, [read(x), read(dy), read(before.unwrap_or(dy)), write(dx)], flat(len));
-            dx
+            g.dispatch(kernel("backward"), p, [read(x), read(dy), write(dx)], flat(len));
+            sum(g, before, dx)
         });
     });
     y

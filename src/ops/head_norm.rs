@@ -1,10 +1,10 @@
 //! RMSNorm of each query and key head, as Qwen3 has it.
 
-use super::matmul::{add_partials, rows_per_chunk};
-use super::{folded, qkv_shape, row_lanes};
+use super::reduce::{add_partials, rows_per_chunk};
+use super::{folded, qkv_shape, row_lanes, sum, vector};
 use crate::graph::{Graph, Kernel, Tensor, read, write};
 
-crate::params!(Params { rows: u32, parts: u32, heads: u32, normed: u32, size: u32, epsilon: f32, has_addend: u32, chunk: u32 });
+crate::params!(Params { rows: u32, parts: u32, heads: u32, normed: u32, size: u32, epsilon: f32, chunk: u32 });
 
 /// The weights and the form of a norm of heads.
 #[derive(Clone, Copy, Debug)]
@@ -29,9 +29,9 @@ pub fn head_norm(g: &mut Graph, qkv: Tensor, layer: &HeadNorm) -> Tensor {
     assert_eq!(g.shape(key_weight), g.shape(query_weight), "head_norm takes two weights of one shape");
     let [batch, length] = qkv_shape(g, "head_norm", qkv, heads, key_value_heads, size);
     let (tokens, parts, normed) = (batch * length, heads + 2 * key_value_heads, heads + key_value_heads);
-    let lanes = row_lanes(g.traits());
-    let kernel = move |entry| Kernel::new("head_norm", entry).with("LANES", lanes);
-    let p = Params { rows: tokens * parts, parts, heads, normed, size, epsilon, has_addend: 0, chunk: 0 };
+    let (lanes, vector) = (row_lanes(g.traits()), vector(size));
+    let kernel = move |entry| Kernel::new("head_norm", entry).with("VECTOR", vector).with("LANES", lanes);
+    let p = Params { rows: tokens * parts, parts, heads, normed, size: size / vector, epsilon, chunk: 0 };
     let groups = folded(u64::from(p.rows.div_ceil(kernel("forward").constant("ROWS"))));
     let (scales, y) = (g.activation("scales", [tokens, parts]), g.like("head_norm", qkv));
     g.dispatch(kernel("forward"), p, [read(qkv), read(query_weight), read(key_weight), write(scales), write(y)], groups);
@@ -39,11 +39,13 @@ pub fn head_norm(g: &mut Graph, qkv: Tensor, layer: &HeadNorm) -> Tensor {
     g.on_backward(y, &[qkv, query_weight, key_weight], move |g, dy| {
         let gradients = [g.weight_gradient(query_weight), g.weight_gradient(key_weight)];
         if gradients.iter().any(Option::is_some) {
-            let chunk = rows_per_chunk(tokens);
+            let chunk = rows_per_chunk(g.traits(), tokens);
             let chunks = tokens.div_ceil(chunk);
             let partials = [("dquery", heads), ("dkey", key_value_heads)].map(|(name, count)| g.activation(name, [chunks, count, size]));
             let arguments = [read(qkv), read(scales), read(dy), write(partials[0]), write(partials[1])];
-            g.dispatch(kernel("weight_gradient"), Params { chunk, ..p }, arguments, [(normed * size).div_ceil(64), chunks, 1]);
+            let kernel = kernel("weight_gradient");
+            let groups = [(normed * p.size).div_ceil(kernel.constant("GROUP")), chunks, 1];
+            g.dispatch(kernel, Params { chunk, ..p }, arguments, groups);
             for (partials, gradient) in partials.into_iter().zip(gradients) {
                 if let Some(gradient) = gradient {
                     add_partials(g, partials, gradient);
@@ -52,11 +54,10 @@ pub fn head_norm(g: &mut Graph, qkv: Tensor, layer: &HeadNorm) -> Tensor {
         }
         g.contribute(qkv, |g, before| {
             let dx = g.like("dx", qkv);
-            let p = Params { has_addend: before.is_some() as u32, ..p };
             let weights = [read(query_weight), read(key_weight)];
-            let arguments = [read(qkv), weights[0], weights[1], read(scales), read(dy), read(before.unwrap_or(dy)), write(dx)];
+            let arguments = [read(qkv), weights[0], weights[1], read(scales), read(dy), write(dx)];
             g.dispatch(kernel("backward"), p, arguments, groups);
-            dx
+            sum(g, before, dx)
         });
     });
     y

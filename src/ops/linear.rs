@@ -75,7 +75,7 @@ pub fn linear_activated(g: &mut Graph, x: Tensor, layer: &Linear, kind: Activati
     let (y, pre) = matmul::forward(g, x, &layer, outputs, Some(kind));
     let pre = pre.expect("an activated product keeps what it was before");
     g.on_backward(y, &inputs(x, &layer), move |g, dy| {
-        let dpre = activation_backward(g, pre, dy, None, kind);
+        let dpre = activation_backward(g, pre, dy, kind);
         backward(g, x, dpre, &layer);
     });
     y

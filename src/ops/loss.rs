@@ -1,7 +1,7 @@
-//! The linear head and the cross-entropy over its words in one op, so that the logits of the whole vocabulary are never in memory.
+//! The linear head and the cross-entropy over its words in one op, so that no more logits are in memory than a slice has.
 
 use super::linear::inputs;
-use super::{Linear, SLICE_ROWS, fitting_rows, matmul, row_lanes, slice_of_rows};
+use super::{Linear, SLICE_ROWS, matmul, row_lanes, slice_of_rows};
 use crate::graph::{Graph, Kernel, Tensor, read, update, write};
 
 crate::params!(Params { rows: u32, width: u32, stride: u32, start: u32 });
@@ -9,10 +9,11 @@ crate::params!(Params { rows: u32, width: u32, stride: u32, start: u32 });
 /// The target of a token that no loss is asked for.
 pub const IGNORED: u32 = u32::MAX;
 
-/// The most words in one slice.
-const SLICE_WORDS: u32 = 8192;
-/// The most bytes that the logits of one slice take, as far as a slice of [`SLICE_ROWS`] words allows.
-const SLICE_BYTES: u64 = 64 << 20;
+/// The most bytes that the logits of one slice take, as far as a slice of [`SLICE_ROWS`] words allows: what keeps the memory of the loss
+/// from growing with the vocabulary. A small batch has one slice, and nothing to compute again.
+const SLICE_BYTES: u64 = 32 << 20;
+/// The most words in one slice: llvmpipe leaves a loop after 65,535 turns, and `matmul_any` takes one for each word.
+const SLICE_WORDS: u32 = 511 * SLICE_ROWS;
 
 /// One slice of the vocabulary.
 struct Slice {
@@ -39,7 +40,7 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
     for &Slice { start, width, ref layer } in &slices {
         let stride = width.next_multiple_of(4);
         let (logits, _) = matmul::forward(g, x, layer, stride, None);
-        let p = Params { rows, width, stride, start };
+        let p = Params { rows, width, stride: stride / 4, start };
         let states = if start == 0 { write(states) } else { update(states) };
         g.dispatch(kernel("slice"), p, [read(targets), read(logits), states], groups);
         last = Some(logits);
@@ -53,7 +54,7 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
         for &Slice { start, width, ref layer } in slices.iter().rev() {
             let stride = width.next_multiple_of(4);
             let logits = last.take().unwrap_or_else(|| matmul::forward(g, x, layer, stride, None).0);
-            let p = Params { rows, width, stride, start };
+            let p = Params { rows, width, stride: stride / 4, start };
             g.dispatch(kernel("backward"), p, [read(targets), read(log_sum_exp), update(logits)], groups);
             matmul::layer_gradients(g, logits, x, layer);
             g.contribute(x, |g, before| matmul::input_gradient(g, logits, layer, before));
@@ -62,12 +63,12 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
     log_sum_exp
 }
 
-/// Cuts the head into slices whose logits and weights fit.
+/// Cuts the head into slices whose logits fit. Their weights may not: a layer is taken in parts.
 fn slices(g: &mut Graph, rows: u32, whole: Tensor, bias: Option<Tensor>) -> Vec<Slice> {
     let vocabulary = g.shape(whole).rows();
     let logits = SLICE_BYTES.min(g.traits().max_binding) / (4 * u64::from(rows));
     let logits = (logits / u64::from(SLICE_ROWS)).max(1) as u32 * SLICE_ROWS;
-    let most = logits.min(SLICE_WORDS).min(fitting_rows(g, whole));
+    let most = logits.min(SLICE_WORDS);
     let starts = (0..vocabulary).step_by(most as usize);
     starts
         .map(|start| {
@@ -77,4 +78,26 @@ fn slices(g: &mut Graph, rows: u32, whole: Tensor, bias: Option<Tensor>) -> Vec<
             Slice { start, width, layer: Linear::new(weight, bias) }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{DType, Parameters, Traits};
+
+    #[test]
+    fn slices_hold_so_many_logits_and_words() {
+        for (rows, vocabulary, want) in [
+            (128, 49_152, vec![49_152]),
+            (1024, 20_000, vec![8192, 8192, 3616]),
+            (1, 151_936, vec![65_408, 65_408, 21_120]),
+            (100_000, 300, vec![128, 128, 44]),
+        ] {
+            let mut parameters = Parameters::default();
+            let weight = parameters.add("head", [vocabulary, 4], DType::F32, false);
+            let mut g = Graph::new(&Traits::minimal(), &parameters, false);
+            let widths: Vec<_> = slices(&mut g, rows, weight, None).iter().map(|s| s.width).collect();
+            assert_eq!(widths, want, "{rows} rows, {vocabulary} words");
+        }
+    }
 }

@@ -1,16 +1,11 @@
 //! The three products of a linear layer, and which kernel computes them: y = x·Wᵀ, dx = dy·W, dW = dyᵀ·x.
 
 use super::linear::{Linear, Part};
-use super::{Activation, flat, folded, row_lanes};
+use super::reduce::{add_partials, column_sum};
+use super::{Activation, folded, row_lanes};
 use crate::graph::{Argument, DType, Graph, Kernel, Tensor, Traits, read, update, write};
 
 crate::params!(Params { rows: u32, inputs: u32, outputs: u32, stride: u32, column: u32, chunk: u32, has_bias: u32, has_addend: u32 });
-mod reduce {
-    crate::params!(Sums { rows: u32, columns: u32, stride: u32, chunk: u32 });
-    pub(super) fn sums(rows: u32, columns: u32, stride: u32, chunk: u32) -> impl crate::graph::Params {
-        Sums { rows, columns, stride, chunk }
-    }
-}
 
 /// The variant for a device and a product with `rows` rows and `columns` columns: the one table. The fast kernels load vectors of four
 /// along both matrices' rows, which must be `aligned`.
@@ -128,28 +123,4 @@ fn weight_gradient(g: &mut Graph, dy: Tensor, part: &Part, x: Tensor, dw: Tensor
         g.operations(operations(rows, inputs, outputs));
         add_partials(g, partials, dw);
     }
-}
-
-/// gradient += Σ partials over their first axis.
-pub(super) fn add_partials(g: &mut Graph, partials: Tensor, gradient: Tensor) {
-    let len = g.shape(gradient).len();
-    let chunks = (g.shape(partials).len() / len) as u32;
-    let p = reduce::sums(chunks, len as u32, len as u32, 0);
-    g.dispatch(Kernel::new("reduce", "add_partials"), p, [read(partials), update(gradient)], flat(len));
-}
-
-/// gradient += Σ dy over the rows of dy (rows, stride); gradient (columns), columns ≤ stride.
-pub(super) fn column_sum(g: &mut Graph, dy: Tensor, gradient: Tensor) {
-    let (rows, stride, columns) = (g.shape(dy).rows(), g.shape(dy).last(), g.shape(gradient).last());
-    let chunk = rows_per_chunk(rows);
-    let chunks = rows.div_ceil(chunk);
-    let partials = g.activation("partials", [chunks, columns]);
-    let p = reduce::sums(rows, columns, stride, chunk);
-    g.dispatch(Kernel::new("reduce", "column_sum"), p, [read(dy), write(partials)], [columns.div_ceil(64), chunks, 1]);
-    add_partials(g, partials, gradient);
-}
-
-/// How many rows one invocation adds up on its own: about the square root, so that both passes are short.
-pub(super) fn rows_per_chunk(rows: u32) -> u32 {
-    (f64::from(rows).sqrt().ceil() as u32).max(16)
 }

@@ -17,6 +17,7 @@ mod loss;
 pub mod matmul;
 mod norm;
 pub mod optimizer;
+mod reduce;
 mod rope;
 mod scale;
 
@@ -45,6 +46,11 @@ fn flat(len: u64) -> [u32; 3] {
 fn folded(groups: u64) -> [u32; 3] {
     let x = groups.min(32_768);
     [x as u32, groups.div_ceil(x) as u32, 1]
+}
+
+/// How many numbers a kernel takes at once (`shaders/value.wgsl`) where rows have `extent` of them.
+fn vector(extent: impl Into<u64>) -> u32 {
+    if extent.into().is_multiple_of(4) { 4 } else { 1 }
 }
 
 /// The lanes of a workgroup that share a row (`shaders/row_sum.wgsl`).
@@ -97,9 +103,8 @@ fn sum(g: &mut Graph, before: Option<Tensor>, more: Tensor) -> Tensor {
         None => more,
         Some(before) => {
             let total = g.like("sum", more);
-            let kernel = crate::graph::Kernel::new("elementwise", "add");
-            let len = g.shape(more).len();
-            g.dispatch(kernel, activation::params(len), [read(more), read(before), write(total)], flat(len));
+            let (kernel, p, groups) = activation::elementwise("add", g.shape(more).len());
+            g.dispatch(kernel, p, [read(more), read(before), write(total)], groups);
             total
         }
     }

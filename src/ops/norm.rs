@@ -1,7 +1,7 @@
 //! LayerNorm and RMSNorm, with the residual sum before them.
 
-use super::matmul::{add_partials, rows_per_chunk};
-use super::{row_lanes, sum};
+use super::reduce::{add_partials, rows_per_chunk};
+use super::{row_lanes, sum, vector};
 use crate::graph::{Argument, Graph, Kernel, Tensor, read, write};
 
 crate::params!(Params { rows: u32, columns: u32, epsilon: f32, has_addend: u32, chunk: u32 });
@@ -48,9 +48,9 @@ fn record(g: &mut Graph, s: Tensor, terms: Option<[Tensor; 2]>, layer: &Norm) ->
     let layer = *layer;
     let (rows, columns) = (g.shape(s).rows(), g.shape(s).last());
     assert_eq!(g.shape(layer.weight).last(), columns, "norm: x is {}, the weight {}", g.shape(s), g.shape(layer.weight));
-    let lanes = row_lanes(g.traits());
-    let kernel = move |entry| Kernel::new("norm", entry).with("LANES", lanes).with("RMS", layer.bias.is_none());
-    let p = Params { rows, columns, epsilon: layer.epsilon, has_addend: 0, chunk: 0 };
+    let (lanes, vector) = (row_lanes(g.traits()), vector(columns));
+    let kernel = move |entry| Kernel::new("norm", entry).with("VECTOR", vector).with("LANES", lanes).with("RMS", layer.bias.is_none());
+    let p = Params { rows, columns: columns / vector, epsilon: layer.epsilon, has_addend: 0, chunk: 0 };
     let (stats, y) = (g.activation("stats", [rows, 2]), g.like("norm", s));
     let mut arguments: Vec<Argument> = terms.map_or(vec![s], Vec::from).into_iter().map(read).collect();
     arguments.push(read(layer.weight));
@@ -65,13 +65,15 @@ fn record(g: &mut Graph, s: Tensor, terms: Option<[Tensor; 2]>, layer: &Norm) ->
     g.on_backward(y, &inputs, move |g, dy| {
         let (dweight, dbias) = (g.weight_gradient(layer.weight), layer.bias.and_then(|b| g.weight_gradient(b)));
         if dweight.is_some() || dbias.is_some() {
-            let chunk = rows_per_chunk(rows);
+            let chunk = rows_per_chunk(g.traits(), rows);
             let chunks = rows.div_ceil(chunk);
             let weight_partials = g.activation("dweight", [chunks, columns]);
             let bias_partials = layer.bias.map(|_| g.activation("dbias", [chunks, columns]));
             let mut arguments: Vec<Argument> = vec![read(dy), read(s), read(stats), write(weight_partials)];
             arguments.extend(bias_partials.map(write));
-            g.dispatch(kernel("weight_gradient"), Params { chunk, ..p }, arguments, [columns.div_ceil(64), chunks, 1]);
+            let kernel = kernel("weight_gradient");
+            let groups = [p.columns.div_ceil(kernel.constant("GROUP")), chunks, 1];
+            g.dispatch(kernel, Params { chunk, ..p }, arguments, groups);
             for (partials, gradient) in [(Some(weight_partials), dweight), (bias_partials, dbias)] {
                 if let Some((partials, gradient)) = partials.zip(gradient) {
                     add_partials(g, partials, gradient);

@@ -74,7 +74,7 @@ pub fn adam(g: &mut Graph, config: &Adam) {
     let squares = g.activation("squares", [chunks.max(1)]);
     for &range in &ranges {
         let gradients = view(g, arenas.gradients, range);
-        let p = Params { len: range.1 as u32, first_chunk: (range.0 / chunk) as u32, ..p };
+        let p = Params { len: (range.1 / 4) as u32, first_chunk: (range.0 / chunk) as u32, ..p };
         let groups = range.1.div_ceil(chunk) as u32;
         let across = groups.min(32_768);
         g.dispatch(Kernel::new("optimizer", "sum_squares"), p, [read(gradients), write(squares)], [across, groups.div_ceil(across), 1]);
@@ -84,8 +84,8 @@ pub fn adam(g: &mut Graph, config: &Adam) {
     for &range in &ranges {
         let [gradients, m, v, values] =
             [arenas.gradients, arenas.first_moment, arenas.second_moment, arenas.values].map(|arena| view(g, arena, range));
-        let p = Params { len: range.1 as u32, ..p };
+        let p = Params { len: (range.1 / 4) as u32, ..p };
         let arguments = [read(gradients), read(arenas.metrics), update(m), update(v), update(values)];
-        g.dispatch(Kernel::new("optimizer", "adam"), p, arguments, flat(range.1));
+        g.dispatch(Kernel::new("optimizer", "adam"), p, arguments, flat(range.1 / 4));
     }
 }

@@ -1,9 +1,9 @@
 //! Rotary position embedding of packed queries and keys, and the host's part of it: frequencies and their table.
 
-use super::{flat, qkv_shape};
+use super::{flat, qkv_shape, sum};
 use crate::graph::{Graph, Kernel, Tensor, read, write};
 
-crate::params!(Params { len: u32, width: u32, turned: u32, length: u32, positions: u32, direction: f32, has_start: u32, has_addend: u32 });
+crate::params!(Params { len: u32, heads: u32, turned: u32, length: u32, positions: u32, direction: f32, has_start: u32 });
 
 /// Which numbers of a head turn together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,21 +42,32 @@ pub fn rope(g: &mut Graph, qkv: Tensor, start: Option<Tensor>, form: &Rope) -> T
         assert_eq!(g.shape(start).len(), u64::from(batch), "rope: qkv is {}, start {}", g.shape(qkv), g.shape(start));
     }
 
-    let (len, width) = (g.shape(qkv).len(), g.shape(qkv).last());
-    let turned = (heads + key_value_heads) * head_size;
+    assert!(head_size.is_multiple_of(2), "rope: heads of {head_size} are not pairs");
     let has_start = start.is_some() as u32;
-    let apply = move |g: &mut Graph, x: Tensor, addend: Option<Tensor>, direction: f32| {
+    let (all, turned) = (heads + 2 * key_value_heads, heads + key_value_heads);
+    let vector = if head_size.is_multiple_of(8) && rotary.is_multiple_of(8) { 4 } else { 1 };
+    // A GPU has more invocations than there are tokens; for a CPU device each load counts.
+    let takes = if g.traits().cpu { all } else { 1 };
+    let len = u64::from(batch * length * all.div_ceil(takes)) * u64::from(head_size / 2 / vector);
+    let apply = move |g: &mut Graph, x: Tensor, direction: f32| {
         let y = g.like("rope", x);
-        let kernel =
-            Kernel::new("rope", "turn").with("HEAD", head_size).with("ROTARY", rotary).with("ADJACENT", pairs == RopePairs::Adjacent);
-        let has_addend = addend.is_some() as u32;
-        let p = Params { len: len as u32, width, turned, length, positions, direction, has_start, has_addend };
-        let arguments = [read(x), read(table), read(start.unwrap_or(table)), read(addend.unwrap_or(x)), write(y)];
-        g.dispatch(kernel, p, arguments, flat(len));
+        let kernel = Kernel::new("rope", "turn")
+            .with("VECTOR", vector)
+            .with("HEAD", head_size)
+            .with("ROTARY", rotary)
+            .with("ADJACENT", pairs == RopePairs::Adjacent)
+            .with("TAKES", takes);
+        let p = Params { len: len as u32, heads: all, turned, length, positions, direction, has_start };
+        g.dispatch(kernel, p, [read(x), read(table), read(start.unwrap_or(table)), write(y)], flat(len));
         y
     };
-    let y = apply(g, qkv, None, 1.0);
-    g.on_backward(y, &[qkv], move |g, dy| g.contribute(qkv, |g, before| apply(g, dy, before, -1.0)));
+    let y = apply(g, qkv, 1.0);
+    g.on_backward(y, &[qkv], move |g, dy| {
+        g.contribute(qkv, |g, before| {
+            let dqkv = apply(g, dy, -1.0);
+            sum(g, before, dqkv)
+        })
+    });
     y
 }
 

@@ -8,10 +8,12 @@ use crate::harness::{Array, Check, Random, all_traits, close_to, device};
 #[test]
 fn values_and_gradients() {
     for (kind, name) in Activation::ALL {
-        let mut x = Array::input(&[257], &mut Random(1));
-        x.values.iter_mut().for_each(|v| *v *= 5.0);
-        let check = Check { name, traits: &all_traits()[0], arrays: &[x], tolerance: 2e-6, twice: true };
-        check.run(|g, t| ops::activation(g, t[0], kind), |v| v[0].iter().map(|&x| reference::activation(kind, x)).collect());
+        for len in [257, 516] {
+            let mut x = Array::input(&[len], &mut Random(1));
+            x.values.iter_mut().for_each(|v| *v *= 5.0);
+            let check = Check { name, traits: &all_traits()[0], arrays: &[x], tolerance: 2e-6, twice: true };
+            check.run(|g, t| ops::activation(g, t[0], kind), |v| v[0].iter().map(|&x| reference::activation(kind, x)).collect());
+        }
     }
 }
 

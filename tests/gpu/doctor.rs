@@ -54,7 +54,7 @@ fn a_planted_error_is_found_and_named() {
 fn a_planted_error_in_a_gradient_is_found() {
     let mut device = Device::open_checked(None).expect("these tests need a device");
     device.tamper(|kernel, source| match (kernel.file, kernel.entry) {
-        ("gated", "backward") => source.replace("dup += addend[up];", "dup -= addend[up];"),
+        ("gated", "backward") => source.replace("= d * activate(", "= -d * activate("),
         _ => source,
     });
     let traits = device.traits().clone();

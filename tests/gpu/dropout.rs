@@ -6,31 +6,33 @@ use crate::harness::{Array, Check, Random, all_traits};
 
 #[test]
 fn values_and_gradients() {
-    let arrays = [Array::input(&[37, 11], &mut Random(8))];
-    let check = Check { name: "dropout", traits: &all_traits()[0], arrays: &arrays, tolerance: 1e-6, twice: false };
-    check.run(
-        |g, t| ops::dropout(g, t[0], 0.3),
-        |v| v[0].iter().enumerate().map(|(i, x)| x * factor(i as u32 / 11, i as u32 % 11, 1, 0.3)).collect(),
-    );
-    // The residual's gradient is there before dropout's own is added to it.
-    check.run(
-        |g, t| {
-            let dropped = ops::dropout(g, t[0], 0.3);
-            ops::add(g, dropped, t[0])
-        },
-        |v| v[0].iter().enumerate().map(|(i, x)| x * (1.0 + factor(i as u32 / 11, i as u32 % 11, 1, 0.3))).collect(),
-    );
+    for hidden in [11, 12] {
+        let arrays = [Array::input(&[37, hidden], &mut Random(8))];
+        let check = Check { name: "dropout", traits: &all_traits()[0], arrays: &arrays, tolerance: 1e-6, twice: false };
+        let factor = |i: usize| factor((i / hidden) as u32, (i % hidden) as u32, 1, 0.3);
+        check.run(|g, t| ops::dropout(g, t[0], 0.3), |v| v[0].iter().enumerate().map(|(i, x)| x * factor(i)).collect());
+        // The residual's gradient is there before dropout's own is added to it.
+        check.run(
+            |g, t| {
+                let dropped = ops::dropout(g, t[0], 0.3);
+                ops::add(g, dropped, t[0])
+            },
+            |v| v[0].iter().enumerate().map(|(i, x)| x * (1.0 + factor(i))).collect(),
+        );
+    }
 }
 
 /// One decision for each sequence.
 #[test]
 fn stochastic_depth_leaves_out_whole_sequences() {
-    let arrays = [Array::input(&[9, 3, 5], &mut Random(9))];
-    let check = Check { name: "stochastic depth", traits: &all_traits()[0], arrays: &arrays, tolerance: 1e-6, twice: false };
-    check.run(
-        |g, t| ops::stochastic_depth(g, t[0], 0.5),
-        |v| v[0].iter().enumerate().map(|(i, x)| x * factor(i as u32 / 15, 0, 1, 0.5)).collect(),
-    );
+    for hidden in [5, 8] {
+        let arrays = [Array::input(&[9, 3, hidden], &mut Random(9))];
+        let check = Check { name: "stochastic depth", traits: &all_traits()[0], arrays: &arrays, tolerance: 1e-6, twice: false };
+        check.run(
+            |g, t| ops::stochastic_depth(g, t[0], 0.5),
+            |v| v[0].iter().enumerate().map(|(i, x)| x * factor((i / (3 * hidden)) as u32, 0, 1, 0.5)).collect(),
+        );
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ fn values_and_gradients() {
     check(train, 1, 1, 1, 1, 4);
     check(train, 2, 9, 4, 2, 16);
     check(train, 1, 5, 3, 1, 64);
+    check(train, 1, 5, 3, 1, 6);
     check(train, 1, 257, 2, 1, 20);
     // More heads than one dimension of workgroups takes.
     check(train, 1, 21_900, 1, 1, 4);

@@ -27,9 +27,10 @@ fn values_and_gradients() {
     for traits in all_traits() {
         check(&traits, 7, 8, 67, None);
         check(&traits, 70, 5, 10, None);
-        // Bindings so small that the vocabulary passes in three slices of 128, and in two.
+        // Bindings so small that the vocabulary passes in three slices of 128, and in two whose weights are in two parts or in one.
+        check(&traits, 13, 12, 259, Some(128 * 13 * 4));
         check(&traits, 5, 12, 259, Some(128 * 12 * 4));
-        check(&traits, 1, 4, 256, Some(128 * 4 * 4));
+        check(&traits, 4, 4, 256, Some(128 * 4 * 4));
     }
 }
 
@@ -40,13 +41,13 @@ fn large_logits() {
         let parameters = Parameters::default();
         let traits = Traits { max_binding: 128 * 4 * 4, ..traits };
         let mut g = Graph::new(&traits, &parameters, true);
-        let x = g.input("x", [1, 4], DType::F32);
+        let x = g.input("x", [4, 4], DType::F32);
         let weight = g.input("weight", [256, 4], DType::F32);
-        let t = g.input("targets", [1], DType::U32);
+        let t = g.input("targets", [4], DType::U32);
         ops::cross_entropy(&mut g, x, &Linear::new(weight, None), t);
         let memory = Memory::new(device(), &parameters, true).expect("memory");
         let mut program = Program::new(device(), &memory, &g).expect("a program");
-        program.write(device(), x, &[100.0f32, 0.0, 0.0, 0.0]);
+        program.write(device(), x, [[100.0f32, 0.0, 0.0, 0.0]; 4].as_flattened());
         for largest in [0, 1, 2, 31, 140] {
             let lowest = largest + 1;
             let rows: Vec<[f32; 4]> = (0..256)
@@ -57,12 +58,12 @@ fn large_logits() {
                 })
                 .collect();
             program.write(device(), weight, rows.as_flattened());
-            program.write(device(), t, &[lowest as u32]);
+            program.write(device(), t, &[lowest as u32; 4]);
             memory.clear(device());
             memory.set_step(device(), STEP);
             program.run(device()).expect("a run");
             let loss = memory.read(device(), memory.arenas().metrics).expect("metrics");
-            assert_eq!(bytemuck::pod_read_unaligned::<f32>(&loss[..4]), 2000.0 * STEP.loss_scale);
+            assert_eq!(bytemuck::pod_read_unaligned::<f32>(&loss[..4]), 4.0 * 2000.0 * STEP.loss_scale);
         }
     }
 }

@@ -67,6 +67,7 @@ fn values_and_gradients() {
 fn a_part_of_a_head() {
     for pairs in [RopePairs::Halves, RopePairs::Adjacent] {
         check(Case { starts: &[5, 0, 2], length: 7, heads: 2, shared: 1, size: 20, rotary: 6, pairs });
+        check(Case { starts: &[5, 0, 2], length: 7, heads: 2, shared: 1, size: 24, rotary: 8, pairs });
     }
 }
 

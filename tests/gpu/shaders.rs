@@ -40,10 +40,21 @@ fn kernels() -> Vec<Kernel> {
             }
             "norm" => {
                 all.extend([base.clone(), base.clone().with("LANES", 32).with("SUM", 1)]);
-                all.extend([base.clone().with("RMS", 1).with("SUM", 1), base.with("RMS", 1).with("LANES", 32)]);
+                all.extend([base.clone().with("RMS", 1).with("SUM", 1), base.clone().with("RMS", 1).with("LANES", 32)]);
+                all.push(base.with("VECTOR", 4).with("SUM", 1));
             }
-            "rope" => all.extend([base.clone(), base.with("ADJACENT", 1)]),
-            "head_norm" | "loss" => all.extend([base.clone(), base.with("LANES", 32)]),
+            "rope" => {
+                all.extend([base.clone(), base.clone().with("ADJACENT", 1)]);
+                all.extend([base.clone().with("VECTOR", 4), base.with("VECTOR", 4).with("ADJACENT", 1)]);
+            }
+            "loss" => all.extend([base.clone(), base.with("LANES", 32)]),
+            "head_norm" => all.extend([base.clone(), base.clone().with("LANES", 32), base.with("VECTOR", 4)]),
+            "reduce" => all.extend([base.clone(), base.with("VECTOR", 4).with("ACCUMULATE", 1)]),
+            "scale" => all.extend([base.clone(), base.clone().with("LEARNED", 0), base.with("VECTOR", 4)]),
+            "elementwise" | "gated" => {
+                all.push(base.clone());
+                all.extend((0..11).map(|kind| base.clone().with("VECTOR", 4).with("ACTIVATION", kind)));
+            }
             _ => all.push(base),
         }
     }

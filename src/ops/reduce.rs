@@ -1,0 +1,41 @@
+//! Sums over tokens: the gradients of biases, factors and norms.
+
+use super::{flat, vector};
+use crate::graph::{Graph, Kernel, Tensor, Traits, read, update, write};
+
+crate::params!(Params { rows: u32, columns: u32, stride: u32, chunk: u32 });
+
+/// gradient += Σ dy over the rows of dy (rows, stride); gradient (columns), columns ≤ stride.
+pub(super) fn column_sum(g: &mut Graph, dy: Tensor, gradient: Tensor) {
+    let (rows, stride, columns) = (g.shape(dy).rows(), g.shape(dy).last(), g.shape(gradient).last());
+    let chunk = rows_per_chunk(g.traits(), rows);
+    let chunks = rows.div_ceil(chunk);
+    let vector = vector(stride).min(vector(columns));
+    let kernel = Kernel::new("reduce", "column_sum").with("VECTOR", vector);
+    let p = Params { rows, columns: columns / vector, stride: stride / vector, chunk };
+    let groups = [p.columns.div_ceil(64), chunks, 1];
+    if chunks == 1 {
+        g.dispatch(kernel.with("ACCUMULATE", true), p, [read(dy), update(gradient)], groups);
+    } else {
+        let partials = g.activation("partials", [chunks, columns]);
+        g.dispatch(kernel, p, [read(dy), write(partials)], groups);
+        add_partials(g, partials, gradient);
+    }
+}
+
+/// gradient += Σ partials over their first axis.
+pub(super) fn add_partials(g: &mut Graph, partials: Tensor, gradient: Tensor) {
+    let len = g.shape(gradient).len();
+    let chunks = (g.shape(partials).len() / len) as u32;
+    let vector = vector(len);
+    let columns = len / u64::from(vector);
+    let p = Params { rows: chunks, columns: columns as u32, stride: columns as u32, chunk: 0 };
+    let kernel = Kernel::new("reduce", "add_partials").with("VECTOR", vector);
+    g.dispatch(kernel, p, [read(partials), update(gradient)], flat(columns));
+}
+
+/// How many rows one invocation adds up on its own: about the square root, so that both passes are short, and on a CPU device, whose few
+/// lanes the columns keep busy, enough that a small batch needs one pass.
+pub(super) fn rows_per_chunk(traits: &Traits, rows: u32) -> u32 {
+    (f64::from(rows).sqrt().ceil() as u32).max(if traits.cpu { 256 } else { 16 })
+}
