@@ -35,8 +35,7 @@ fn kernels() -> Vec<Kernel> {
             }
             "adapter" => {
                 all.push(base.clone().with("DROPOUT", 1).with("WITH_OUTER_GRADIENT", 1));
-                all.push(base.clone().with("ALIGNED", 0).with("WITH_INPUT_GRADIENT", 0));
-                all.push(base.with("SHARE", 8).with("LANES", 8).with("PER", 16).with("GROUPS", 1));
+                all.push(base.with("ALIGNED", 0).with("WITH_INPUT_GRADIENT", 0));
             }
             "norm" => {
                 all.extend([base.clone(), base.clone().with("LANES", 32).with("SUM", 1)]);
