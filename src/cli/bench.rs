@@ -64,7 +64,7 @@ impl Bench {
         let (mut lines, mut train, mut products) = (Vec::new(), Vec::new(), Vec::new());
         let wanted = |part| self.only.is_none_or(|only| only == part);
         let adapter = AdapterConfig::parse(&self.adapter)?;
-        let setup = wanted(Part::Train).then(|| Setup::read(&self.model, None)).transpose()?;
+        let setup = wanted(Part::Train).then(|| Setup::read(common, &self.model, None)).transpose()?;
         let length = setup.as_ref().map(|setup| max_length(&setup.base.config, self.max_length)).transpose()?;
         let device = open_device(common)?;
         // First, so that the time to the first step is that of a run.

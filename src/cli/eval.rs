@@ -39,7 +39,7 @@ pub struct Eval {
 
 impl Eval {
     pub fn run(&self, common: &Common) -> Result<()> {
-        let setup = Setup::read(&self.model, self.adapter.first().filter(|_| self.adapter.len() == 1))?;
+        let setup = Setup::read(common, &self.model, self.adapter.first().filter(|_| self.adapter.len() == 1))?;
         let max_length = max_length(&setup.base.config, self.max_length)? as usize;
         let options = DataOptions { max_length, train_on_prompt: self.train_on_prompt };
         let Splits { train, valid, test } = Splits::read(&self.data, &setup.base.tokenizer, &options)?;
@@ -57,7 +57,7 @@ impl Eval {
         }
         let mut losses = vec![("the base alone".to_string(), first)];
         for directory in &self.adapter {
-            let setup = Setup::read(&self.model, Some(directory))?;
+            let setup = Setup::read(common, &self.model, Some(directory))?;
             losses.push((directory.display().to_string(), measure(&setup, &device, &batches)?));
         }
         let width = losses.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);

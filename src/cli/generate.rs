@@ -87,7 +87,7 @@ impl Generate {
 
     /// Continues the text with an adapter or none, shows it as it comes unless the result is to be JSON, and gives that.
     fn answer(&self, common: &Common, adapter: Option<&PathBuf>, input: &str) -> Result<(usize, Value)> {
-        let setup = Setup::read(&self.model, adapter)?;
+        let setup = Setup::read(common, &self.model, adapter)?;
         let tokenizer = &setup.base.tokenizer;
         let prompt = if self.input.chat.is_some() {
             let message = Message { role: "user".into(), content: input.into() };

@@ -38,6 +38,7 @@ impl Inspect {
     pub fn run(&self, common: &Common) -> Result<()> {
         let adapter = AdapterConfig::parse(&self.adapter)?;
         let (config, weights) = Base::open_weights(&self.model)?;
+        let weights = common.in_precision(weights);
         let length = max_length(&config, self.max_length)?;
         let model = Model::new(&config, &[&weights], Some(&adapter), Trains::adapters())?;
         // Another device takes about the same; that none is here is no reason to say nothing.

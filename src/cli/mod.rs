@@ -20,7 +20,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use graftling::{Error, Result};
+use graftling::weights::Weights;
 
 /// Fine-tunes language models with bottleneck adapters on the GPU that you have.
 #[derive(Parser)]
@@ -44,7 +44,7 @@ pub struct Common {
     /// No progress on standard error
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub quiet: bool,
-    /// The numbers that are computed with; sums are f32 in both
+    /// f16 keeps matrices of f32 and bf16 in half the memory, rounded; activations and sums are f32 in both
     #[arg(long, value_name = "PRECISION", default_value = "f32", global = true, help_heading = "Everywhere")]
     precision: Precision,
 }
@@ -71,7 +71,7 @@ enum Command {
 /// Runs the command and says how it went.
 pub fn main() -> ExitCode {
     let Cli { common, command } = Cli::parse();
-    let result = common.check().and_then(|()| match &command {
+    let result = match &command {
         Command::Devices(devices) => devices.run(&common),
         Command::Doctor(doctor) => doctor.run(&common),
         Command::Inspect(inspect) => inspect.run(&common),
@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
         Command::Bench(bench) => bench.run(&common),
         Command::Generate(generate) => generate.run(&common),
         Command::Completions(completions) => completions.run(&common),
-    });
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -92,10 +92,11 @@ pub fn main() -> ExitCode {
 }
 
 impl Common {
-    fn check(&self) -> Result<()> {
+    /// A base's weights in the precision that was asked for.
+    pub fn in_precision(&self, weights: Weights) -> Weights {
         match self.precision {
-            Precision::F32 => Ok(()),
-            Precision::F16 => Err(Error::Usage("--precision f16 has no kernels yet; use f32".into())),
+            Precision::F32 => weights,
+            Precision::F16 => weights.halved(),
         }
     }
 

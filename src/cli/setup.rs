@@ -18,8 +18,9 @@ pub struct Setup {
 }
 
 impl Setup {
-    pub fn read(model: &Path, adapter: Option<&PathBuf>) -> Result<Setup> {
+    pub fn read(common: &Common, model: &Path, adapter: Option<&PathBuf>) -> Result<Setup> {
         let base = Base::open(model)?;
+        let base = Base { weights: common.in_precision(base.weights), ..base };
         let adapter = adapter.map(|directory| read_adapter(directory)).transpose()?;
         let changes = adapter.as_ref().map_or(Ok(Vec::new()), |adapter| adapter.sources(&base.config))?;
         Ok(Setup { base, adapter, changes })

@@ -165,7 +165,7 @@ impl Train {
         let [model, data_path, out] =
             [(&self.model, "model"), (&self.data, "data"), (&self.out, "out")].map(|(path, name)| required(path, name));
         let (model, data_path, out) = (model?, data_path?, out?);
-        let mut setup = Setup::read(model, self.init_adapter.as_ref())?;
+        let mut setup = Setup::read(common, model, self.init_adapter.as_ref())?;
         let trains = self.trains(setup.has_head());
         let config = with_dropout(&setup.base.config, self.dropout);
         let mut adapters = match &setup.adapter {

@@ -27,7 +27,7 @@ pub use weight::Weight;
 pub use write::{replace_directory, replace_file, share_file};
 
 use crate::error::{Error, Result};
-use crate::graph::Shape;
+use crate::graph::{DType, Shape};
 
 /// Named tensors, and the file that they came from for messages. Those of a file stay there until they are asked for.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +80,16 @@ impl Weights {
         safetensors::write(&self.tensors, path)
     }
 
+    /// The same tensors, matrices of f32 and bf16 rounded to f16.
+    pub fn halved(mut self) -> Weights {
+        for weight in self.tensors.values_mut() {
+            if weight.shape.axes().len() == 2 && matches!(weight.dtype, DType::F32 | DType::Bf16) {
+                *weight = weight.halved();
+            }
+        }
+        self
+    }
+
     /// The tensor of that name and shape. It is not read yet.
     ///
     /// # Errors
@@ -125,10 +135,16 @@ impl Weights {
     }
 
     fn check_finite(&self, name: &str, weight: &Weight) -> Result<()> {
+        if let Some(unrounded) = weight.unrounded() {
+            self.check_finite(name, unrounded)?;
+        }
         let Some(at) = weight.first_non_finite() else { return Ok(()) };
         let (name, block) = (shown(name), if weight.dtype.group_len() > 1 { " or soon after" } else { "" });
-        let problem =
-            format!("tensor '{name}' has a number that is not finite at element {at}{block}; the file is damaged, fetch it again");
+        let (what, advice) = match weight.unrounded() {
+            Some(_) => ("too large for f16", "use --precision f32"),
+            None => ("that is not finite", "the file is damaged, fetch it again"),
+        };
+        let problem = format!("tensor '{name}' has a number {what} at element {at}{block}; {advice}");
         Err(Error::file(self.path_of(weight), problem))
     }
 

@@ -306,3 +306,23 @@ fn a_directory_has_its_weights_in_one_file_or_in_several() {
     assert_eq!(read().expect("one file").tensors.len(), 1);
     assert!(sentence("a file", Weights::read_directory(&place.0.join("one.safetensors"))).contains("is not a directory"));
 }
+
+#[test]
+fn matrices_are_rounded_to_half_precision() {
+    let mut weights = Weights::default();
+    let numbers = [1.0, 1.0 + f32::EPSILON, 65_504.0, 1e-30];
+    weights.tensors.insert("matrix".into(), Weight::from_f32([2, 2].into(), &numbers));
+    weights.tensors.insert("vector".into(), Weight::from_f32([2].into(), &[1e30, 0.1]));
+    weights.tensors.insert("large".into(), Weight::from_f32([1, 2].into(), &[0.0, 70_000.0]));
+    weights.tensors.insert("damaged".into(), Weight::from_f32([1, 2].into(), &[0.0, f32::NAN]));
+    let halved = weights.clone().halved();
+    let matrix = halved.get("matrix", &[2, 2].into()).expect("numbers that f16 holds");
+    assert_eq!((matrix.dtype, matrix.to_f32()), (DType::F16, vec![1.0, 1.0, 65_504.0, 0.0]));
+    // What trains is not rounded.
+    assert_eq!(matrix.in_format(DType::F32), weights.tensors["matrix"].bytes());
+    assert_eq!(halved.tensors["vector"], weights.tensors["vector"]);
+    let large = sentence("a large number", halved.get("large", &[1, 2].into()));
+    assert!(large.contains("'large'") && large.contains("element 1") && large.contains("--precision f32"), "{large}");
+    let damaged = sentence("a number that is none", halved.get("damaged", &[1, 2].into()));
+    assert!(damaged.contains("not finite"), "{damaged}");
+}

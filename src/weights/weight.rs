@@ -30,6 +30,8 @@ enum Bytes {
     Gguf(Arc<Gguf>, String),
     /// Another matrix, columns as rows.
     Transposed(Arc<Weight>),
+    /// Another tensor, rounded to f16.
+    Halved(Arc<Weight>),
 }
 
 impl Weight {
@@ -72,6 +74,11 @@ impl Weight {
         Weight { dtype: self.dtype, shape: [columns as u32, rows as u32].into(), bytes: Bytes::Transposed(Arc::new(self.clone())) }
     }
 
+    /// The tensor rounded to f16. Nothing is read before the bytes are asked for; those of the tensor itself still are where f32 is.
+    pub fn halved(&self) -> Weight {
+        Weight { dtype: DType::F16, shape: self.shape.clone(), bytes: Bytes::Halved(Arc::new(self.clone())) }
+    }
+
     /// The bytes, little-endian and laid out as on the device, for which some block formats are copied at each call; see [`repack()`].
     pub fn bytes(&self) -> Cow<'_, [u8]> {
         match &self.bytes {
@@ -90,6 +97,7 @@ impl Weight {
                 }
                 Cow::Owned(across)
             }
+            Bytes::Halved(weight) => weight.in_format(DType::F16),
         }
     }
 
@@ -108,6 +116,9 @@ impl Weight {
     pub fn in_format(&self, dtype: DType) -> Cow<'_, [u8]> {
         if dtype == self.dtype {
             return self.bytes();
+        }
+        if let Bytes::Halved(weight) = &self.bytes {
+            return weight.in_format(dtype);
         }
         let values = self.to_f32();
         Cow::Owned(match dtype {
@@ -135,8 +146,13 @@ impl Weight {
             Bytes::Owned(bytes) => unpack(format, bytes, self.shape.len() as usize),
             Bytes::Mapped(file, range) => Cow::Borrowed(&file.bytes()[range.clone()]),
             Bytes::Gguf(file, name) => Cow::Borrowed(tensor(file, name).bytes),
-            Bytes::Transposed(_) => self.bytes(),
+            Bytes::Transposed(_) | Bytes::Halved(_) => self.bytes(),
         }
+    }
+
+    /// The tensor that this one is the rounded form of.
+    pub(super) fn unrounded(&self) -> Option<&Weight> {
+        if let Bytes::Halved(weight) = &self.bytes { Some(weight) } else { None }
     }
 
     /// The file that the bytes lie in.
@@ -145,7 +161,7 @@ impl Weight {
             Bytes::Owned(_) => None,
             Bytes::Mapped(file, _) => Some(&file.path),
             Bytes::Gguf(file, _) => Some(file.path()),
-            Bytes::Transposed(matrix) => matrix.file(),
+            Bytes::Transposed(weight) | Bytes::Halved(weight) => weight.file(),
         }
     }
 }
