@@ -215,7 +215,8 @@ fn measure(device: &Device, config: &Config, weights: &Weights, data: &Data) -> 
 fn train(device: &Device, model: &Model, memory: &Memory, data: &Data, steps: u64, peak: f64, options: &Options) -> Result<f64> {
     let schedule = Schedule { peak, shape: Shape::Cosine, warmup_steps: (steps / 20).min(20), steps };
     let adam = Adam { clip_norm: Some(1.0), ..Adam::default() };
-    let mut trainer = Trainer::new(device, model, memory, TrainOptions { adam, schedule, seed: options.seed as u32 })?;
+    let mut trainer =
+        Trainer::new(device, model, memory, TrainOptions { adam, schedule, seed: options.seed as u32, ..TrainOptions::default() })?;
     let style = "{bar:30} step {pos}/{len}  {msg}  {elapsed} gone, {eta} to go";
     let bar = ProgressBar::new(steps).with_style(ProgressStyle::with_template(style).expect("a template that is constant"));
     let started = Instant::now();

@@ -29,6 +29,9 @@ pub struct Inspect {
     /// Sequences of a batch
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
+    /// As `train` has it: activations inside a block are computed again in the backward pass
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
+    gradient_checkpointing: bool,
     /// The most tokens of a sequence [default: 512, or the model's context where that is shorter]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<u32>,
@@ -43,7 +46,7 @@ impl Inspect {
         let model = Model::new(&config, &[&weights], Some(&adapter), Trains::adapters())?;
         // Another device takes about the same; that none is here is no reason to say nothing.
         let traits = Device::open(common.device.as_deref()).map_or_else(|_| Traits::minimal(), |device| device.traits().clone());
-        let estimate = Estimate::new(&model, &traits, self.batch_size, length);
+        let estimate = Estimate::new(&model, &traits, self.batch_size, length, self.gradient_checkpointing);
 
         let mut formats: BTreeMap<&str, u64> = BTreeMap::new();
         for (_, parameter) in model.parameters.iter().filter(|(_, p)| p.arena_offset.is_none()) {

@@ -18,7 +18,7 @@ const NOT_IN_FILES: [&str; 6] = ["config", "resume", "json", "quiet", "help", "v
 /// Options of which one takes the place of the other.
 const EXCLUSIVE: [[&str; 2]; 2] = [["steps", "epochs"], ["adapter", "init-adapter"]];
 /// Options that a run may be resumed with other values of.
-const FREE: [&str; 7] = ["out", "device", "steps", "epochs", "save-every", "eval-every", "log-every"];
+const FREE: [&str; 8] = ["out", "device", "steps", "epochs", "save-every", "eval-every", "log-every", "gradient-checkpointing"];
 /// Bytes that a file of options may have: many times what it needs.
 const LONGEST: u64 = 1 << 20;
 

@@ -115,11 +115,11 @@ impl Pretrain {
         let measured: u64 = held_out.iter().map(Batch::targets).sum();
         let (sequences, tokens) = (data.sequences.len(), HumanCount(tokens as u64));
         common.note(format!("data       {sequences} sequences, {tokens} tokens; {} more tokens are held out", HumanCount(measured)));
-        let estimate = Estimate::new(&model, device.traits(), recipe.batch_size, config.context);
+        let estimate = Estimate::new(&model, device.traits(), recipe.batch_size, config.context, false);
         common.note(format!("memory     up to {} on the device", BinaryBytes(estimate.total())));
 
         let memory = model.upload(&device, &[], recipe.seed, true)?;
-        let options = TrainOptions { adam: recipe.adam, schedule: recipe.schedule(), seed: recipe.seed as u32 };
+        let options = TrainOptions { adam: recipe.adam, schedule: recipe.schedule(), seed: recipe.seed as u32, ..TrainOptions::default() };
         let mut trainer = Trainer::new(&device, &model, &memory, options)?;
         let mut evaluator = Evaluator::new(&device, &model, &memory);
         let mut batches = Batches::new(&data, recipe.batch_size as usize, Some(recipe.seed));

@@ -119,7 +119,7 @@ impl<'a> Run<'a> {
         let percent = 100.0 * trainable as f64 / total as f64;
         let (trained, adapters) = (HumanCount(trainable), &self.adapters);
         self.common.note(format!("model      {trained} of {} parameters train ({percent:.1} %): {adapters}", HumanCount(total)));
-        let estimate = Estimate::new(&model, device.traits(), self.batch[0], self.batch[1]);
+        let estimate = Estimate::new(&model, device.traits(), self.batch[0], self.batch[1], self.options.checkpointing);
         self.common.note(format!("memory     up to {} on the device", BinaryBytes(estimate.total())));
 
         let memory = self.setup.upload(device, &model, self.state.seed, true)?;

@@ -65,6 +65,9 @@ pub struct Train {
     /// Batches of a step
     #[arg(long, value_name = "BATCHES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536))]
     grad_accumulation: u32,
+    /// Computes activations inside a block again in the backward pass, to the same bits: less memory, a third more work
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
+    gradient_checkpointing: bool,
     /// The most tokens of a sequence [default: 512, or the model's context where that is shorter]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<u32>,
@@ -227,7 +230,12 @@ impl Train {
             adapter_name: &self.adapter_name,
             base_name: model.display().to_string(),
             trains,
-            options: TrainOptions { adam: self.adam(), schedule: self.schedule(steps), seed: self.seed as u32 },
+            options: TrainOptions {
+                adam: self.adam(),
+                schedule: self.schedule(steps),
+                seed: self.seed as u32,
+                checkpointing: self.gradient_checkpointing,
+            },
             batches,
             valid,
             batch: [self.batch_size.min(data.sequences.len() as u32), round_length(longest, max_length as usize) as u32],

@@ -4,6 +4,7 @@
 //! contribution becomes a new tensor (`dx = contribution + addend`). So gradients can be passed on without a copy, and the plan can
 //! see from the line alone when a buffer is free. The exceptions are named where they occur: accumulators of the loss and the arenas.
 
+mod checkpoint;
 mod kernel;
 mod parameters;
 mod plan;
@@ -12,6 +13,8 @@ mod traits;
 pub mod wgsl;
 
 use std::collections::HashMap;
+
+use checkpoint::Segment;
 
 pub use kernel::{Kernel, Reflection, StorageBinding};
 pub use parameters::{Parameter, Parameters, Piece};
@@ -113,6 +116,8 @@ pub struct Graph {
     scope: String,
     dropout_sites: u32,
     training: bool,
+    checkpointing: bool,
+    segments: Vec<Segment>,
 }
 
 /// The tensors of a model that outlive its programs: one flat arena each for what the trainable weights need, and the metrics.
@@ -172,6 +177,8 @@ impl Graph {
             scope: String::new(),
             dropout_sites: 0,
             training,
+            checkpointing: false,
+            segments: Vec::new(),
         }
     }
 
@@ -394,12 +401,22 @@ impl Graph {
     /// Records the backward line: every op's closure in reverse, beginning with `dy` as the gradient of `y`.
     pub fn backward(&mut self, y: Tensor, dy: Tensor) {
         self.gradients.insert(y, dy);
-        while let Some(entry) = self.tape.pop() {
-            if let Some(&dy) = self.gradients.get(&entry.output) {
-                let outer = std::mem::replace(&mut self.scope, entry.scope);
-                (entry.backward)(self, dy);
-                self.scope = outer;
+        let end = self.line.len();
+        while !self.tape.is_empty() {
+            match self.segments.pop_if(|segment| segment.tape.end == self.tape.len()) {
+                Some(segment) => self.backward_of_segment(&segment, end),
+                None => self.backward_of_last(),
             }
+        }
+    }
+
+    /// Takes the last op off the tape and records its backward, if a gradient has reached it.
+    fn backward_of_last(&mut self) {
+        let entry = self.tape.pop().expect("the tape has an op");
+        if let Some(&dy) = self.gradients.get(&entry.output) {
+            let outer = std::mem::replace(&mut self.scope, entry.scope);
+            (entry.backward)(self, dy);
+            self.scope = outer;
         }
     }
 

@@ -1,6 +1,10 @@
 //! The buffer plan: which activations may lie in the same buffer because their lives do not meet.
 
-use super::{Graph, Role, Tensor};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use super::{Graph, Role};
 
 /// Where each activation of a recording lies.
 #[derive(Debug)]
@@ -12,50 +16,37 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Walks the line once. A buffer is taken by the dispatch that first touches the activation and is free for later dispatches
-    /// once the last one that touches it is past, so no dispatch ever finds one buffer on both of its sides.
+    /// Largest first, each activation gets the smallest buffer that is free while it lives, or one of its own (greedy by size, after Pisarchyk
+    /// and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference"). It lives from the first dispatch that touches it to the
+    /// last, both included, so no dispatch ever finds one buffer on both of its sides.
     pub(super) fn of(graph: &Graph) -> Plan {
         let tensors = graph.tensors();
-        let planned = |t: Tensor| tensors[t.index()].role == Role::Activation;
-        let mut last = vec![0; tensors.len()];
+        let mut lives: Vec<Option<RangeInclusive<usize>>> = vec![None; tensors.len()];
         for (at, dispatch) in graph.line().iter().enumerate() {
             for argument in &dispatch.arguments {
-                last[graph.root(argument.tensor).0.index()] = at;
+                let life = &mut lives[graph.root(argument.tensor).0.index()];
+                *life = Some(life.as_ref().map_or(at, |life| *life.start())..=at);
             }
         }
+        let planned = |i: usize| Some((i, lives[i].clone().filter(|_| tensors[i].role == Role::Activation)?));
+        let mut order: Vec<_> = (0..tensors.len()).filter_map(planned).collect();
+        order.sort_by_key(|(i, life)| (Reverse(tensors[*i].bytes()), *life.start(), *i));
 
         let mut plan = Plan { buffer: vec![None; tensors.len()], sizes: Vec::new() };
-        let mut free: Vec<usize> = Vec::new();
-        for (at, dispatch) in graph.line().iter().enumerate() {
-            let roots: Vec<_> = dispatch.arguments.iter().map(|a| graph.root(a.tensor).0).filter(|&t| planned(t)).collect();
-            for &root in &roots {
-                if plan.buffer[root.index()].is_none() {
-                    plan.buffer[root.index()] = Some(plan.take(&mut free, tensors[root.index()].bytes()));
-                }
-            }
-            let mut ended: Vec<_> = roots.into_iter().filter(|t| last[t.index()] == at).collect();
-            ended.sort();
-            ended.dedup();
-            free.extend(ended.iter().filter_map(|t| plan.buffer[t.index()]));
+        // The ends of the lives in each buffer, by their beginnings.
+        let mut taken: Vec<BTreeMap<usize, usize>> = Vec::new();
+        for (i, life) in order {
+            let (begin, end) = life.into_inner();
+            let free = |lives: &BTreeMap<usize, usize>| lives.range(..=end).next_back().is_none_or(|(_, &before)| before < begin);
+            // Later buffers are smaller.
+            let chosen = taken.iter().rposition(free).unwrap_or_else(|| {
+                taken.push(BTreeMap::new());
+                plan.sizes.push(tensors[i].bytes());
+                taken.len() - 1
+            });
+            taken[chosen].insert(begin, end);
+            plan.buffer[i] = Some(chosen);
         }
         plan
-    }
-
-    /// The free buffer that fits best: the smallest that is large enough, else the largest, which grows.
-    fn take(&mut self, free: &mut Vec<usize>, bytes: u64) -> usize {
-        let sizes = &self.sizes;
-        let fitting = (0..free.len()).filter(|&i| sizes[free[i]] >= bytes).min_by_key(|&i| (sizes[free[i]], free[i]));
-        let chosen = fitting.or_else(|| (0..free.len()).max_by_key(|&i| (sizes[free[i]], free[i])));
-        match chosen {
-            Some(i) => {
-                let buffer = free.swap_remove(i);
-                self.sizes[buffer] = self.sizes[buffer].max(bytes);
-                buffer
-            }
-            None => {
-                self.sizes.push(bytes);
-                self.sizes.len() - 1
-            }
-        }
     }
 }

@@ -152,7 +152,8 @@ impl Model {
         }
         let mut stream = Stream::new(ops::dropout(g, x, dropout.embedding));
         for (i, block) in self.blocks.iter().enumerate() {
-            stream = g.scoped(&format!("h{i}"), |g| {
+            let scope = format!("h{i}");
+            let record = |g: &mut Graph| {
                 // A pre-norm block norms what goes into a sublayer, a post-norm block its residual sum.
                 let first = self.config.norm_first;
                 let behind = |norm| Some(norm).filter(|_| !first);
@@ -169,8 +170,11 @@ impl Model {
                 let stream = join(g, ["attn_adapter", "ln_1"], a, h, &block.attention_adapter, behind(&block.norm1));
                 let (h, x) = before(g, stream, "ln_2", &block.norm2);
                 let f = g.scoped("ffn", |g| self.ffn(g, x, block));
-                join(g, ["ffn_adapter", "ln_2"], f, h, &block.ffn_adapter, behind(&block.norm2))
-            });
+                let stream = join(g, ["ffn_adapter", "ln_2"], f, h, &block.ffn_adapter, behind(&block.norm2));
+                // What stays of a segment should be one tensor.
+                if g.checkpointing() { Stream::new(stream.sum(g)) } else { stream }
+            };
+            stream = g.checkpointed(|g| g.scoped(&scope, record));
         }
         match &self.final_norm {
             Some(norm) => g.scoped("ln_f", |g| stream.normed(g, norm).1),

@@ -1,6 +1,6 @@
 //! The device memory that training will take, told before it is taken.
 
-use super::trainer::{record, record_update};
+use super::trainer::{Mode, record, record_update};
 use crate::gpu;
 use crate::graph::Traits;
 use crate::model::Model;
@@ -18,10 +18,10 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// What training a model on batches of `rows` sequences of `length` tokens takes.
-    pub fn new(model: &Model, traits: &Traits, rows: u32, length: u32) -> Estimate {
+    /// What training a model on batches of `rows` sequences of `length` tokens takes, with [`checkpointing`](super::TrainOptions) or without.
+    pub fn new(model: &Model, traits: &Traits, rows: u32, length: u32, checkpointing: bool) -> Estimate {
         let frozen = model.parameters.iter().filter(|(_, p)| p.arena_offset.is_none());
-        let (step, ..) = record(model, traits, [rows, length], true);
+        let (step, ..) = record(model, traits, [rows, length], Mode::Training { checkpointing });
         let update = record_update(model, traits, &Adam::default());
         Estimate {
             weights: frozen.map(|(_, p)| p.dtype.bytes(p.shape.len())).sum(),

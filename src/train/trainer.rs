@@ -27,13 +27,16 @@ pub struct TrainOptions {
     pub schedule: Schedule,
     /// The seed of the dropout masks.
     pub seed: u32,
+    /// Whether the backward pass computes the activations inside a block again, so that only those between blocks stay in memory. The bits
+    /// are the same.
+    pub checkpointing: bool,
 }
 
 impl Default for TrainOptions {
     /// Adam at a constant learning rate of 1e-3.
     fn default() -> Self {
         let schedule = Schedule { peak: 1e-3, shape: Shape::Constant, warmup_steps: 0, steps: 0 };
-        TrainOptions { adam: Adam::default(), schedule, seed: 0 }
+        TrainOptions { adam: Adam::default(), schedule, seed: 0, checkpointing: false }
     }
 }
 
@@ -63,9 +66,18 @@ struct Compiled {
     targets: Tensor,
 }
 
+/// What a recording is for.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Mode {
+    Training { checkpointing: bool },
+    Evaluating,
+}
+
 /// Records the loss of a batch of that shape, and in training its gradients.
-pub(super) fn record(model: &Model, traits: &Traits, [rows, length]: [u32; 2], training: bool) -> (Graph, Inputs, Tensor) {
+pub(super) fn record(model: &Model, traits: &Traits, [rows, length]: [u32; 2], mode: Mode) -> (Graph, Inputs, Tensor) {
+    let training = mode != Mode::Evaluating;
     let mut g = Graph::new(traits, &model.parameters, training);
+    g.set_checkpointing(mode == Mode::Training { checkpointing: true });
     let inputs = model.inputs(&mut g, rows, length, length);
     let targets = g.input("targets", [rows, length], DType::U32);
     let loss = model.loss(&mut g, &inputs, targets);
@@ -83,8 +95,8 @@ pub(super) fn record_update(model: &Model, traits: &Traits, options: &Adam) -> G
 }
 
 impl Compiled {
-    fn new(device: &Device, model: &Model, memory: &Memory, shape: [u32; 2], training: bool) -> Result<Compiled> {
-        let (g, inputs, targets) = record(model, device.traits(), shape, training);
+    fn new(device: &Device, model: &Model, memory: &Memory, shape: [u32; 2], mode: Mode) -> Result<Compiled> {
+        let (g, inputs, targets) = record(model, device.traits(), shape, mode);
         let program = Program::new(device, memory, &g)?;
         if let Some((rope, table)) = inputs.rope.zip(model.rope_table(shape[1])) {
             program.write(device, rope, &table);
@@ -109,7 +121,7 @@ impl Compiled {
 
 /// The programs of a model, one for each shape of batch that has occurred.
 struct Programs {
-    training: bool,
+    mode: Mode,
     compiled: HashMap<[u32; 2], Compiled>,
 }
 
@@ -121,7 +133,7 @@ impl Programs {
 
     fn of_shape(&mut self, device: &Device, model: &Model, memory: &Memory, shape: [u32; 2]) -> Result<&mut Compiled> {
         if !self.compiled.contains_key(&shape) {
-            self.compiled.insert(shape, Compiled::new(device, model, memory, shape, self.training)?);
+            self.compiled.insert(shape, Compiled::new(device, model, memory, shape, self.mode)?);
         }
         Ok(self.compiled.get_mut(&shape).expect("it was put there"))
     }
@@ -156,7 +168,7 @@ impl<'a> Trainer<'a> {
             return Err(Error::Usage(format!("a learning rate of {peak} is not a finite positive number")));
         }
         let update = Program::new(device, memory, &record_update(model, device.traits(), &options.adam))?;
-        let programs = Programs { training: true, compiled: HashMap::new() };
+        let programs = Programs { mode: Mode::Training { checkpointing: options.checkpointing }, compiled: HashMap::new() };
         Ok(Trainer {
             device,
             model,
@@ -274,7 +286,7 @@ pub struct Evaluator<'a> {
 impl<'a> Evaluator<'a> {
     /// An evaluator of the model as it is in `memory` at each call.
     pub fn new(device: &'a Device, model: &'a Model, memory: &'a Memory) -> Evaluator<'a> {
-        Evaluator { device, model, memory, programs: Programs { training: false, compiled: HashMap::new() } }
+        Evaluator { device, model, memory, programs: Programs { mode: Mode::Evaluating, compiled: HashMap::new() } }
     }
 
     /// The mean loss over all targets of the batches.

@@ -4,6 +4,7 @@ mod activation;
 mod adapter;
 mod attention;
 mod cache;
+mod checkpointing;
 mod cli;
 mod demo;
 mod doctor;

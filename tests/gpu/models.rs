@@ -156,7 +156,7 @@ fn compare_curve(name: &str, got: &[f32], want: &[f64]) {
 fn curves_of_100_steps() {
     let fixture = Fixture::read("gpt");
     let schedule = Schedule { peak: 1e-3, shape: Shape::Constant, warmup_steps: 0, steps: 100 };
-    let options = TrainOptions { adam: Adam::default(), schedule, seed: 0 };
+    let options = TrainOptions { schedule, ..TrainOptions::default() };
     for (name, trains) in [("adapters", Trains::adapters()), ("all", Trains::everything())] {
         compare_curve(name, &curve(trains, options, &fixture).0, &fixture.f64(&format!("expect.curve.{name}")));
     }
@@ -166,7 +166,7 @@ fn curves_of_100_steps() {
     let schedule = Schedule { peak: 3e-3, shape: Shape::Cosine, warmup_steps: 10, steps: 100 };
     let rates: Vec<f32> = (0..100).map(|s| schedule.at(s) as f32).collect();
     close("learning rates", &rates, &fixture.f64("expect.curve.adamw_clip.learning_rates"), 1e-6);
-    let (losses, norms) = curve(Trains::adapters(), TrainOptions { adam, schedule, seed: 0 }, &fixture);
+    let (losses, norms) = curve(Trains::adapters(), TrainOptions { adam, schedule, ..TrainOptions::default() }, &fixture);
     compare_curve("adamw_clip", &losses, &fixture.f64("expect.curve.adamw_clip"));
     close("gradient norms", &norms, &fixture.f64("expect.curve.adamw_clip.grad_norms"), 1e-3);
 }
@@ -239,7 +239,7 @@ fn identity_adapters_change_no_bit() {
 
 pub fn training(steps: u64) -> TrainOptions {
     let schedule = Schedule { peak: 1e-2, shape: Shape::Constant, warmup_steps: 0, steps };
-    TrainOptions { adam: Adam::default(), schedule, seed: 3 }
+    TrainOptions { schedule, seed: 3, ..TrainOptions::default() }
 }
 
 /// Frozen bytes stay, whatever trains; the same run twice gives the same bits, dropout included.

@@ -7,7 +7,6 @@ use graftling::gpu::{Memory, Program, Step};
 use graftling::graph::{DType, Graph};
 use graftling::model::{AdapterConfig, Base, BaseDropout, Config, Model, SavedAdapter, Trains, read_adapter, write_adapter};
 use graftling::ops::IGNORED;
-use graftling::ops::optimizer::Adam;
 use graftling::text::Batch;
 use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
 use graftling::weights::Weights;
@@ -190,7 +189,7 @@ fn follow(fixture: &Fixture, preset: &str, expected: &str, trains: Trains) {
     assert!(compared > 0);
 
     let schedule = Schedule { peak: 1e-3, shape: Shape::Constant, warmup_steps: 0, steps: 30 };
-    let options = TrainOptions { adam: Adam::default(), schedule, seed: 0 };
+    let options = TrainOptions { schedule, ..TrainOptions::default() };
     let mut trainer = Trainer::new(device, &model, &memory, options).expect("a trainer");
     let mut losses = Vec::new();
     for _ in 0..30 {

@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 
 use graftling::generate::Generator;
 use graftling::model::{AdapterConfig, Base, Model, Trains};
-use graftling::ops::optimizer::Adam;
 use graftling::sampling::Sampling;
 use graftling::text::{Batch, ChatTemplate, Message};
 use graftling::train::{Estimate, Evaluator, Schedule, Shape, TrainOptions, Trainer};
@@ -115,14 +114,14 @@ fn training_follows_the_library() {
     let sources = [&base.weights, &start];
     let model = Model::new(&base.config, &sources, Some(&config), Trains::adapters()).expect("a model");
     let size = std::fs::metadata(file()).expect("the file").len();
-    let estimate = Estimate::new(&model, device().traits(), 2, 16);
+    let estimate = Estimate::new(&model, device().traits(), 2, 16, false);
     assert!(estimate.weights <= size + size / 10, "{} bytes of weights from a file of {size}", estimate.weights);
 
     let memory = model.upload(device(), &sources, 0, true).expect("memory");
     let tokens = tokens("train.tokens");
     let batch = Batch::new(&[&tokens[..16], &tokens[16..]]);
     let schedule = Schedule { peak: 1e-3, shape: Shape::Constant, warmup_steps: 0, steps: 6 };
-    let options = TrainOptions { adam: Adam::default(), schedule, seed: 0 };
+    let options = TrainOptions { schedule, ..TrainOptions::default() };
     let mut trainer = Trainer::new(device(), &model, &memory, options).expect("a trainer");
     let mut losses = Vec::new();
     for _ in 0..6 {
