@@ -20,6 +20,9 @@ struct Options {
     layers: u32,
     #[arg(long, default_value_t = 576)]
     hidden: u32,
+    /// Computes activations inside a block again in the backward pass
+    #[arg(long)]
+    checkpointing: bool,
     #[arg(long)]
     device: Option<String>,
     /// What cargo passes
@@ -73,7 +76,8 @@ fn row(device: &Device, options: &Options, length: u32, vocab_size: u32) -> Resu
     let model = Model::new(&config, &[], Some(&adapter), Trains::adapters())?;
     let memory = model.upload(device, &[], 0, true)?;
     let before = memory.bytes();
-    let mut trainer = Trainer::new(device, &model, &memory, TrainOptions::default())?;
+    let train = TrainOptions { checkpointing: options.checkpointing, ..TrainOptions::default() };
+    let mut trainer = Trainer::new(device, &model, &memory, train)?;
     let tokens: Vec<u32> = (0..length).map(|i| i.wrapping_mul(2_654_435_761) % vocab_size).collect();
     let batch = [Batch::new(&[&tokens])];
     let seconds = best(|| {

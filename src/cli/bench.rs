@@ -33,6 +33,9 @@ pub struct Bench {
     /// The tokens of a sequence [default: 512, or the model's context where that is shorter]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<u32>,
+    /// As `train` has it: activations inside a block are computed again in the backward pass
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
+    gradient_checkpointing: bool,
     /// The rows, inputs and outputs of the products
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=8192))]
     size: u32,
@@ -105,7 +108,8 @@ impl Bench {
     fn steps(&self, setup: &Setup, device: &Device, adapter: &AdapterConfig, length: u32, started: Instant) -> Result<Value> {
         let model = setup.model(&setup.base.config, Some(adapter), Trains::adapters())?;
         let memory = setup.upload(device, &model, 0, true)?;
-        let mut trainer = Trainer::new(device, &model, &memory, TrainOptions::default())?;
+        let options = TrainOptions { checkpointing: self.gradient_checkpointing, ..TrainOptions::default() };
+        let mut trainer = Trainer::new(device, &model, &memory, options)?;
         let tokens: Vec<u32> =
             (0..self.batch_size * length).map(|i| i.wrapping_mul(2_654_435_761) % setup.base.config.vocab_size).collect();
         let batch = [Batch::new(&tokens.chunks(length as usize).collect::<Vec<_>>())];
