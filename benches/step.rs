@@ -76,7 +76,7 @@ fn main() -> Result<()> {
     let (best, host) = times[3..].iter().min().expect("steps were timed");
     let seconds = best.as_secs_f64();
     println!(
-        "{seconds:.4} s a step, {:.1} ms of it until the host has submitted it; {:.0} tokens/s",
+        "{seconds:.4} s a step, {:.1} ms of it until all is submitted (software drivers work while they are given work); {:.0} tokens/s",
         host.as_secs_f64() * 1e3,
         tokens.len() as f64 / seconds
     );

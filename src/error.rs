@@ -49,7 +49,9 @@ pub enum Error {
     },
 
     /// The device ran out of memory.
-    #[error("{device} ran out of memory while allocating {what}; use a smaller batch size or a shorter maximum length")]
+    #[error(
+        "{device} ran out of memory while allocating {what}; use a smaller batch size, a shorter maximum length, or gradient checkpointing"
+    )]
     OutOfMemory {
         /// The device.
         device: String,

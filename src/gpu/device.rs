@@ -224,7 +224,7 @@ impl Device {
                 unit: "bytes in one buffer",
                 limit: self.limits.max_buffer_size,
                 device: self.info.to_string(),
-                advice: "use a smaller batch size or a shorter maximum length",
+                advice: "use a smaller batch size, a shorter maximum length, or gradient checkpointing",
             });
         }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);

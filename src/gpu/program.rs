@@ -164,7 +164,7 @@ impl Program {
                 unit: "bytes in one binding",
                 limit,
                 device: device.info().to_string(),
-                advice: "use a smaller batch size or a shorter maximum length",
+                advice: "use a smaller batch size, a shorter maximum length, or gradient checkpointing",
             });
         }
         // A kernel under test sees what lies behind its outputs: bounds checks would keep it from the canaries otherwise.
