@@ -1,67 +1,14 @@
-//! use random
+//! use attention_params
 
 // Causal or full attention that keeps only the log-sum-exp (Dao et al. 2022): an invocation holds whole rows of HEAD numbers in
-// registers and walks over the others TILE at a time. The TILE rows are shared by the lanes of a subgroup through broadcasts where SHARE
-// is set (CPU devices: no barrier), else through workgroup memory. A broadcast's lane is a constant, so there the walk over a tile is
-// written out; elsewhere it stays a loop, which drivers compile many times faster.
-//
-// qkv is packed: (batch, length, (heads + 2 · key_value_heads) · HEAD), queries first, then keys, then values.
+// registers and walks over the others TILE at a time, which the workgroup shares through its memory. The walk over a tile is a loop:
+// drivers compile it many times faster than one that is written out.
 
-override HEAD: u32 = 64u;   // numbers of a head, a multiple of 4
-override SHARE: u32 = 0u;   // lanes of a subgroup, or 0
-override LANES: u32 = 64u;  // rows that one workgroup owns; SHARE where that is set
-override TILE: u32 = 16u;   // rows that the lanes share at a time; SHARE where that is set
-override CAUSAL: u32 = 1u;
-override DROPOUT: u32 = 0u;
-const HEAD4: u32 = HEAD / 4u;
+override LANES: u32 = 64u;  // rows that one workgroup owns
+override TILE: u32 = 16u;   // rows that the lanes share at a time
 
-struct Params {
-    length: u32,
-    heads: u32,
-    key_value_heads: u32,
-    scale: f32,         // 1 / sqrt(HEAD)
-    threshold: u32,     // dropout: the share to drop, in units of 2^-32
-    keep_scale: f32,    // dropout: 1 / (1 - share)
-    site: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> lengths: array<u32>;                // (batch): keys from there on are padding
-
-// forward
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;          // (batch, length, heads · HEAD)
-@group(0) @binding(4) var<storage, read_write> log_sum_exp: array<f32>;      // (batch, heads, length)
-
-// backward
-@group(0) @binding(3) var<storage, read> kept_y: array<vec4<f32>>;           // (batch, length, heads · HEAD)
-@group(0) @binding(4) var<storage, read> kept_log_sum_exp: array<f32>;       // (batch, heads, length)
-@group(0) @binding(5) var<storage, read> dy: array<vec4<f32>>;               // (batch, length, heads · HEAD)
-@group(0) @binding(6) var<storage, read_write> delta: array<f32>;            // (batch, heads, length): Σ dy · y
-@group(0) @binding(3) var<storage, read> kept_delta: array<f32>;             // (batch, heads, length)
-@group(0) @binding(7) var<storage, read_write> dqkv: array<vec4<f32>>;       // as qkv
-
-//! if SHARE
-//! else
 var<workgroup> first_rows: array<vec4<f32>, TILE * HEAD4>;
 var<workgroup> second_rows: array<vec4<f32>, TILE * HEAD4>;
-//! end
-
-const LOWEST = -1.0e30;
-
-fn row_width() -> u32 {
-    return (params.heads + 2u * params.key_value_heads) * HEAD4;
-}
-
-// The dropout factor of one probability.
-fn keep(batch: u32, head: u32, query: u32, key: u32) -> f32 {
-    return dropout_factor((batch * params.heads + head) * params.length + query, key, params.site, params.threshold, params.keep_scale);
-}
-
-// Whether a query sees a key.
-fn sees(query: u32, key: u32, keys: u32) -> bool {
-    return key < keys && (CAUSAL == 0u || key <= query);
-}
 
 @compute @workgroup_size(LANES)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -86,15 +33,6 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     var largest = LOWEST;
     var total = 0.0;
     for (var start = 0u; start < end; start += TILE) {
-//! if SHARE
-        let shared_row = (batch * length + min(start + lane, length - 1u)) * row_width();
-        var k: array<vec4<f32>, HEAD4>;
-        var v: array<vec4<f32>, HEAD4>;
-        @unroll for (var d = 0u; d < HEAD4; d++) {
-            k[d] = qkv[shared_row + first_key + d];
-            v[d] = qkv[shared_row + first_value + d];
-        }
-//! else
         workgroupBarrier();
         for (var i = lane; i < TILE * HEAD4; i += LANES) {
             let shared_row = (batch * length + min(start + i / HEAD4, length - 1u)) * row_width();
@@ -102,21 +40,12 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
             second_rows[i] = qkv[shared_row + first_value + i % HEAD4];
         }
         workgroupBarrier();
-//! end
         var p: array<f32, TILE>;
         var tile_largest = largest;
-//! if SHARE
-        @unroll for (var t = 0u; t < TILE; t++) {
-//! else
         for (var t = 0u; t < TILE; t++) {
-//! end
             var products = vec4(0.0);
             @unroll for (var d = 0u; d < HEAD4; d++) {
-//! if SHARE
-                products += q[d] * subgroupBroadcast(k[d], t);
-//! else
                 products += q[d] * first_rows[t * HEAD4 + d];
-//! end
             }
             let score = products.x + products.y + products.z + products.w;
             p[t] = select(LOWEST, score, sees(query, start + t, keys));
@@ -126,20 +55,12 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         largest = tile_largest;
         total *= shrink;
         @unroll for (var d = 0u; d < HEAD4; d++) { sum[d] *= shrink; }
-//! if SHARE
-        @unroll for (var t = 0u; t < TILE; t++) {
-//! else
         for (var t = 0u; t < TILE; t++) {
-//! end
             var weight = select(0.0, exp(p[t] - largest), sees(query, start + t, keys));
             total += weight;
             if (DROPOUT != 0u) { weight *= keep(batch, head, query, start + t); }
             @unroll for (var d = 0u; d < HEAD4; d++) {
-//! if SHARE
-                sum[d] += weight * subgroupBroadcast(v[d], t);
-//! else
                 sum[d] += weight * second_rows[t * HEAD4 + d];
-//! end
             }
         }
     }
@@ -180,15 +101,6 @@ fn backward_queries(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
     let place = (batch * params.heads + head) * length + min(query, length - 1u);
     let row_log_sum_exp = kept_log_sum_exp[place];
     for (var start = 0u; start < end; start += TILE) {
-//! if SHARE
-        let shared_row = (batch * length + min(start + lane, length - 1u)) * row_width();
-        var k: array<vec4<f32>, HEAD4>;
-        var v: array<vec4<f32>, HEAD4>;
-        @unroll for (var d = 0u; d < HEAD4; d++) {
-            k[d] = qkv[shared_row + first_key + d];
-            v[d] = qkv[shared_row + first_value + d];
-        }
-//! else
         workgroupBarrier();
         for (var i = lane; i < TILE * HEAD4; i += LANES) {
             let shared_row = (batch * length + min(start + i / HEAD4, length - 1u)) * row_width();
@@ -196,22 +108,12 @@ fn backward_queries(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
             second_rows[i] = qkv[shared_row + first_value + i % HEAD4];
         }
         workgroupBarrier();
-//! end
-//! if SHARE
-        @unroll for (var t = 0u; t < TILE; t++) {
-//! else
         for (var t = 0u; t < TILE; t++) {
-//! end
             var scores = vec4(0.0);
             var dp = vec4(0.0);
             @unroll for (var d = 0u; d < HEAD4; d++) {
-//! if SHARE
-                scores += q[d] * subgroupBroadcast(k[d], t);
-                dp += g[d] * subgroupBroadcast(v[d], t);
-//! else
                 scores += q[d] * first_rows[t * HEAD4 + d];
                 dp += g[d] * second_rows[t * HEAD4 + d];
-//! end
             }
             var keep_factor = 1.0;
             if (DROPOUT != 0u) { keep_factor = keep(batch, head, query, start + t); }
@@ -219,11 +121,7 @@ fn backward_queries(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
             let p = select(0.0, exp(score - row_log_sum_exp), sees(query, start + t, keys));
             let ds = p * (keep_factor * (dp.x + dp.y + dp.z + dp.w) - row_delta) * params.scale;
             @unroll for (var d = 0u; d < HEAD4; d++) {
-//! if SHARE
-                dq[d] += ds * subgroupBroadcast(k[d], t);
-//! else
                 dq[d] += ds * first_rows[t * HEAD4 + d];
-//! end
             }
         }
     }
@@ -260,15 +158,6 @@ fn backward_keys(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocat
     if (CAUSAL != 0u) { begin = group.x * LANES / TILE * TILE; }
     for (var head = shared_head * sharing; head < (shared_head + 1u) * sharing; head++) {
         for (var start = begin; start < length; start += TILE) {
-//! if SHARE
-            let shared_row = batch * length + min(start + lane, length - 1u);
-            var q: array<vec4<f32>, HEAD4>;
-            var g: array<vec4<f32>, HEAD4>;
-            @unroll for (var d = 0u; d < HEAD4; d++) {
-                q[d] = qkv[shared_row * row_width() + head * HEAD4 + d];
-                g[d] = dy[(shared_row * params.heads + head) * HEAD4 + d];
-            }
-//! else
             workgroupBarrier();
             for (var i = lane; i < TILE * HEAD4; i += LANES) {
                 let shared_row = batch * length + min(start + i / HEAD4, length - 1u);
@@ -276,24 +165,14 @@ fn backward_keys(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocat
                 second_rows[i] = dy[(shared_row * params.heads + head) * HEAD4 + i % HEAD4];
             }
             workgroupBarrier();
-//! end
-//! if SHARE
-            @unroll for (var t = 0u; t < TILE; t++) {
-//! else
             for (var t = 0u; t < TILE; t++) {
-//! end
                 let query = start + t;
                 let place = (batch * params.heads + head) * length + min(query, length - 1u);
                 var scores = vec4(0.0);
                 var dp = vec4(0.0);
                 @unroll for (var d = 0u; d < HEAD4; d++) {
-//! if SHARE
-                    scores += k[d] * subgroupBroadcast(q[d], t);
-                    dp += v[d] * subgroupBroadcast(g[d], t);
-//! else
                     scores += k[d] * first_rows[t * HEAD4 + d];
                     dp += v[d] * second_rows[t * HEAD4 + d];
-//! end
                 }
                 var keep_factor = 1.0;
                 if (DROPOUT != 0u) { keep_factor = keep(batch, head, query, key); }
@@ -301,13 +180,8 @@ fn backward_keys(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocat
                 let p = select(0.0, exp(score - kept_log_sum_exp[place]), query < length && sees(query, key, keys));
                 let ds = p * (keep_factor * (dp.x + dp.y + dp.z + dp.w) - kept_delta[place]) * params.scale;
                 @unroll for (var d = 0u; d < HEAD4; d++) {
-//! if SHARE
-                    dk[d] += ds * subgroupBroadcast(q[d], t);
-                    dv[d] += p * keep_factor * subgroupBroadcast(g[d], t);
-//! else
                     dk[d] += ds * first_rows[t * HEAD4 + d];
                     dv[d] += p * keep_factor * second_rows[t * HEAD4 + d];
-//! end
                 }
             }
         }

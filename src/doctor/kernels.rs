@@ -65,7 +65,7 @@ fn in_words(kernel: &Kernel) -> String {
         Some((_, Constant::Number(number))) => *number,
         _ => 0,
     };
-    let [share, lanes] = ["SHARE", "LANES"].map(constant);
+    let lanes = constant("LANES");
     match kernel.file {
         "matmul_cpu" => {
             format!("matmul_cpu: register tiles, operands handed round in subgroups of {}", constant("SUBGROUP"))
@@ -74,7 +74,7 @@ fn in_words(kernel: &Kernel) -> String {
         "matmul_any" => "matmul_any: 4 × 4 numbers an invocation, read one by one".into(),
         "matmul_row" if lanes == 1 => "matmul_row: an invocation an output".into(),
         "matmul_row" => format!("matmul_row: {lanes} invocations an output"),
-        "attention" if share > 0 => format!("rows shared by {lanes} lanes through broadcast"),
+        "attention_cpu" => format!("rows shared by {} lanes through broadcast", constant("SHARE")),
         "attention" => format!("rows shared by {lanes} lanes through workgroup memory"),
         "cached_attention" => format!("{lanes} lanes share the keys of a query"),
         "adapter" => format!("{lanes} lanes of 4 columns, {} tokens each, through workgroup memory", constant("PER")),

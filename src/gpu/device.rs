@@ -253,23 +253,26 @@ impl Device {
         Ok(pipeline)
     }
 
-    /// Compiles kernels ahead, as many at a time as the machine has cores: some drivers take a second for one.
+    /// Compiles kernels ahead, as many at a time as the machine has cores: some drivers take a second for one. Of several that do not
+    /// compile, the error is the first one's.
     pub(super) fn compile<'a>(&self, kernels: impl Iterator<Item = &'a Kernel>) -> Result<()> {
-        let kernels: HashSet<_> = kernels.collect();
-        let waiting = Mutex::new(kernels.into_iter());
+        let mut seen = HashSet::new();
+        let waiting = Mutex::new(kernels.filter(|&kernel| seen.insert(kernel)).collect::<Vec<_>>().into_iter().enumerate());
+        // Stops at the first error, when all kernels before that one have been taken by someone.
         let work = || loop {
-            let kernel = waiting.lock().unwrap_or_else(|e| e.into_inner()).next();
-            match kernel {
-                Some(kernel) => self.pipeline(kernel)?,
-                None => return Ok(()),
-            };
+            let next = waiting.lock().unwrap_or_else(|e| e.into_inner()).next();
+            let (at, kernel) = next?;
+            if let Err(error) = self.pipeline(kernel) {
+                return Some((at, error));
+            }
         };
-        std::thread::scope(|scope| {
+        let errors = std::thread::scope(|scope| {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             let ends = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            ends.collect()
-        })
+            ends.flatten().collect::<Vec<_>>()
+        });
+        errors.into_iter().min_by_key(|&(at, _)| at).map_or(Ok(()), |(_, error)| Err(error))
     }
 
     fn pipelines(&self) -> MutexGuard<'_, HashMap<Kernel, Arc<Pipeline>>> {

@@ -15,10 +15,10 @@ macro_rules! shaders {
 
 /// Every file of `shaders/`, by its stem.
 pub const FILES: &[(&str, &str)] = shaders! {
-    "activation" "adapter" "attention" "cached_attention" "elementwise" "embedding" "epilogue_act" "epilogue_plain" "gated" "grid"
-    "head_norm" "loss" "matmul_any" "matmul_cpu" "matmul_gpu" "matmul_params" "matmul_row" "metrics" "norm" "optimizer" "quant" "random" "reduce"
-    "rope" "row_sum" "scale" "step" "value" "weight_bf16" "weight_f16" "weight_f32" "weight_q4_0" "weight_q4_1" "weight_q4_k" "weight_q5_0"
-    "weight_q5_1" "weight_q5_k" "weight_q6_k" "weight_q8_0"
+    "activation" "adapter" "attention" "attention_cpu" "attention_params" "cached_attention" "elementwise" "embedding" "epilogue_act"
+    "epilogue_plain" "gated" "grid" "head_norm" "loss" "matmul_any" "matmul_cpu" "matmul_gpu" "matmul_params" "matmul_row" "metrics"
+    "norm" "optimizer" "quant" "random" "reduce" "rope" "row_sum" "scale" "step" "value" "weight_bf16" "weight_f16" "weight_f32"
+    "weight_q4_0" "weight_q4_1" "weight_q4_k" "weight_q5_0" "weight_q5_1" "weight_q5_k" "weight_q6_k" "weight_q8_0"
 };
 
 /// The value of a constant that a kernel is specialised on.

@@ -1,7 +1,7 @@
 //! Attention over packed queries, keys and values.
 
 use super::{Dropout, qkv_shape, sum};
-use crate::graph::{Graph, Kernel, Tensor, read, write};
+use crate::graph::{Graph, Kernel, Tensor, Traits, read, write};
 
 crate::params!(Params { length: u32, heads: u32, key_value_heads: u32, scale: f32, threshold: u32, keep_scale: f32, site: u32 });
 
@@ -38,6 +38,28 @@ impl Attention {
     }
 }
 
+/// The kernels for a device and a head, but for their entry point, and the rows that one workgroup owns: the one table.
+fn variant(traits: &Traits, head_size: u32) -> (Kernel, u32) {
+    let lanes = traits.lanes();
+    if lanes == 0 {
+        // Both shared tiles must fit in the 16 KiB of workgroup memory that every device has.
+        let tile = (2048 / head_size).min(16);
+        return (Kernel::new("attention", "").with("HEAD", head_size).with("LANES", 64).with("TILE", tile), 64);
+    }
+    // As few shared rows as the lanes can split evenly, but two where a head is narrow, since each tile loads and stores the sums again;
+    // and as many rows of a lane's own as leave the code of a tile in the instruction cache.
+    let mut tile = if head_size <= 64 { 2 } else { 1 };
+    while !(head_size / 4 * tile).is_multiple_of(lanes) {
+        tile *= 2;
+    }
+    let per = match head_size * tile {
+        ..=64 => 4,
+        65..=192 => 2,
+        _ => 1,
+    };
+    (Kernel::new("attention_cpu", "").with("HEAD", head_size).with("SHARE", lanes).with("PER", per).with("TILE", tile), lanes * per)
+}
+
 /// softmax(q·kᵀ / √head_size)·v for qkv (batch, length, (heads + 2·key_value_heads)·head_size), queries first, then keys, then values:
 /// (batch, length, heads·head_size). Keys from `lengths` (batch) on are padding and seen by no query.
 pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -> Tensor {
@@ -45,19 +67,9 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
     let [batch, length] = form.batch_and_length(g, "attention", qkv);
 
     let dropout = Dropout::new(g, dropout);
-    let share = g.traits().lanes();
-    // Both shared tiles must fit in the 16 KiB of workgroup memory that every device has.
-    let tile = if share > 0 { share } else { (2048 / head_size).min(16) };
-    let lanes = if share > 0 { share } else { 64 };
-    let kernel = move |entry| {
-        Kernel::new("attention", entry)
-            .with("HEAD", head_size)
-            .with("SHARE", share)
-            .with("LANES", lanes)
-            .with("TILE", tile)
-            .with("CAUSAL", causal)
-            .with("DROPOUT", dropout.is_some())
-    };
+    let (kernel, rows) = variant(g.traits(), head_size);
+    let kernel = kernel.with("CAUSAL", causal).with("DROPOUT", dropout.is_some());
+    let kernel = move |entry| Kernel { entry, ..kernel.clone() };
     let p = Params {
         length,
         heads,
@@ -67,7 +79,7 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
         keep_scale: dropout.map_or(1.0, |d| d.scale),
         site: dropout.map_or(0, |d| d.site),
     };
-    let blocks = length.div_ceil(lanes);
+    let blocks = length.div_ceil(rows);
     let y = g.activation("attention", [batch, length, heads * head_size]);
     let log_sum_exp = g.activation("log_sum_exp", [batch, heads, length]);
     let arguments = [read(qkv), read(lengths), write(y), write(log_sum_exp)];

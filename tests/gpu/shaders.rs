@@ -29,9 +29,9 @@ fn kernels() -> Vec<Kernel> {
                 all.push(base.clone().with("FORMAT", "f32").with("POSITIONS", 1));
                 all.push(base.with("FORMAT", "f32").with("POSITIONS", 1).with("START", 1));
             }
-            "attention" => {
-                all.push(base.clone().with("DROPOUT", 1));
-                all.push(base.clone().with("HEAD", 16).with("SHARE", 8).with("LANES", 8).with("TILE", 8));
+            "attention" => all.push(base.with("DROPOUT", 1)),
+            "attention_cpu" => {
+                all.extend([base.clone(), base.with("HEAD", 20).with("TILE", 8).with("DROPOUT", 1)]);
             }
             "adapter" => {
                 all.push(base.clone().with("DROPOUT", 1).with("WITH_OUTER_GRADIENT", 1));
