@@ -16,6 +16,7 @@ import os
 import pathlib
 import platform
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -66,7 +67,9 @@ def say(line):
 def peers(args):
     """The peers that are here, named as the table names them: for PyTorch the options of its scripts, for the others a binary."""
     found = {}
-    if subprocess.run([args.python, "-c", "import torch, adapters"], check=False, capture_output=True).returncode != 0:
+    if not shutil.which(args.python):
+        say(f"left out: PyTorch, as there is no {args.python}")
+    elif subprocess.run([args.python, "-c", "import torch, adapters"], check=False, capture_output=True).returncode != 0:
         say(f"left out: PyTorch, as {args.python} has no torch and adapters")
     elif args.cuda:
         for precision in ("f32", "bf16"):
