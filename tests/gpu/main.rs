@@ -28,4 +28,5 @@ mod runs;
 mod scale;
 mod shaders;
 mod smollm2;
+mod timing;
 mod whole;
