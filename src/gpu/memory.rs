@@ -1,6 +1,7 @@
 //! What of a model stays on the device between programs: frozen weights, the arenas, the metrics, and the numbers of the current step.
 
 use std::cmp::Reverse;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::device::Device;
@@ -32,6 +33,8 @@ pub struct Memory {
     pub(super) step_group: wgpu::BindGroup,
     bytes: u64,
     scratch: Mutex<Scratch>,
+    /// Bytes written since the last submission.
+    staged: AtomicUsize,
 }
 
 /// Buffers for activations, the largest first, and the bytes that were ever allocated for them.
@@ -75,7 +78,17 @@ impl Memory {
             layout: &step_layout(&device.device),
             entries: &[wgpu::BindGroupEntry { binding: 0, resource: step.as_entire_binding() }],
         });
-        Ok(Memory { parameters: parameters.clone(), infos, arenas, buffers, step, step_group, bytes, scratch: Mutex::default() })
+        Ok(Memory {
+            parameters: parameters.clone(),
+            infos,
+            arenas,
+            buffers,
+            step,
+            step_group,
+            bytes,
+            scratch: Mutex::default(),
+            staged: AtomicUsize::new(0),
+        })
     }
 
     /// The list of weights that this is the memory of.
@@ -152,7 +165,8 @@ impl Memory {
             device.queue.write_buffer(buffer, offset + whole as u64, &last);
         }
         // What is written waits in memory of its own for a submission: a large model should not wait there as a whole.
-        if bytes.len() >= STAGED {
+        if self.staged.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len() >= STAGED {
+            self.staged.store(0, Ordering::Relaxed);
             device.queue.submit([]);
             let _ = device.device.poll(wgpu::PollType::Poll);
         }
