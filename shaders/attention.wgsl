@@ -18,11 +18,10 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     let query = group.x * LANES + lane;
     let row = batch * length + min(query, length - 1u);
     let shared_head = head * params.key_value_heads / params.heads;
-    let first_key = (params.heads + shared_head) * HEAD4;
-    let first_value = (params.heads + params.key_value_heads + shared_head) * HEAD4;
+    let first_key = key_column(shared_head);
+    let first_value = value_column(shared_head);
     let keys = min(lengths[batch], length);
-    var end = keys;
-    if (CAUSAL != 0u) { end = min(end, (group.x + 1u) * LANES); }
+    let end = seen_before((group.x + 1u) * LANES, keys);
 
     var q: array<vec4<f32>, HEAD4>;
     var sum: array<vec4<f32>, HEAD4>;
@@ -81,11 +80,10 @@ fn backward_queries(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
     let query = group.x * LANES + lane;
     let row = batch * length + min(query, length - 1u);
     let shared_head = head * params.key_value_heads / params.heads;
-    let first_key = (params.heads + shared_head) * HEAD4;
-    let first_value = (params.heads + params.key_value_heads + shared_head) * HEAD4;
+    let first_key = key_column(shared_head);
+    let first_value = value_column(shared_head);
     let keys = min(lengths[batch], length);
-    var end = keys;
-    if (CAUSAL != 0u) { end = min(end, (group.x + 1u) * LANES); }
+    let end = seen_before((group.x + 1u) * LANES, keys);
 
     var q: array<vec4<f32>, HEAD4>;
     var g: array<vec4<f32>, HEAD4>;
@@ -138,8 +136,8 @@ fn backward_keys(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocat
     let length = params.length;
     let key = group.x * LANES + lane;
     let row = batch * length + min(key, length - 1u);
-    let first_key = (params.heads + shared_head) * HEAD4;
-    let first_value = (params.heads + params.key_value_heads + shared_head) * HEAD4;
+    let first_key = key_column(shared_head);
+    let first_value = value_column(shared_head);
     let keys = min(lengths[batch], length);
     let sharing = params.heads / params.key_value_heads;
 

@@ -26,11 +26,10 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     let query = group.x * ROWS + lane;
     let shared_head = head * params.key_value_heads / params.heads;
     let part = lane / TILE * LOADS;
-    let first_key = (params.heads + shared_head) * HEAD4 + part;
-    let first_value = (params.heads + params.key_value_heads + shared_head) * HEAD4 + part;
+    let first_key = key_column(shared_head) + part;
+    let first_value = value_column(shared_head) + part;
     let keys = min(lengths[batch], length);
-    var end = keys;
-    if (CAUSAL != 0u) { end = min(end, (group.x + 1u) * ROWS); }
+    let end = seen_before((group.x + 1u) * ROWS, keys);
 
     var q: array<array<vec4<f32>, HEAD4>, PER>;
     for (var turn = 0u; turn < PER; turn++) {
@@ -111,11 +110,10 @@ fn backward_queries(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
     let query = group.x * ROWS + lane;
     let shared_head = head * params.key_value_heads / params.heads;
     let part = lane / TILE * LOADS;
-    let first_key = (params.heads + shared_head) * HEAD4 + part;
-    let first_value = (params.heads + params.key_value_heads + shared_head) * HEAD4 + part;
+    let first_key = key_column(shared_head) + part;
+    let first_value = value_column(shared_head) + part;
     let keys = min(lengths[batch], length);
-    var end = keys;
-    if (CAUSAL != 0u) { end = min(end, (group.x + 1u) * ROWS); }
+    let end = seen_before((group.x + 1u) * ROWS, keys);
 
     var q: array<array<vec4<f32>, HEAD4>, PER>;
     var g: array<array<vec4<f32>, HEAD4>, PER>;
@@ -197,8 +195,8 @@ fn backward_keys(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocat
     let length = params.length;
     let key = group.x * ROWS + lane;
     let part = lane / TILE * LOADS;
-    let first_key = (params.heads + shared_head) * HEAD4;
-    let first_value = (params.heads + params.key_value_heads + shared_head) * HEAD4;
+    let first_key = key_column(shared_head);
+    let first_value = value_column(shared_head);
     let keys = min(lengths[batch], length);
     let sharing = params.heads / params.key_value_heads;
 

@@ -40,6 +40,19 @@ fn row_width() -> u32 {
     return (params.heads + 2u * params.key_value_heads) * HEAD4;
 }
 
+// Where the keys and the values of a shared head begin in a row.
+fn key_column(shared_head: u32) -> u32 {
+    return (params.heads + shared_head) * HEAD4;
+}
+fn value_column(shared_head: u32) -> u32 {
+    return (params.heads + params.key_value_heads + shared_head) * HEAD4;
+}
+
+// The end of the keys that any query before `query` sees.
+fn seen_before(query: u32, keys: u32) -> u32 {
+    return select(min(keys, query), keys, CAUSAL == 0u);
+}
+
 // The dropout factor of one probability.
 fn keep(batch: u32, head: u32, query: u32, key: u32) -> f32 {
     return dropout_factor((batch * params.heads + head) * params.length + query, key, params.site, params.threshold, params.keep_scale);
