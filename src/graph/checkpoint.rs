@@ -103,8 +103,7 @@ impl Graph {
     /// A second tensor like `tensor`, in a role of its own.
     fn again(&mut self, tensor: Tensor, role: Role) -> Tensor {
         let info = self.info(tensor).clone();
-        self.tensors.push(Info { role, ..info });
-        Tensor(self.tensors.len() as u32 - 1)
+        self.add(Info { role, ..info })
     }
 
     fn read_by<'a>(&'a self, dispatch: &'a Dispatch) -> impl Iterator<Item = Tensor> + 'a {

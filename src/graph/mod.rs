@@ -5,6 +5,7 @@
 //! see from the line alone when a buffer is free. The exceptions are named where they occur: accumulators of the loss and the arenas.
 
 mod checkpoint;
+mod dispatch;
 mod kernel;
 mod parameters;
 mod plan;
@@ -16,85 +17,12 @@ use std::collections::HashMap;
 
 use checkpoint::Segment;
 
+pub use dispatch::{Access, Argument, Dispatch, Params, read, update, write};
 pub use kernel::{Kernel, Reflection, StorageBinding};
 pub use parameters::{Parameter, Parameters, Piece};
 pub use plan::Plan;
 pub use tensor::{DType, Info, Role, Shape, Tensor};
 pub use traits::Traits;
-
-/// What a uniform `params` of a shader looks like in Rust; made by [`params!`](crate::params).
-pub trait Params: bytemuck::Pod {
-    /// Names and WGSL types of the fields, in order.
-    const FIELDS: &'static [(&'static str, &'static str)];
-}
-
-/// Declares a dispatch's parameters: a `repr(C)` struct of `u32` and `f32` whose fields are those of the shader's `Params`.
-/// Recording a dispatch compares the two.
-#[macro_export]
-macro_rules! params {
-    ($name:ident { $($field:ident: $ty:tt),* $(,)? }) => {
-        #[repr(C)]
-        #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-        struct $name { $($field: $ty),* }
-        impl $crate::graph::Params for $name {
-            const FIELDS: &'static [(&'static str, &'static str)] = &[$((stringify!($field), stringify!($ty))),*];
-        }
-    };
-}
-
-/// How a dispatch uses a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Bound `read`.
-    Read,
-    /// Bound `read_write`; every element that anyone reads later is written.
-    Write,
-    /// Bound `read_write`; the old contents matter.
-    Update,
-}
-
-/// A tensor as an argument of a dispatch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Argument {
-    /// The tensor.
-    pub tensor: Tensor,
-    /// What the kernel does with it.
-    pub access: Access,
-}
-
-/// An argument that the kernel only reads.
-pub fn read(tensor: Tensor) -> Argument {
-    Argument { tensor, access: Access::Read }
-}
-
-/// An argument that the kernel overwrites.
-pub fn write(tensor: Tensor) -> Argument {
-    Argument { tensor, access: Access::Write }
-}
-
-/// An argument that the kernel reads and writes.
-pub fn update(tensor: Tensor) -> Argument {
-    Argument { tensor, access: Access::Update }
-}
-
-/// One recorded kernel launch.
-#[derive(Clone, Debug)]
-pub struct Dispatch {
-    /// Scope and kernel, such as `h3.attn_adapter.adapter.backward`.
-    pub label: String,
-    /// What runs.
-    pub kernel: Kernel,
-    /// The bytes of its uniform `params`.
-    pub params: Vec<u8>,
-    /// Its storage buffers in the order of their binding numbers.
-    pub arguments: Vec<Argument>,
-    /// Workgroups along x, y, z.
-    pub workgroups: [u32; 3],
-    /// Floating-point operations, for measurements; 0 where what it moves is all that counts.
-    pub operations: u64,
-    /// The bytes that it reads and writes, for measurements: those of its tensors, updated ones twice, unless the op says otherwise.
-    pub bytes: u64,
-}
 
 type Backward = Box<dyn FnOnce(&mut Graph, Tensor)>;
 
@@ -288,7 +216,11 @@ impl Graph {
 
     fn push(&mut self, label: &str, shape: Shape, dtype: DType, role: Role) -> Tensor {
         let label = format!("{}{label}", self.scope);
-        self.tensors.push(Info { label, shape, dtype, role, needs_gradient: false });
+        self.add(Info { label, shape, dtype, role, needs_gradient: false })
+    }
+
+    fn add(&mut self, info: Info) -> Tensor {
+        self.tensors.push(info);
         Tensor(self.tensors.len() as u32 - 1)
     }
 
@@ -389,8 +321,7 @@ impl Graph {
         let parameter = self.parameters.get(weight)?;
         let (offset, shape, name) = (parameter.arena_offset?, parameter.shape.clone(), &parameter.name);
         let role = Role::View { of: self.arenas.gradients, offset };
-        self.tensors.push(Info { label: format!("{name}.gradient"), shape, dtype: DType::F32, role, needs_gradient: false });
-        Some(Tensor(self.tensors.len() as u32 - 1))
+        Some(self.add(Info { label: format!("{name}.gradient"), shape, dtype: DType::F32, role, needs_gradient: false }))
     }
 
     /// The gradient that reached `tensor`, after [`Graph::backward`].
