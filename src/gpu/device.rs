@@ -257,7 +257,9 @@ impl Device {
     /// compile, the error is the first one's.
     pub(super) fn compile<'a>(&self, kernels: impl Iterator<Item = &'a Kernel>) -> Result<()> {
         let mut seen = HashSet::new();
-        let waiting = Mutex::new(kernels.filter(|&kernel| seen.insert(kernel)).collect::<Vec<_>>().into_iter().enumerate());
+        let missing: Vec<_> = kernels.filter(|&kernel| seen.insert(kernel) && !self.pipelines().contains_key(kernel)).collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
+        let waiting = Mutex::new(missing.into_iter().enumerate());
         // Stops at the first error, when all kernels before that one have been taken by someone.
         let work = || loop {
             let next = waiting.lock().unwrap_or_else(|e| e.into_inner()).next();
@@ -267,7 +269,6 @@ impl Device {
             }
         };
         let errors = std::thread::scope(|scope| {
-            let threads = std::thread::available_parallelism().map_or(1, usize::from);
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             let ends = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             ends.flatten().collect::<Vec<_>>()

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 pub struct Timing {
     /// Scope and kernel, such as `h3.attn_adapter.adapter.backward`.
     pub label: String,
-    /// The kernel with its constants.
+    /// The kernel's file and entry point.
     pub kernel: String,
     /// How long the device took.
     pub seconds: f64,

@@ -207,8 +207,7 @@ impl<'a> Trainer<'a> {
         self.memory.clear(self.device);
         for batch in batches {
             self.batches = self.batches.wrapping_add(1);
-            let loss_scale = (1.0 / targets as f64) as f32;
-            self.memory.set_step(self.device, Step { seed: self.options.seed, counter: self.batches, loss_scale, learning_rate });
+            self.set_step(targets, learning_rate);
             self.programs.run(self.device, self.model, self.memory, batch)?;
         }
         self.update.run(self.device)?;
@@ -226,15 +225,19 @@ impl<'a> Trainer<'a> {
         self.next(IN_FLIGHT)
     }
 
+    /// Sets the numbers of the next batch, in a step with so many targets.
+    fn set_step(&self, targets: u64, learning_rate: f32) {
+        let loss_scale = (1.0 / targets as f64) as f32;
+        self.memory.set_step(self.device, Step { seed: self.options.seed, counter: self.batches, loss_scale, learning_rate });
+    }
+
     /// Measures each dispatch of a step over `batch`, the optimizer's too; the step changes the weights, but is not counted.
     ///
     /// # Errors
     /// As [`Program::time`].
     pub fn time(&mut self, batch: &Batch) -> Result<Vec<Timing>> {
         self.memory.clear(self.device);
-        let loss_scale = (1.0 / batch.targets() as f64) as f32;
-        let learning_rate = self.options.schedule.at(self.step) as f32;
-        self.memory.set_step(self.device, Step { seed: self.options.seed, counter: self.batches, loss_scale, learning_rate });
+        self.set_step(batch.targets(), self.options.schedule.at(self.step) as f32);
         let compiled = self.programs.of_shape(self.device, self.model, self.memory, [batch.rows, batch.length])?;
         compiled.write(self.device, batch);
         let mut timings = compiled.program.time(self.device)?;
