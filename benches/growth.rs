@@ -4,10 +4,9 @@
 use clap::Parser;
 use graftling::Result;
 use graftling::gpu::Device;
-use graftling::measure::best;
+use graftling::measure::{self, best};
 use graftling::model::{AdapterConfig, BaseDropout, Biases, Config, Family, Model, NormKind, Positions, Trains};
 use graftling::ops::{Activation, RopePairs, RopeScaling};
-use graftling::text::Batch;
 use graftling::train::{TrainOptions, Trainer};
 
 #[derive(Parser)]
@@ -78,13 +77,8 @@ fn row(device: &Device, options: &Options, length: u32, vocab_size: u32) -> Resu
     let before = memory.bytes();
     let train = TrainOptions { checkpointing: options.checkpointing, ..TrainOptions::default() };
     let mut trainer = Trainer::new(device, &model, &memory, train)?;
-    let tokens: Vec<u32> = (0..length).map(|i| i.wrapping_mul(2_654_435_761) % vocab_size).collect();
-    let batch = [Batch::new(&[&tokens])];
-    let seconds = best(|| {
-        trainer.step(&batch)?;
-        while trainer.finish()?.is_some() {}
-        Ok(())
-    })?;
+    let batch = measure::batch(1, length, vocab_size);
+    let seconds = best(|| measure::step(&mut trainer, &batch))?;
     let activations = memory.bytes() - before;
     println!(
         "| {length} | {vocab_size} | {:.0} | {:.1} | {:.0} |",

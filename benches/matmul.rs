@@ -14,7 +14,7 @@ struct Options {
     #[arg(long, value_delimiter = ',', value_parser = shape, default_value = "1024x1024x1024,2048x576x1536,128x576x1536,128x1536x576,64x576x1536")]
     shapes: Vec<[u32; 3]>,
     /// Formats of the weights
-    #[arg(long, value_delimiter = ',', value_parser = format, default_value = "f32,f16,q4_1,q8_0,q4_k,q6_k")]
+    #[arg(long, value_delimiter = ',', default_value = "f32,f16,q4_1,q8_0,q4_k,q6_k")]
     formats: Vec<GgmlType>,
     /// Whose kernels run, whatever the device is
     #[arg(long, value_enum, default_value_t = Variant::Own)]
@@ -39,10 +39,6 @@ enum Variant {
 fn shape(text: &str) -> std::result::Result<[u32; 3], String> {
     let numbers: Option<Vec<u32>> = text.split('x').map(|n| n.parse().ok()).collect();
     numbers.and_then(|n| n.try_into().ok()).ok_or_else(|| "expected ROWSxINPUTSxOUTPUTS".into())
-}
-
-fn format(text: &str) -> std::result::Result<GgmlType, String> {
-    GgmlType::ALL.into_iter().find(|f| f.dtype().word() == text).ok_or_else(|| GgmlType::ALL.map(|f| f.dtype().word()).join(", "))
 }
 
 fn main() -> Result<()> {

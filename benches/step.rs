@@ -14,7 +14,6 @@ use graftling::graph::{DType, Parameters};
 use graftling::measure::{self, NUMBERS, Product};
 use graftling::model::{AdapterConfig, Base, Model, Trains};
 use graftling::ops;
-use graftling::text::Batch;
 use graftling::train::{TrainOptions, Trainer};
 
 #[derive(Parser)]
@@ -62,12 +61,11 @@ fn main() -> Result<()> {
     let mut trainer = Trainer::new(&device, &model, &memory, TrainOptions::default())?;
     println!("{:.2} s to load, record and compile", started.elapsed().as_secs_f64());
     let Options { batch_size, max_length, .. } = options;
-    let tokens: Vec<u32> = (0..batch_size * max_length).map(|i| i.wrapping_mul(2_654_435_761) % base.config.vocab_size).collect();
-    let batch = [Batch::new(&tokens.chunks(max_length as usize).collect::<Vec<_>>())];
+    let batch = measure::batch(batch_size, max_length, base.config.vocab_size);
     let mut times = Vec::new();
     for _ in 0..6 {
         let started = Instant::now();
-        trainer.step(&batch)?;
+        trainer.step(std::slice::from_ref(&batch))?;
         let host = started.elapsed();
         while trainer.finish()?.is_some() {}
         times.push((started.elapsed(), host));
@@ -78,13 +76,13 @@ fn main() -> Result<()> {
     println!(
         "{seconds:.4} s a step, {:.1} ms of it until all is submitted (software drivers work while they are given work); {:.0} tokens/s",
         host.as_secs_f64() * 1e3,
-        tokens.len() as f64 / seconds
+        batch.tokens.len() as f64 / seconds
     );
 
     let most_operations = Product::Forward.speed(&device, device.traits(), [options.size; 3], DType::F32)?;
     let most_bytes = bytes_in_a_second(&device)?;
     println!("limits: {:.1} GFLOP/s, {:.2} GB/s", most_operations / 1e9, most_bytes / 1e9);
-    let timings = trainer.time(&batch[0])?;
+    let timings = trainer.time(&batch)?;
     let total: f64 = timings.iter().map(|t| t.seconds).sum();
     println!("{total:.4} s in {} dispatches\n", timings.len());
     println!("{:>6} {:>7} {:>10} {:>9} {:>8} {:>6}  kernel", "share", "count", "ms", "GFLOP/s", "GB/s", "limit");

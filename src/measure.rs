@@ -7,6 +7,8 @@ use crate::error::Result;
 use crate::gpu::{Device, Memory, Program};
 use crate::graph::{DType, Graph, Parameters, Tensor, Traits};
 use crate::ops::{Linear, matmul};
+use crate::text::Batch;
+use crate::train::Trainer;
 
 /// Rounds before anything counts: drivers compile late, and the submissions' length is found in the first ones.
 pub const WARM_UP: usize = 3;
@@ -56,6 +58,22 @@ pub fn recording(
         program.run(device)?;
         memory.read(device, memory.arenas().metrics).map(drop) // waits
     })
+}
+
+/// A batch of tokens that mean nothing, none of it padding.
+pub fn batch(rows: u32, length: u32, vocabulary: u32) -> Batch {
+    let tokens: Vec<u32> = (0..rows * length).map(|i| i.wrapping_mul(2_654_435_761) % vocabulary).collect();
+    Batch::new(&tokens.chunks(length as usize).collect::<Vec<_>>())
+}
+
+/// One step of training, until the device is done with it.
+///
+/// # Errors
+/// As [`Trainer::step`].
+pub fn step(trainer: &mut Trainer, batch: &Batch) -> Result<()> {
+    trainer.step(std::slice::from_ref(batch))?;
+    while trainer.finish()?.is_some() {}
+    Ok(())
 }
 
 /// What is computed with a layer's matrix.

@@ -6,9 +6,8 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use graftling::Result;
 use graftling::gpu::Device;
-use graftling::measure::{Product, ROUNDS, best};
+use graftling::measure::{self, Product, ROUNDS, best};
 use graftling::model::{AdapterConfig, Trains};
-use graftling::text::Batch;
 use graftling::train::{TrainOptions, Trainer};
 use graftling::weights::GgmlType;
 use indicatif::BinaryBytes;
@@ -40,7 +39,7 @@ pub struct Bench {
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=8192))]
     size: u32,
     /// The formats of the products' weights, as GGUF names them
-    #[arg(long, value_delimiter = ',', value_name = "FORMAT", value_parser = format, default_value = "f32,f16,q8_0,q4_0,q4_1,q4_k,q6_k")]
+    #[arg(long, value_delimiter = ',', value_name = "FORMAT", default_value = "f32,f16,q8_0,q4_0,q4_1,q4_k,q6_k")]
     formats: Vec<GgmlType>,
     /// Times nothing else
     #[arg(long, value_enum)]
@@ -54,11 +53,6 @@ enum Part {
     Matmul,
     /// Whole steps of training
     Train,
-}
-
-fn format(text: &str) -> std::result::Result<GgmlType, String> {
-    let found = GgmlType::ALL.into_iter().find(|format| format.dtype().word() == text.to_lowercase());
-    found.ok_or_else(|| format!("expected some of {}", GgmlType::ALL.map(|format| format.dtype().word()).join(", ")))
 }
 
 impl Bench {
@@ -110,19 +104,16 @@ impl Bench {
         let memory = setup.upload(device, &model, 0, true)?;
         let options = TrainOptions { checkpointing: self.gradient_checkpointing, ..TrainOptions::default() };
         let mut trainer = Trainer::new(device, &model, &memory, options)?;
-        let tokens: Vec<u32> =
-            (0..self.batch_size * length).map(|i| i.wrapping_mul(2_654_435_761) % setup.base.config.vocab_size).collect();
-        let batch = [Batch::new(&tokens.chunks(length as usize).collect::<Vec<_>>())];
+        let batch = measure::batch(self.batch_size, length, setup.base.config.vocab_size);
         let mut first = None;
         let seconds = best(|| {
-            trainer.step(&batch)?;
-            while trainer.finish()?.is_some() {}
+            measure::step(&mut trainer, &batch)?;
             first.get_or_insert_with(|| started.elapsed().as_secs_f64());
             Ok(())
         })?;
         Ok(json!({
             "model": self.model, "adapter": adapter.to_string(), "batch_size": self.batch_size, "length": length,
-            "tokens_per_second": tokens.len() as f64 / seconds, "gpu_bytes": memory.bytes() + trainer.bytes(), "first_step_seconds": first,
+            "tokens_per_second": batch.tokens.len() as f64 / seconds, "gpu_bytes": memory.bytes() + trainer.bytes(), "first_step_seconds": first,
         }))
     }
 }

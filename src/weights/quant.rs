@@ -8,6 +8,7 @@
 //! bits in any order of the factors, and with or without a fused multiply-add.
 
 use std::fmt;
+use std::str::FromStr;
 
 #[cfg(test)]
 mod tests;
@@ -142,6 +143,16 @@ impl GgmlType {
             _ => scales.iter().any(|&at| u16_at(block, at) & 0x7c00 == 0x7c00),
         };
         blocks.chunks_exact(bytes).position(non_finite).map(|block| block * len)
+    }
+}
+
+impl FromStr for GgmlType {
+    type Err = String;
+
+    /// The format of that name, in capitals or not; else what names there are.
+    fn from_str(name: &str) -> Result<GgmlType, String> {
+        let found = GgmlType::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name));
+        found.ok_or_else(|| format!("expected some of {}", GgmlType::ALL.map(|format| format.dtype().word()).join(", ")))
     }
 }
 
