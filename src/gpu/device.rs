@@ -3,8 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::image;
 use super::pipeline::Pipeline;
 use crate::error::{Error, Result};
+use crate::graph::wgsl::IMAGE_ROW;
 use crate::graph::{Kernel, Traits};
 
 /// What a device says of itself.
@@ -217,21 +219,49 @@ impl Device {
     /// [`Error::Limit`] or [`Error::OutOfMemory`], both naming `label`.
     pub(super) fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let size = bytes.max(16).next_multiple_of(16);
-        if size > self.limits.max_buffer_size {
-            return Err(Error::Limit {
-                what: label.into(),
-                needed: size,
-                unit: "bytes in one buffer",
-                limit: self.limits.max_buffer_size,
-                device: self.info.to_string(),
-                advice: "use a smaller batch size, a shorter maximum length, or gradient checkpointing",
-            });
+        self.within(label, size, "bytes in one buffer", self.limits.max_buffer_size)?;
+        self.allocated(label, size, || {
+            self.device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false })
+        })
+    }
+
+    /// An image for `bytes` of texels.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] or [`Error::OutOfMemory`], both naming `label`.
+    pub(super) fn image(&self, label: &str, texel: naga::StorageFormat, bytes: u64) -> Result<wgpu::Texture> {
+        let (format, texel_bytes) = image::format(texel);
+        let size = image::extent(bytes, texel_bytes);
+        let row = u64::from(IMAGE_ROW);
+        self.within(label, u64::from(size.height) * row, "bytes in one image", u64::from(self.limits.max_texture_dimension_2d) * row)?;
+        self.allocated(label, bytes, || {
+            self.device.create_texture(&wgpu::TextureDescriptor {
+                label: Some(label),
+                size,
+                mip_level_count: 1,
+                sample_count: 1,
+                dimension: wgpu::TextureDimension::D2,
+                format,
+                usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
+                view_formats: &[],
+            })
+        })
+    }
+
+    fn within(&self, label: &str, needed: u64, unit: &'static str, limit: u64) -> Result<()> {
+        if needed <= limit {
+            return Ok(());
         }
+        let advice = "use a smaller batch size, a shorter maximum length, or gradient checkpointing";
+        Err(Error::Limit { what: label.into(), needed, unit, limit, device: self.info.to_string(), advice })
+    }
+
+    fn allocated<T>(&self, label: &str, bytes: u64, allocate: impl FnOnce() -> T) -> Result<T> {
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false });
+        let allocation = allocate();
         match pollster::block_on(scope.pop()) {
-            None => Ok(buffer),
-            Some(_) => Err(Error::OutOfMemory { device: self.info.to_string(), what: format!("{label} ({size} bytes)") }),
+            None => Ok(allocation),
+            Some(_) => Err(Error::OutOfMemory { device: self.info.to_string(), what: format!("{label} ({bytes} bytes)") }),
         }
     }
 

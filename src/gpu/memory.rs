@@ -1,13 +1,15 @@
 //! What of a model stays on the device between programs: frozen weights, the arenas, the metrics, and the numbers of the current step.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::device::Device;
 use super::pipeline::step_layout;
 use crate::error::Result;
-use crate::graph::{Arenas, Graph, Info, Parameters, Role, Tensor, Traits};
+use crate::graph::wgsl::IMAGE_ROW;
+use crate::graph::{Arenas, Graph, Image, Info, Parameters, Role, Tensor, Traits};
 
 /// The numbers that change from step to step; `shaders/step.wgsl` is their twin.
 #[repr(C)]
@@ -37,10 +39,11 @@ pub struct Memory {
     staged: AtomicUsize,
 }
 
-/// Buffers for activations, the largest first, and the bytes that were ever allocated for them.
+/// Buffers for activations, the largest first, images for operands, and the bytes that were ever allocated for them.
 #[derive(Default)]
 struct Scratch {
     buffers: Vec<wgpu::Buffer>,
+    images: HashMap<Image, wgpu::Texture>,
     bytes: u64,
 }
 
@@ -127,6 +130,20 @@ impl Memory {
             given[i] = Some(scratch.buffers[rank].clone());
         }
         Ok(given.into_iter().flatten().collect())
+    }
+
+    /// Images of at least these sizes, shared like the buffers.
+    pub(super) fn images(&self, device: &Device, wanted: &HashMap<Image, u64>) -> Result<HashMap<Image, wgpu::Texture>> {
+        let mut scratch = self.scratch();
+        for (&(number, texel), &bytes) in wanted {
+            let large_enough = |image: &wgpu::Texture| u64::from(image.height()) * u64::from(IMAGE_ROW) >= bytes;
+            if !scratch.images.get(&(number, texel)).is_some_and(large_enough) {
+                let image = device.image("an operand as an image", texel, bytes)?;
+                scratch.bytes += bytes;
+                scratch.images.insert((number, texel), image);
+            }
+        }
+        Ok(scratch.images.clone())
     }
 
     /// The buffer of a weight or arena and the byte at which it begins there.

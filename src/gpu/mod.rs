@@ -1,6 +1,7 @@
 //! The only room that knows wgpu: devices, pipelines, the memory of a model, and programs that replay a recording.
 
 mod device;
+mod image;
 mod memory;
 mod pipeline;
 mod program;

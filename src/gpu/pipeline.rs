@@ -1,16 +1,16 @@
 //! From a kernel's WGSL and its reflection to a compute pipeline.
 
-use crate::graph::Kernel;
+use std::sync::Arc;
+
+use super::image;
+use crate::graph::{Kernel, Reflection};
 
 /// A compiled kernel.
 pub(super) struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
-    /// Group 0: `params` and the storage buffers.
+    /// Group 0: `params`, the storage buffers and the images.
     pub(super) layout: wgpu::BindGroupLayout,
-    /// The numbers of the storage buffers in group 0.
-    pub(super) bindings: Vec<u32>,
-    pub(super) has_params: bool,
-    pub(super) uses_step: bool,
+    pub(super) reflection: Arc<Reflection>,
 }
 
 impl Pipeline {
@@ -18,17 +18,21 @@ impl Pipeline {
     pub(super) fn new(device: &wgpu::Device, kernel: &Kernel, source: String, checked: bool) -> Pipeline {
         let reflection = kernel.reflect();
         let label = kernel.to_string();
-        let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
-            binding,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
-            count: None,
+        let entry = |binding, ty| wgpu::BindGroupLayoutEntry { binding, visibility: wgpu::ShaderStages::COMPUTE, ty, count: None };
+        let buffer = |ty| wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None };
+        let image = |texel| wgpu::BindingType::StorageTexture {
+            access: wgpu::StorageTextureAccess::ReadOnly,
+            format: image::format(texel).0,
+            view_dimension: wgpu::TextureViewDimension::D2,
         };
         let mut entries = Vec::new();
         if !reflection.params.is_empty() {
-            entries.push(entry(0, wgpu::BufferBindingType::Uniform));
+            entries.push(entry(0, buffer(wgpu::BufferBindingType::Uniform)));
         }
-        entries.extend(reflection.storage.iter().map(|b| entry(b.binding, wgpu::BufferBindingType::Storage { read_only: !b.writable })));
+        entries.extend(reflection.storage.iter().map(|b| {
+            let as_buffer = buffer(wgpu::BufferBindingType::Storage { read_only: !b.writable });
+            entry(b.binding, b.texel.map_or(as_buffer, image))
+        }));
         let group =
             |label: &str, entries: &[_]| device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(label), entries });
         let layout = group(&label, &entries);
@@ -56,13 +60,7 @@ impl Pipeline {
             compilation_options: wgpu::PipelineCompilationOptions { constants: &[], zero_initialize_workgroup_memory: false },
             cache: None,
         });
-        Pipeline {
-            pipeline,
-            layout,
-            bindings: reflection.storage.iter().map(|b| b.binding).collect(),
-            has_params: !reflection.params.is_empty(),
-            uses_step: reflection.uses_step,
-        }
+        Pipeline { pipeline, layout, reflection }
     }
 }
 

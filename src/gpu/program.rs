@@ -1,16 +1,18 @@
 //! A recording made runnable: buffers, bind groups and pipelines, made once and replayed.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::device::Device;
-use super::memory::Memory;
+use super::image::ImageCopy;
+use super::memory::{Memory, STORAGE};
 use super::pipeline::Pipeline;
 use super::state::State;
 use crate::error::{Error, Result};
-use crate::graph::{DType, Graph, Info, Role, Tensor};
+use crate::graph::{DType, Graph, Image, Info, Plan, Role, Tensor};
 
 /// How long one submission may keep a device busy. Watchdogs end work after 2 s at the soonest.
 const SUBMISSION: Duration = Duration::from_millis(100);
@@ -22,12 +24,21 @@ const SLOT: u64 = 256;
 /// A dispatch made ready.
 pub(super) struct Launch {
     pipeline: Arc<Pipeline>,
+    /// What has to be in images before it.
+    copies: Vec<ImageCopy>,
     group: wgpu::BindGroup,
     workgroups: [u32; 3],
     pub(super) label: String,
     pub(super) kernel: String,
     pub(super) bytes: u64,
     pub(super) operations: u64,
+}
+
+impl Launch {
+    /// Copies what the kernel reads from images, before the pass that it runs in.
+    pub(super) fn copy(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.copies.iter().for_each(|copy| copy.encode(encoder));
+    }
 }
 
 /// A compiled recording for one batch size and length.
@@ -91,7 +102,9 @@ impl Program {
             Some(state) => state.assert_same(graph),
             None => assert_eq!(graph.states().count(), 0, "a recording with states needs memory for them"),
         }
-        let (buffers, bytes) = allocate(device, memory, state, graph, canaries)?;
+        let plan = graph.plan();
+        let images = memory.images(device, &plan.images)?;
+        let (buffers, bytes) = allocate(device, memory, state, graph, &plan, canaries)?;
         let params = params_buffer(device, graph)?;
         let padding = if canaries { SLOT } else { 0 };
         let mut program = Program {
@@ -110,15 +123,29 @@ impl Program {
         let scope = device.device.push_error_scope(wgpu::ErrorFilter::Validation);
         for (i, dispatch) in graph.line().iter().enumerate() {
             let pipeline = device.pipeline(&dispatch.kernel)?;
+            let reflection = &pipeline.reflection;
+            let mut copies = Vec::new();
+            let mut views = Vec::new();
+            for image in reflection.images() {
+                let (tensor, texture) = (dispatch.arguments[image.0].tensor, &images[&image]);
+                let (buffer, offset) = program.buffer(memory, tensor);
+                let bytes = program.infos[tensor.index()].bytes();
+                copies.push(ImageCopy { buffer: buffer.clone(), offset, bytes, image: texture.clone() });
+                views.push(texture.create_view(&Default::default()));
+            }
             let mut entries = Vec::with_capacity(dispatch.arguments.len() + 1);
-            if pipeline.has_params {
+            if !reflection.params.is_empty() {
                 let size = wgpu::BufferSize::new((dispatch.params.len() as u64).next_multiple_of(16));
                 let binding = wgpu::BufferBinding { buffer: &params, offset: i as u64 * SLOT, size };
                 entries.push(wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(binding) });
             }
-            for (&binding, argument) in pipeline.bindings.iter().zip(&dispatch.arguments) {
-                let resource = wgpu::BindingResource::Buffer(program.range(device, memory, argument.tensor)?);
-                entries.push(wgpu::BindGroupEntry { binding, resource });
+            let mut views = views.iter();
+            for (declared, argument) in reflection.storage.iter().zip(&dispatch.arguments) {
+                let resource = match declared.texel {
+                    Some(_) => views.next().map(wgpu::BindingResource::TextureView).expect("a view of every image"),
+                    None => wgpu::BindingResource::Buffer(program.range(device, memory, argument.tensor)?),
+                };
+                entries.push(wgpu::BindGroupEntry { binding: declared.binding, resource });
             }
             let group = device.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(&dispatch.label),
@@ -127,6 +154,7 @@ impl Program {
             });
             program.launches.push(Launch {
                 pipeline,
+                copies,
                 group,
                 workgroups: dispatch.workgroups,
                 label: dispatch.label.clone(),
@@ -201,11 +229,15 @@ impl Program {
         for piece in self.pieces() {
             let end = piece.end;
             let mut encoder = device.device.create_command_encoder(&Default::default());
-            {
+            let mut rest = &self.launches[piece];
+            while !rest.is_empty() {
+                // One pass, until something has to be copied to an image.
+                let copied = rest.iter().skip(1).position(|launch| !launch.copies.is_empty());
+                let (together, later) = rest.split_at(copied.map_or(rest.len(), |at| at + 1));
+                together[0].copy(&mut encoder);
                 let mut pass = encoder.begin_compute_pass(&Default::default());
-                for launch in &self.launches[piece] {
-                    self.encode(&mut pass, launch);
-                }
+                together.iter().for_each(|launch| self.encode(&mut pass, launch));
+                rest = later;
             }
             let started = Instant::now();
             let submission = device.queue.submit([encoder.finish()]);
@@ -231,7 +263,7 @@ impl Program {
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass, launch: &Launch) {
         pass.set_pipeline(&launch.pipeline.pipeline);
         pass.set_bind_group(0, &launch.group, &[]);
-        if launch.pipeline.uses_step {
+        if launch.pipeline.reflection.uses_step {
             pass.set_bind_group(1, &self.step_group, &[]);
         }
         let [x, y, z] = launch.workgroups;
@@ -295,27 +327,37 @@ fn join(times: &[(usize, Duration)]) -> Vec<usize> {
 /// The bytes of device memory that programs of these recordings will take beside the model's weights.
 pub fn bytes_of(graphs: &[&Graph]) -> u64 {
     let mut shared: Vec<u64> = Vec::new();
+    let mut images: HashMap<Image, u64> = HashMap::new();
     for graph in graphs {
-        let mut sizes = graph.plan().sizes;
+        let Plan { mut sizes, images: own, .. } = graph.plan();
+        for (image, bytes) in own {
+            let largest = images.entry(image).or_default();
+            *largest = bytes.max(*largest);
+        }
         sizes.sort_by_key(|&size| Reverse(size));
         shared.resize(shared.len().max(sizes.len()), 0);
         shared.iter_mut().zip(sizes).for_each(|(most, size)| *most = size.max(*most));
     }
     let own = |info: &&Info| matches!(info.role, Role::Input | Role::Output);
     let own = graphs.iter().flat_map(|graph| graph.tensors()).filter(own).map(Info::bytes).sum::<u64>();
-    shared.iter().sum::<u64>() + own
+    shared.iter().chain(images.values()).sum::<u64>() + own
 }
 
 type Buffers = Vec<Option<wgpu::Buffer>>;
 
 /// Buffers for inputs, outputs and planned activations, and those of the states. The bytes are those of inputs and outputs.
-fn allocate(device: &Device, memory: &Memory, state: Option<&State>, graph: &Graph, canaries: bool) -> Result<(Buffers, u64)> {
-    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
-    let plan = graph.plan();
+fn allocate(
+    device: &Device,
+    memory: &Memory,
+    state: Option<&State>,
+    graph: &Graph,
+    plan: &Plan,
+    canaries: bool,
+) -> Result<(Buffers, u64)> {
     let mut bytes = 0;
     let mut allocate = |label: &str, size: u64| {
         bytes += size;
-        device.buffer(label, size, usage)
+        device.buffer(label, size, STORAGE)
     };
     let planned = if canaries { Vec::new() } else { memory.activations(device, &plan.sizes)? };
     let mut buffers = Vec::with_capacity(graph.tensors().len());

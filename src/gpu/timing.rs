@@ -46,6 +46,7 @@ impl Program {
                         beginning_of_pass_write_index: Some(2 * i),
                         end_of_pass_write_index: Some(2 * i + 1),
                     };
+                    launch.copy(&mut encoder);
                     let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
                     self.encode(&mut encoder.begin_compute_pass(&descriptor), launch);
                 }

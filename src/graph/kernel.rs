@@ -66,12 +66,19 @@ impl std::fmt::Display for Kernel {
     }
 }
 
+impl Reflection {
+    /// The images by the numbers of the arguments that are copied to them.
+    pub fn images(&self) -> impl Iterator<Item = (usize, naga::StorageFormat)> + '_ {
+        self.storage.iter().enumerate().filter_map(|(number, binding)| Some((number, binding.texel?)))
+    }
+}
+
 /// What one entry point declares.
 #[derive(Debug)]
 pub struct Reflection {
     /// Invocations of a workgroup along x, y, z.
     pub workgroup_size: [u32; 3],
-    /// The storage buffers of group 0 that the entry point uses, by binding number.
+    /// The storage buffers of group 0 that the entry point uses, and the images that it reads tensors from, by binding number.
     pub storage: Vec<StorageBinding>,
     /// The fields of the uniform `params` (group 0, binding 0) with their WGSL types, if the entry point uses it.
     pub params: Vec<(String, String)>,
@@ -81,7 +88,7 @@ pub struct Reflection {
     pub constants: Arc<HashMap<String, u32>>,
 }
 
-/// A storage buffer as the shader declares it.
+/// A storage buffer as the shader declares it, or an image in its place.
 #[derive(Debug)]
 pub struct StorageBinding {
     /// Its number in group 0.
@@ -90,6 +97,8 @@ pub struct StorageBinding {
     pub name: String,
     /// Whether it is declared `read_write`.
     pub writable: bool,
+    /// What its texels are, if it is an image, which the tensor is copied to before the kernel runs.
+    pub texel: Option<naga::StorageFormat>,
 }
 
 struct Module {
@@ -117,12 +126,16 @@ impl Module {
                     continue;
                 }
                 let Some(place) = &global.binding else { continue };
+                let mut tensor = |writable, texel| {
+                    let name = global.name.clone().unwrap_or_default();
+                    storage.push(StorageBinding { binding: place.binding, name, writable, texel });
+                };
                 match global.space {
-                    naga::AddressSpace::Storage { access } => storage.push(StorageBinding {
-                        binding: place.binding,
-                        name: global.name.clone().unwrap_or_default(),
-                        writable: access.contains(naga::StorageAccess::STORE),
-                    }),
+                    naga::AddressSpace::Storage { access } => tensor(access.contains(naga::StorageAccess::STORE), None),
+                    naga::AddressSpace::Handle => match module.types[global.ty].inner {
+                        naga::TypeInner::Image { class: naga::ImageClass::Storage { format, .. }, .. } => tensor(false, Some(format)),
+                        _ => panic!("shaders/{}.wgsl binds '{:?}', which is no tensor", kernel.file, global.name),
+                    },
                     naga::AddressSpace::Uniform if place.group == 0 => params = fields(&module, global.ty),
                     naga::AddressSpace::Uniform => uses_step = true,
                     _ => {}

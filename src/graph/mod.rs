@@ -20,7 +20,7 @@ use checkpoint::Segment;
 pub use dispatch::{Access, Argument, Dispatch, Params, read, update, write};
 pub use kernel::{Kernel, Reflection, StorageBinding};
 pub use parameters::{Parameter, Parameters, Piece};
-pub use plan::Plan;
+pub use plan::{Image, Plan};
 pub use tensor::{DType, Info, Role, Shape, Tensor};
 pub use traits::Traits;
 

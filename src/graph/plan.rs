@@ -1,7 +1,7 @@
 //! The buffer plan: which activations may lie in the same buffer because their lives do not meet.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 
 use super::{Graph, Role};
@@ -13,7 +13,12 @@ pub struct Plan {
     pub buffer: Vec<Option<usize>>,
     /// The size of each buffer in bytes.
     pub sizes: Vec<u64>,
+    /// The bytes of the images that tensors are copied to for kernels that read them from there. All dispatches share them.
+    pub images: HashMap<Image, u64>,
 }
+
+/// Which argument of a kernel an image stands for, and what its texels are.
+pub type Image = (usize, naga::StorageFormat);
 
 impl Plan {
     /// Largest first, each activation gets the smallest buffer that is free while it lives, or one of its own (greedy by size, after Pisarchyk
@@ -21,18 +26,23 @@ impl Plan {
     /// last, both included, so no dispatch ever finds one buffer on both of its sides.
     pub(super) fn of(graph: &Graph) -> Plan {
         let tensors = graph.tensors();
+        let mut images = HashMap::new();
         let mut lives: Vec<Option<RangeInclusive<usize>>> = vec![None; tensors.len()];
         for (at, dispatch) in graph.line().iter().enumerate() {
             for argument in &dispatch.arguments {
                 let life = &mut lives[graph.root(argument.tensor).0.index()];
                 *life = Some(life.as_ref().map_or(at, |life| *life.start())..=at);
             }
+            for image in dispatch.kernel.reflect().images() {
+                let largest = images.entry(image).or_default();
+                *largest = tensors[dispatch.arguments[image.0].tensor.index()].bytes().max(*largest);
+            }
         }
         let planned = |i: usize| Some((i, lives[i].clone().filter(|_| tensors[i].role == Role::Activation)?));
         let mut order: Vec<_> = (0..tensors.len()).filter_map(planned).collect();
         order.sort_by_key(|(i, life)| (Reverse(tensors[*i].bytes()), *life.start(), *i));
 
-        let mut plan = Plan { buffer: vec![None; tensors.len()], sizes: Vec::new() };
+        let mut plan = Plan { buffer: vec![None; tensors.len()], sizes: Vec::new(), images };
         // The ends of the lives in each buffer, by their beginnings.
         let mut taken: Vec<BTreeMap<usize, usize>> = Vec::new();
         for (i, life) in order {

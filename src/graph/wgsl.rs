@@ -1,10 +1,12 @@
-//! From a shader file to the WGSL of one kernel: four small steps on text, so that the files in `shaders/` stay plain WGSL.
+//! From a shader file to the WGSL of one kernel: five small steps on text, so that the files in `shaders/` stay plain WGSL.
 //!
 //! 1. `//! use a, b` puts `a.wgsl` and `b.wgsl` in front. `{NAME}` in such a line stands for a constant's value as a word
 //!    (`//! use weight_{FORMAT}`).
 //! 2. `override NAME: u32 = 4u;` becomes a `const` with the kernel's value, so it can size arrays and be folded everywhere.
 //! 3. Lines between `//! if NAME` and `//! else` or `//! end` stay only where that constant (or a sum) is not zero.
-//! 4. `@unroll for (var i = 0u; i < ROWS; i++) { … }` is written out once for each `i`, as `{ const i = 0u; … }`. No driver is
+//! 4. `//! image a, b` in the kernel's own file makes images of the buffers `a` and `b`, so that `a[i]` reads texel `i`. The program copies
+//!    the tensors there.
+//! 5. `@unroll for (var i = 0u; i < ROWS; i++) { … }` is written out once for each `i`, as `{ const i = 0u; … }`. No driver is
 //!    told by naga to unroll a loop, and register tiles need it.
 
 use std::collections::BTreeMap;
@@ -48,6 +50,9 @@ impl From<&'static str> for Constant {
     }
 }
 
+/// The bytes in a row of an image whose texels are counted through all rows.
+pub const IMAGE_ROW: u32 = 16 << 10;
+
 /// The WGSL of `file` (a stem in `shaders/`) with its constants set.
 ///
 /// # Panics
@@ -89,6 +94,9 @@ pub fn expand(file: &str, constants: &[(&'static str, Constant)]) -> String {
         out.push('\n');
     }
     assert!(numbers.is_empty(), "shader '{file}' has no override named {:?}", numbers.keys());
+    for names in source(file).lines().filter_map(|line| line.strip_prefix("//! image ")) {
+        out = names.split(',').fold(out, |text, name| image(&text, name.trim()));
+    }
     unroll(&out, &values)
 }
 
@@ -143,6 +151,39 @@ fn try_evaluate(expression: &str, values: &BTreeMap<String, u32>) -> Option<u32>
     values.get(word).copied().or_else(|| word.strip_suffix('u').unwrap_or(word).parse().ok())
 }
 
+/// Declares the buffer `name` as an image and reads it texel by texel.
+fn image(text: &str, name: &str) -> String {
+    let (before, after) = text.split_once(&format!("var<storage, read> {name}: array<")).expect("a buffer to make an image of");
+    let (element, after) = after.split_once(">;").expect("the type of its elements");
+    let (format, texel, components) = match element {
+        "u32" => ("r32uint", 4, ".x"),
+        "vec2<u32>" => ("rg32uint", 8, ".xy"),
+        "vec4<u32>" => ("rgba32uint", 16, ""),
+        "vec4<f32>" => ("rgba32float", 16, ""),
+        other => panic!("no image has elements of {other}"),
+    };
+    let width = IMAGE_ROW / texel;
+    let place = format!("vec2(i % {width}u, i / {width}u)");
+    let load = format!("fn load_{name}(i: u32) -> {element} {{ return textureLoad({name}, {place}){components}; }}");
+    let mut out = format!("{before}var {name}: texture_storage_2d<{format}, read>; {load}");
+
+    let mut rest = after;
+    let indexed = format!("{name}[");
+    while let Some(at) = rest.find(&indexed) {
+        let index = at + name.len();
+        out += &rest[..at];
+        if rest[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.') {
+            out += &indexed;
+            rest = &rest[index + 1..];
+        } else {
+            let end = index + closing(&rest[index..], ['[', ']']);
+            out += &format!("load_{name}({})", &rest[index + 1..end]);
+            rest = &rest[end + 1..];
+        }
+    }
+    out + rest
+}
+
 fn unroll(text: &str, values: &BTreeMap<String, u32>) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -150,7 +191,7 @@ fn unroll(text: &str, values: &BTreeMap<String, u32>) -> String {
         out += &rest[..at];
         let header_end = at + rest[at..].find('{').expect("an unrolled loop has a body");
         let header = &rest[at + "@unroll for (".len()..header_end];
-        let body_end = header_end + closing_brace(&rest[header_end..]);
+        let body_end = header_end + closing(&rest[header_end..], ['{', '}']);
         let body = &rest[header_end + 1..body_end];
 
         let mut clauses = header.trim().trim_end_matches(')').split(';');
@@ -167,20 +208,16 @@ fn unroll(text: &str, values: &BTreeMap<String, u32>) -> String {
     out + rest
 }
 
-/// The place of the brace that closes the one `text` begins with.
-fn closing_brace(text: &str) -> usize {
+/// The place of the bracket that closes the one `text` begins with.
+fn closing(text: &str, [open, close]: [char; 2]) -> usize {
     let mut depth = 0;
     for (at, c) in text.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            _ => {}
-        }
+        depth += (c == open) as i32 - (c == close) as i32;
         if depth == 0 {
             return at;
         }
     }
-    panic!("an unrolled loop is not closed");
+    panic!("a bracket is not closed");
 }
 
 #[cfg(test)]
@@ -193,6 +230,13 @@ mod tests {
         assert_eq!(evaluate("ROWS * 2u + 3u * 2u / 4u - 1u", &values), 24);
         assert_eq!(try_evaluate("ROWS / 0u", &values), None);
         assert_eq!(try_evaluate("COLUMNS", &values), None);
+    }
+
+    #[test]
+    fn buffers_become_images() {
+        let text = image("var<storage, read> x: array<vec4<f32>>; let v = max[0] + x[left[0] + i].x;", "x");
+        assert!(text.starts_with("var x: texture_storage_2d<rgba32float, read>; fn load_x(i: u32) -> vec4<f32> {"), "{text}");
+        assert!(text.ends_with("let v = max[0] + load_x(left[0] + i).x;"), "{text}");
     }
 
     #[test]

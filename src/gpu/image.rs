@@ -1,0 +1,47 @@
+//! Images in which kernels for CPU devices read their operands: such a driver fetches texels several times as fast as it loads from buffers.
+
+use crate::graph::wgsl::IMAGE_ROW;
+
+/// What a tensor's bytes are called as texels, and how many bytes a texel has.
+pub(super) fn format(texel: naga::StorageFormat) -> (wgpu::TextureFormat, u32) {
+    match texel {
+        naga::StorageFormat::R32Uint => (wgpu::TextureFormat::R32Uint, 4),
+        naga::StorageFormat::Rg32Uint => (wgpu::TextureFormat::Rg32Uint, 8),
+        naga::StorageFormat::Rgba32Uint => (wgpu::TextureFormat::Rgba32Uint, 16),
+        naga::StorageFormat::Rgba32Float => (wgpu::TextureFormat::Rgba32Float, 16),
+        other => panic!("no kernel reads an image of {other:?}"),
+    }
+}
+
+/// The extent of an image that holds so many bytes.
+pub(super) fn extent(bytes: u64, texel_bytes: u32) -> wgpu::Extent3d {
+    let height = bytes.div_ceil(IMAGE_ROW.into()).max(1) as u32;
+    wgpu::Extent3d { width: IMAGE_ROW / texel_bytes, height, depth_or_array_layers: 1 }
+}
+
+/// A tensor's bytes on their way to an image.
+pub(super) struct ImageCopy {
+    pub(super) buffer: wgpu::Buffer,
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+    pub(super) image: wgpu::Texture,
+}
+
+impl ImageCopy {
+    /// Copies whole rows, then what is left.
+    pub(super) fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        let (width, row) = (self.image.width(), u64::from(IMAGE_ROW));
+        let rows = (self.bytes / row) as u32;
+        let rest = (self.bytes % row * u64::from(width) / row) as u32;
+        for (y, width, height) in [(0, width, rows), (rows, rest, 1)] {
+            if width * height == 0 {
+                continue;
+            }
+            let layout =
+                wgpu::TexelCopyBufferLayout { offset: self.offset + u64::from(y) * row, bytes_per_row: Some(IMAGE_ROW), rows_per_image: None };
+            let to = wgpu::TexelCopyTextureInfo { origin: wgpu::Origin3d { x: 0, y, z: 0 }, ..self.image.as_image_copy() };
+            let size = wgpu::Extent3d { width, height, depth_or_array_layers: 1 };
+            encoder.copy_buffer_to_texture(wgpu::TexelCopyBufferInfo { buffer: &self.buffer, layout }, to, size);
+        }
+    }
+}
