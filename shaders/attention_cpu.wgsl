@@ -1,11 +1,12 @@
 //! use attention_params
+//! image qkv, dy, kept_y
 
 // Attention as in attention.wgsl for a Vulkan driver that runs on the CPU (lavapipe), which gives each lane of a vector register one
 // invocation. Needs a subgroup size that is SHARE.
 //
 // A workgroup is one subgroup, a lane owns PER rows in registers, and all walk over the rows of the other side TILE at a time. Such a
-// driver loads lane by lane, and a number that is loaded costs some twenty times as much as a product with it. So the lanes split a tile
-// between them (lane l has part l / TILE of row l % TILE), hand their numbers round by broadcast, and use each for PER rows. More rows
+// driver loads lane by lane, texels too, and a number that is loaded costs several times as much as a product with it. So the lanes split a
+// tile between them (lane l has part l / TILE of row l % TILE), hand their numbers round by broadcast, and use each for PER rows. More rows
 // load less for each product, until the code of a tile leaves the instruction cache: about 1000 products are the most.
 // Rows past the end read the last one and are not written.
 //

@@ -1,13 +1,13 @@
 //! use weight_{FORMAT}, epilogue_{EPILOGUE}, matmul_params
 //! image x, dy, layer_input, weight
 
-// A linear layer and its gradients for a Vulkan driver that runs on the CPU (lavapipe), which gives each lane of a vector
-// register one invocation. Needs inputs, stride and column to be multiples
-// of 4, only zeros or nothing between outputs and the next multiple of 4, and a subgroup size that is SUBGROUP.
+// A linear layer and its gradients for a Vulkan driver that runs on the CPU (lavapipe), which gives each lane of a vector register one
+// invocation. Needs inputs, stride and column to be multiples of 4, only zeros or nothing between outputs and the next multiple of 4, and
+// a subgroup size that is SUBGROUP.
 //
 // A workgroup is one subgroup and owns a tile of the output; a lane owns all of its rows and some of its columns, in registers.
-// Such a driver loads lane by lane, equal addresses too, so each lane loads another vec4 of the left operand and broadcasts it.
-// No workgroup memory and no barrier: each barrier would spill the tile.
+// Such a driver loads lane by lane, equal addresses too, so each lane loads another vec4 of the left operand and broadcasts it; and texels
+// several times as fast as what is in a buffer. No workgroup memory and no barrier: each barrier would spill the tile.
 // Rows and columns past the end read the last one and are not written.
 
 override SUBGROUP: u32 = 8u; // 4, 8 or 16

@@ -37,8 +37,11 @@ impl ImageCopy {
             if width * height == 0 {
                 continue;
             }
-            let layout =
-                wgpu::TexelCopyBufferLayout { offset: self.offset + u64::from(y) * row, bytes_per_row: Some(IMAGE_ROW), rows_per_image: None };
+            let layout = wgpu::TexelCopyBufferLayout {
+                offset: self.offset + u64::from(y) * row,
+                bytes_per_row: Some(IMAGE_ROW),
+                rows_per_image: None,
+            };
             let to = wgpu::TexelCopyTextureInfo { origin: wgpu::Origin3d { x: 0, y, z: 0 }, ..self.image.as_image_copy() };
             let size = wgpu::Extent3d { width, height, depth_or_array_layers: 1 };
             encoder.copy_buffer_to_texture(wgpu::TexelCopyBufferInfo { buffer: &self.buffer, layout }, to, size);

@@ -346,14 +346,7 @@ pub fn bytes_of(graphs: &[&Graph]) -> u64 {
 type Buffers = Vec<Option<wgpu::Buffer>>;
 
 /// Buffers for inputs, outputs and planned activations, and those of the states. The bytes are those of inputs and outputs.
-fn allocate(
-    device: &Device,
-    memory: &Memory,
-    state: Option<&State>,
-    graph: &Graph,
-    plan: &Plan,
-    canaries: bool,
-) -> Result<(Buffers, u64)> {
+fn allocate(device: &Device, memory: &Memory, state: Option<&State>, graph: &Graph, plan: &Plan, canaries: bool) -> Result<(Buffers, u64)> {
     let mut bytes = 0;
     let mut allocate = |label: &str, size: u64| {
         bytes += size;

@@ -13,7 +13,7 @@ pub fn embedding(g: &mut Graph, tokens: Tensor, table: Tensor, order: Option<Ten
     let len = u64::from(rows) * u64::from(columns);
     let mut axes: Vec<usize> = g.shape(tokens).axes().iter().map(|&a| a as usize).collect();
     axes.push(columns as usize);
-    let most = fitting_rows(g, table);
+    let most = fitting_rows(g, table, u64::MAX);
     let slice = move |start: u32, has_addend: bool| {
         let count = most.min(entries - start);
         Params { rows, columns, length: 0, has_addend: has_addend as u32, start, count }

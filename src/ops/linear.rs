@@ -13,6 +13,10 @@ pub struct Linear {
     pub bias: Option<Tensor>,
 }
 
+/// The most bytes of a matrix that are copied to an image at a time, where kernels read it from there: else the image of a large head would take
+/// as much memory as the head.
+const IMAGE_BYTES: u64 = 32 << 20;
+
 /// Some rows of a layer's W, no more than one binding holds.
 pub(super) struct Part {
     /// The rows (outputs, inputs).
@@ -42,12 +46,13 @@ impl Linear {
         self.weights.iter().map(|&w| g.shape(w).rows()).sum()
     }
 
-    /// The matrices, those that do not fit one binding cut into slices of rows.
+    /// The matrices, those that do not fit one binding, or one image, cut into slices of rows.
     pub(super) fn parts(&self, g: &mut Graph) -> Vec<Part> {
         let outputs = self.outputs(g);
+        let bytes = if g.traits().lanes() > 0 { IMAGE_BYTES } else { u64::MAX };
         let (mut parts, mut column) = (Vec::new(), 0);
         for &whole in &self.weights {
-            let (rows, most) = (g.shape(whole).rows(), fitting_rows(g, whole));
+            let (rows, most) = (g.shape(whole).rows(), fitting_rows(g, whole, bytes));
             for start in (0..rows).step_by(most as usize) {
                 let count = most.min(rows - start);
                 let weight = slice_of_rows(g, whole, start, count);

@@ -62,14 +62,14 @@ fn row_lanes(traits: &Traits) -> u32 {
 /// whatever the length of its rows.
 const SLICE_ROWS: u32 = 128;
 
-/// How many rows of a matrix one binding holds: all, or a multiple of [`SLICE_ROWS`].
-fn fitting_rows(g: &Graph, matrix: Tensor) -> u32 {
-    let info = g.info(matrix);
-    if info.bytes() <= g.traits().max_binding {
+/// How many rows of a matrix so many bytes hold, no more than one binding: all, or a multiple of [`SLICE_ROWS`].
+fn fitting_rows(g: &Graph, matrix: Tensor, bytes: u64) -> u32 {
+    let (info, bytes) = (g.info(matrix), bytes.min(g.traits().max_binding));
+    if info.bytes() <= bytes {
         return info.shape.rows();
     }
     let slice_bytes = info.dtype.bytes(u64::from(SLICE_ROWS) * u64::from(info.shape.last()));
-    (g.traits().max_binding / slice_bytes).max(1) as u32 * SLICE_ROWS
+    (bytes / slice_bytes).max(1) as u32 * SLICE_ROWS
 }
 
 /// `count` rows of a matrix from row `start` on, or of a vector as many elements; `start` is a multiple of [`SLICE_ROWS`].
