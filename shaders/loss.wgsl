@@ -91,13 +91,13 @@ fn finish(@builtin(local_invocation_index) local: u32) {
     }
 }
 
-// dlogits = (softmax - [word is the target]) · loss_scale, in place; 0 for rows without target and past the slice's width.
+// dlogits = (softmax - [word is the target]) · loss_scale · backward_scale, in place; 0 for rows without target and past the slice's width.
 @compute @workgroup_size(GROUP)
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = group.x * ROWS + local / LANES;
     if (row >= params.rows) { return; }
     let target_word = targets[row];
-    let scale = select(step_values.loss_scale, 0.0, target_word == IGNORED);
+    let scale = select(step_values.loss_scale * step_values.backward_scale, 0.0, target_word == IGNORED);
     let normaliser = kept_log_sum_exp[row];
     for (var c = local % LANES; c < params.stride; c += LANES) {
         let i = row * params.stride + c;

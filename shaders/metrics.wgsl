@@ -2,7 +2,7 @@
 struct Metrics {
     loss: f32,           // mean over the targets of the step
     gradient_norm: f32,  // before clipping
-    gradient_scale: f32, // what clipping multiplies with
+    gradient_scale: f32, // what the optimizer multiplies gradients with, to clip them and undo backward_scale
     finite: u32,         // 1 where loss and gradients are finite: the step counts
     updates: u32,        // steps that counted: Adam's t
     skipped: u32,        // steps that did not

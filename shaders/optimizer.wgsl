@@ -74,11 +74,11 @@ fn finish_norm(@builtin(local_invocation_index) lane: u32) {
     for (var i = lane; i < params.chunks; i += 64u) { sum += squares[i]; }
     let total = group_sum(sum, lane);
     if (lane != 0u) { return; }
-    let norm = sqrt(total);
+    let norm = sqrt(total) / step_values.backward_scale;
     metrics.gradient_norm = norm;
     var scale = 1.0;
     if (params.max_norm > 0.0) { scale = min(1.0, params.max_norm / (norm + 1.0e-6)); }
-    metrics.gradient_scale = scale;
+    metrics.gradient_scale = scale / step_values.backward_scale;
     if (is_finite(total) && is_finite(metrics.loss)) {
         metrics.finite = 1u;
         metrics.updates += 1u;

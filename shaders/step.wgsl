@@ -4,5 +4,6 @@ struct Step {
     counter: u32,       // differs from batch to batch
     loss_scale: f32,    // one over the number of targets in the step
     learning_rate: f32,
+    backward_scale: f32, // what gradients are multiplied with until the optimizer has them
 }
 @group(1) @binding(0) var<uniform> step_values: Step;

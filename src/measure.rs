@@ -112,7 +112,7 @@ impl Product {
             for _ in 0..times {
                 match self {
                     Product::Forward => drop(matmul::forward(g, x, &layer, outputs, None)),
-                    Product::InputGradient => drop(matmul::input_gradient(g, dy, &layer, None)),
+                    Product::InputGradient => drop(matmul::input_gradient(g, dy, x, &layer, None)),
                     Product::WeightGradient => matmul::layer_gradients(g, dy, x, &layer),
                 }
             }

@@ -28,13 +28,14 @@ impl Doctor {
     pub fn run(&self, common: &Common) -> Result<()> {
         let device = open_device(common)?;
         let wanted = |name: &str| self.only.as_deref().is_none_or(|word| name.contains(word));
+        let half = common.half() && device.traits().half;
         let names: Vec<_> = families(device.traits()).into_iter().filter(|name| wanted(name)).collect();
         if names.is_empty() {
             let all = families(device.traits()).join(", ");
             return Err(Error::Usage(format!("--only '{}' names no family; there are {all}", self.only.as_deref().unwrap_or(""))));
         }
         let progress = Progress::new(common, &names);
-        let findings = examine(&device, device.traits(), wanted, |finding| progress.found(common, finding))?;
+        let findings = examine(&device, device.traits(), half, wanted, |finding| progress.found(common, finding))?;
         progress.bar.finish_and_clear();
 
         let report = Report { info: device.info(), findings: &findings };

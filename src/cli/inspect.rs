@@ -43,7 +43,7 @@ impl Inspect {
         let (config, weights) = Base::open_weights(&self.model)?;
         let weights = common.in_precision(weights);
         let length = max_length(&config, self.max_length)?;
-        let model = Model::new(&config, &[&weights], Some(&adapter), Trains::adapters())?;
+        let model = Model::new(&config, &[&weights], Some(&adapter), Trains::adapters())?.with_half_activations(common.half());
         // Another device takes about the same; that none is here is no reason to say nothing.
         let traits = Device::open(common.device.as_deref()).map_or_else(|_| Traits::minimal(), |device| device.traits().clone());
         let estimate = Estimate::new(&model, &traits, self.batch_size, length, self.gradient_checkpointing);

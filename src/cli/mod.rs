@@ -44,7 +44,7 @@ pub struct Common {
     /// No progress on standard error
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub quiet: bool,
-    /// f16 keeps matrices of f32 and bf16 in half the memory, rounded; activations and sums are f32 in both
+    /// f16 keeps matrices of f32 and bf16, and activations, in half the memory, rounded; sums and the residual stream are f32 in both
     #[arg(long, value_name = "PRECISION", default_value = "f32", global = true, help_heading = "Everywhere")]
     precision: Precision,
 }
@@ -92,12 +92,14 @@ pub fn main() -> ExitCode {
 }
 
 impl Common {
+    /// Whether f16 was asked for.
+    pub fn half(&self) -> bool {
+        self.precision == Precision::F16
+    }
+
     /// A base's weights in the precision that was asked for.
     pub fn in_precision(&self, weights: Weights) -> Weights {
-        match self.precision {
-            Precision::F32 => weights,
-            Precision::F16 => weights.halved(),
-        }
+        if self.half() { weights.halved() } else { weights }
     }
 
     /// A line of progress.

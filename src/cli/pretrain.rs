@@ -108,7 +108,7 @@ impl Pretrain {
         let held_out: Vec<Batch> = held_out.iter().flat_map(|data| data.batches(recipe.batch_size as usize)).collect();
 
         let device = open_device(common)?;
-        let model = Model::new(config, &[], None, Trains::everything())?;
+        let model = Model::new(config, &[], None, Trains::everything())?.with_half_activations(common.half());
         let total = model.parameters.total();
         common.note(format!("model      {} parameters, all of which train", HumanCount(total)));
         let tokens: usize = data.sequences.iter().map(|s| s.tokens.len()).sum();

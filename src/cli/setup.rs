@@ -15,6 +15,8 @@ pub struct Setup {
     pub adapter: Option<SavedAdapter>,
     /// What comes after the base's own weights.
     pub changes: Vec<Weights>,
+    /// Whether activations may be f16.
+    half: bool,
 }
 
 impl Setup {
@@ -23,7 +25,7 @@ impl Setup {
         let base = Base { weights: common.in_precision(base.weights), ..base };
         let adapter = adapter.map(|directory| read_adapter(directory)).transpose()?;
         let changes = adapter.as_ref().map_or(Ok(Vec::new()), |adapter| adapter.sources(&base.config))?;
-        Ok(Setup { base, adapter, changes })
+        Ok(Setup { base, adapter, changes, half: common.half() })
     }
 
     /// Whether its head differs from the base's.
@@ -34,7 +36,8 @@ impl Setup {
     /// The model with those adapters, or with the saved one where there is none.
     pub fn model(&self, config: &Config, adapters: Option<&AdapterConfig>, trains: Trains) -> Result<Model> {
         let saved = self.adapter.as_ref().map(|adapter| &adapter.config);
-        Model::new(config, &self.sources(), adapters.or(saved), trains)
+        let model = Model::new(config, &self.sources(), adapters.or(saved), trains)?;
+        Ok(model.with_half_activations(self.half))
     }
 
     /// The model's weights on a device.

@@ -77,6 +77,12 @@ impl Array {
         Array { shape: shape.to_vec(), kind: Kind::Frozen(format.dtype()), values }
     }
 
+    /// The same array with values that f16 has, if it is an activation.
+    pub(super) fn rounded(&self) -> Array {
+        let round = |&v: &f32| if self.kind == Kind::Input { half::f16::from_f32(v).to_f32() } else { v };
+        Array { values: self.values.iter().map(round).collect(), ..self.clone() }
+    }
+
     /// The values that the array's format has.
     pub fn exact(&self) -> Vec<f64> {
         self.encode().1

@@ -10,7 +10,11 @@ use crate::graph::{Access, DType, Graph, Kernel, Parameters, Tensor, Traits};
 use crate::ops;
 
 /// The step that comparisons run at.
-pub const STEP: Step = Step { seed: 7, counter: 3, loss_scale: 0.25, learning_rate: 0.01 };
+pub const STEP: Step = Step { seed: 7, counter: 3, loss_scale: 0.25, learning_rate: 0.01, backward_scale: 4.0 };
+
+/// The largest error, as a share of the largest value expected, where activations are f16. A device may round to either neighbour, so a number is
+/// off by up to 2⁻¹⁰ of itself: two such errors.
+pub const HALF_TOLERANCE: f64 = 1.0 / 512.0;
 
 /// Records an op on a tensor for each array.
 pub type Record<'a> = &'a dyn Fn(&mut Graph, &[Tensor]) -> Tensor;
@@ -31,6 +35,8 @@ pub struct Case<'a> {
     pub arrays: &'a [Array],
     /// Largest error as a share of the largest value expected.
     pub tolerance: f64,
+    /// Whether activations are f16, the inputs and the gradient of the result too.
+    pub half: bool,
     /// Also record the op twice on the same arguments and add the results, so that each gradient gets a second contribution.
     pub twice: bool,
 }
@@ -74,8 +80,9 @@ impl Case<'_> {
 
     fn compare(&self, record: Record, reference: Forward, exact: Option<Gradients>, factor: f64) -> Result<Outcome> {
         let mut outcome = Outcome::default();
-        let (bytes, values): (Vec<_>, Vec<_>) = self.arrays.iter().map(Array::encode).unzip();
-        let ran = self.execute(record, &bytes, &mut outcome)?;
+        let arrays: Vec<_> = self.arrays.iter().map(|array| if self.half { array.rounded() } else { array.clone() }).collect();
+        let values: Vec<_> = arrays.iter().map(Array::exact).collect();
+        let ran = self.execute(record, &arrays, &mut outcome)?;
 
         let want: Vec<f64> = reference(&values).iter().map(|v| v * factor).collect();
         outcome.close(&format!("{}: value of {}", self.name, ran.value_kernel), &ran.value, &want, self.tolerance);
@@ -95,11 +102,12 @@ impl Case<'_> {
     }
 
     /// Records and runs the op, twice, and notes whether anything but its outputs was written.
-    fn execute(&self, record: Record, bytes: &[Vec<u8>], outcome: &mut Outcome) -> Result<Ran> {
-        let Case { name, device, .. } = *self;
+    fn execute(&self, record: Record, arrays: &[Array], outcome: &mut Outcome) -> Result<Ran> {
+        let Case { name, device, half, .. } = *self;
+        let dtype = if half { DType::F16 } else { DType::F32 };
         let mut parameters = Parameters::default();
         let mut weights = Vec::new();
-        for (i, array) in self.arrays.iter().enumerate() {
+        for (i, array) in arrays.iter().enumerate() {
             weights.push(match array.kind {
                 Kind::Input => None,
                 Kind::Weight => Some(parameters.add(format!("w{i}"), array.shape.as_slice(), DType::F32, true)),
@@ -107,10 +115,13 @@ impl Case<'_> {
             });
         }
         let mut graph = Graph::new(self.traits, &parameters, true);
+        if half {
+            graph.halve_activations();
+        }
         let mut tensors = Vec::new();
-        for (i, array) in self.arrays.iter().enumerate() {
+        for (i, array) in arrays.iter().enumerate() {
             tensors.push(weights[i].unwrap_or_else(|| {
-                let input = graph.input(&format!("x{i}"), array.shape.as_slice(), DType::F32);
+                let input = graph.input(&format!("x{i}"), array.shape.as_slice(), dtype);
                 graph.track(input);
                 input
             }));
@@ -118,10 +129,10 @@ impl Case<'_> {
         let y = record(&mut graph, &tensors);
         graph.keep(y);
         let shape = graph.shape(y).clone();
-        let dy = graph.input("dy", shape.clone(), DType::F32);
+        let dy = graph.input("dy", shape.clone(), dtype);
         graph.backward(y, dy);
-        let gradients: Vec<_> = (0..self.arrays.len())
-            .map(|i| match self.arrays[i].kind {
+        let gradients: Vec<_> = (0..arrays.len())
+            .map(|i| match arrays[i].kind {
                 Kind::Input => graph.gradient(tensors[i]).inspect(|&t| graph.keep(t)),
                 Kind::Weight => graph.weight_gradient(tensors[i]),
                 Kind::Frozen(_) => None,
@@ -130,14 +141,18 @@ impl Case<'_> {
 
         let memory = Memory::new(device, &parameters, true)?;
         let mut program = Program::with_canaries(device, &memory, &graph)?;
-        for (i, bytes) in bytes.iter().enumerate() {
+        for (i, array) in arrays.iter().enumerate() {
             match weights[i] {
-                Some(weight) => memory.write(device, weight, bytes),
-                None => program.write(device, tensors[i], &self.arrays[i].values),
+                Some(weight) => memory.write(device, weight, &array.encode().0),
+                None => write_floats(&program, device, tensors[i], &array.values, half),
             }
         }
-        let cotangent = Random(99).values(shape.len() as usize);
-        program.write(device, dy, &cotangent);
+        let mut cotangent = Array::input(&[shape.len() as usize], &mut Random(99));
+        if half {
+            cotangent = cotangent.rounded();
+        }
+        let cotangent = cotangent.values;
+        write_floats(&program, device, dy, &cotangent, half);
         memory.set_step(device, STEP);
 
         let mut run = || -> Result<Numbers> {
@@ -169,6 +184,16 @@ impl Case<'_> {
         let named = |(values, tensor): (Option<Vec<f32>>, Option<Tensor>)| Some((values?, last_writer(&graph, tensor?)));
         let gradients = gradient.into_iter().zip(gradients).map(named).collect();
         Ok(Ran { value, value_kernel, gradients, cotangent })
+    }
+}
+
+/// Writes an input, in f16 if it is `half`.
+pub(super) fn write_floats(program: &Program, device: &Device, input: Tensor, values: &[f32], half: bool) {
+    if half {
+        let rounded: Vec<_> = values.iter().map(|&v| half::f16::from_f32(v)).collect();
+        program.write(device, input, &rounded);
+    } else {
+        program.write(device, input, values);
     }
 }
 

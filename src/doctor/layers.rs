@@ -311,6 +311,7 @@ fn loss(bench: &mut Bench) -> Result<()> {
             bias: Some(Array::new(head, &[vocabulary as usize], &mut random)),
             targets: &targets,
             tolerance: [bench.tolerance; 2],
+            half: bench.half,
         };
         let mut traits = bench.traits.clone();
         traits.max_binding = max_binding.unwrap_or(traits.max_binding);

@@ -15,7 +15,7 @@ pub mod special;
 use std::time::Instant;
 
 pub use array::{Array, Kind, Random, random_blocks, scales, usual_scale};
-pub use case::{Case, STEP, compare_gradient};
+pub use case::{Case, HALF_TOLERANCE, STEP, compare_gradient};
 pub use kernels::chosen_kernels;
 pub use outcome::Outcome;
 
@@ -45,18 +45,26 @@ pub fn families(traits: &Traits) -> Vec<String> {
     all(traits).into_iter().map(|family| family.name).collect()
 }
 
-/// Examines the families that `wanted` names, with the kernels that `traits` choose, and tells `found` of each as it is done.
+/// Examines the families that `wanted` names, with the kernels that `traits` choose, on activations in f16 where `half`, and tells `found` of
+/// each as it is done.
 ///
 /// # Errors
 /// If the device is lost or runs out of memory. A kernel that does not compile is a finding.
-pub fn examine(device: &Device, traits: &Traits, wanted: impl Fn(&str) -> bool, mut found: impl FnMut(&Finding)) -> Result<Vec<Finding>> {
+pub fn examine(
+    device: &Device,
+    traits: &Traits,
+    half: bool,
+    wanted: impl Fn(&str) -> bool,
+    mut found: impl FnMut(&Finding),
+) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for Family { name, tolerance, run } in all(traits) {
         if !wanted(&name) {
             continue;
         }
         let begin = Instant::now();
-        let mut bench = Bench { device, traits, tolerance, cases: 0, outcome: Outcome::default() };
+        let tolerance = if half { tolerance.max(HALF_TOLERANCE) } else { tolerance };
+        let mut bench = Bench { device, traits, half, tolerance, cases: 0, outcome: Outcome::default() };
         match run(&mut bench) {
             Err(Error::Device { reason, .. }) => bench.outcome.fail(reason),
             other => other?,
@@ -93,6 +101,7 @@ fn all(traits: &Traits) -> Vec<Family> {
 struct Bench<'a> {
     device: &'a Device,
     traits: &'a Traits,
+    half: bool,
     tolerance: f64,
     cases: usize,
     outcome: Outcome,
@@ -108,7 +117,7 @@ impl Bench<'_> {
         record: impl Fn(&mut Graph, &[Tensor]) -> Tensor,
         reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
     ) -> Result<()> {
-        let case = Case { name, device: self.device, traits: self.traits, arrays, tolerance: self.tolerance, twice };
+        let case = Case { name, device: self.device, traits: self.traits, arrays, tolerance: self.tolerance, half: self.half, twice };
         let outcome = case.run(record, reference)?;
         self.add(outcome);
         Ok(())

@@ -139,6 +139,7 @@ fn large(bench: &mut Bench, format: GgmlType) -> Result<()> {
             traits: bench.traits,
             arrays: &[Array::input(&[rows, inputs], &mut random), weight],
             tolerance: bench.tolerance,
+            half: bench.half,
             twice: false,
         };
         let outcome = case.run_exact(

@@ -1,7 +1,7 @@
 //! Comparisons of what is no function of arrays: the loss of a step, the optimizer, and attention over a cache.
 
 use super::array::{Array, Kind, Random};
-use super::case::{STEP, compare_gradient};
+use super::case::{STEP, compare_gradient, write_floats};
 use super::outcome::Outcome;
 use super::reference::{self, AdamState};
 use crate::error::Result;
@@ -24,6 +24,8 @@ pub struct Loss<'a> {
     pub targets: &'a [u32],
     /// Largest error of the loss, and of its gradients, as a share of the largest value expected.
     pub tolerance: [f64; 2],
+    /// Whether activations are f16.
+    pub half: bool,
 }
 
 impl Loss<'_> {
@@ -40,7 +42,11 @@ impl Loss<'_> {
         let head = add("head", &self.head);
         let bias = self.bias.as_ref().map(|bias| add("bias", bias));
         let mut g = Graph::new(traits, &parameters, true);
-        let x = g.input("x", self.x.shape.as_slice(), DType::F32);
+        if self.half {
+            g.halve_activations();
+        }
+        let array = if self.half { self.x.rounded() } else { self.x.clone() };
+        let x = g.input("x", array.shape.as_slice(), if self.half { DType::F16 } else { DType::F32 });
         g.track(x);
         let targets = g.input("targets", [self.targets.len() as u32], DType::U32);
         let loss = ops::cross_entropy(&mut g, x, &Linear::new(head, bias), targets);
@@ -50,7 +56,7 @@ impl Loss<'_> {
 
         let memory = Memory::new(device, &parameters, true)?;
         let mut program = Program::with_canaries(device, &memory, &g)?;
-        program.write(device, x, &self.x.values);
+        write_floats(&program, device, x, &array.values, self.half);
         program.write(device, targets, self.targets);
         memory.write(device, head, &self.head.encode().0);
         if let (Some(tensor), Some(array)) = (bias, &self.bias) {
@@ -74,13 +80,14 @@ impl Loss<'_> {
             outcome.fail(format!("{}: something was written past the end of '{label}'", self.name));
         }
 
-        let values: Vec<Vec<f64>> = [&self.x, &self.head].into_iter().chain(&self.bias).map(Array::exact).collect();
+        let values: Vec<Vec<f64>> = [&array, &self.head].into_iter().chain(&self.bias).map(Array::exact).collect();
         let hidden = self.x.shape[1];
         let at = |v: &[Vec<f64>]| reference::cross_entropy(&v[0], &v[1], v.get(2).map(Vec::as_slice), hidden, self.targets);
         outcome.close(&format!("{}: the loss", self.name), &[loss], &[at(&values)], self.tolerance[0]);
         let mut compare = |i: usize, what: &str, gradient: &[f32]| {
             let what = format!("{}: the gradient of {what}", self.name);
-            compare_gradient(&mut outcome, &what, i, gradient, &values, &at, self.tolerance[1]);
+            let gradient: Vec<_> = gradient.iter().map(|g| g / STEP.backward_scale).collect();
+            compare_gradient(&mut outcome, &what, i, &gradient, &values, &at, self.tolerance[1]);
         };
         compare(0, "the input", &dx);
         for (i, what, tensor) in [(1, "the head", Some(head)), (2, "the bias", bias)] {
@@ -120,10 +127,11 @@ pub fn adam_steps(device: &Device, traits: &Traits, config: &Adam, len: u32, tol
         let learning_rate = 0.01 / (step + 1) as f32;
         let mut gradient = random.values(len as usize);
         gradient.iter_mut().for_each(|g| *g *= 0.1);
-        let mut arena = gradient.clone();
+        const BACKWARD_SCALE: f32 = 8.0;
+        let mut arena: Vec<_> = gradient.iter().map(|g| g * BACKWARD_SCALE).collect();
         arena.resize(parameters.arena_len() as usize, 0.0);
         memory.write(device, memory.arenas().gradients, bytemuck::cast_slice(&arena));
-        memory.set_step(device, Step { learning_rate, ..Step::default() });
+        memory.set_step(device, Step { learning_rate, backward_scale: BACKWARD_SCALE, ..Step::default() });
         program.run(device)?;
         let norm = state.step(config, &gradient, f64::from(learning_rate));
         outcome.close("the norm of optimizer.finish_norm", &[f32::from_bits(metrics(device, &memory)?[1])], &[norm], tolerance);

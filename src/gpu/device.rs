@@ -47,6 +47,7 @@ impl DeviceInfo {
         let traits = Traits {
             cpu,
             subgroup: subgroup.filter(|[least, most]| least == most).map(|[size, _]| size),
+            half: adapter.features().contains(wgpu::Features::SHADER_F16),
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             max_binding: limits.max_storage_buffer_binding_size,
             max_workgroups: limits.max_compute_workgroups_per_dimension,
@@ -177,7 +178,8 @@ impl Device {
 
     fn from_adapter(adapter: &wgpu::Adapter, checked: bool) -> Result<Device> {
         let (info, limits) = (DeviceInfo::of(adapter), adapter.limits());
-        let features = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY);
+        let used = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
+        let features = adapter.features() & used;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("graftling"),
             required_features: features,
@@ -328,6 +330,17 @@ impl Device {
         let polled = self.device.poll(wgpu::PollType::Wait { submission_index: submission, timeout: None });
         self.check()?;
         polled.map(drop).map_err(|e| Error::Device { device: self.info.to_string(), reason: e.to_string() })
+    }
+
+    /// Writes bytes into a buffer, zeros behind them up to a multiple of 4.
+    pub(super) fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        let (whole, rest) = bytes.split_at(bytes.len() / 4 * 4);
+        self.queue.write_buffer(buffer, offset, whole);
+        if !rest.is_empty() {
+            let mut last = [0; 4];
+            last[..rest.len()].copy_from_slice(rest);
+            self.queue.write_buffer(buffer, offset + whole.len() as u64, &last);
+        }
     }
 
     /// Copies a range of a buffer to the host, after all that was submitted.

@@ -13,7 +13,7 @@ use crate::graph::{Arenas, Graph, Image, Info, Parameters, Role, Tensor, Traits}
 
 /// The numbers that change from step to step; `shaders/step.wgsl` is their twin.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Step {
     /// The seed of all dropout masks.
     pub seed: u32,
@@ -23,6 +23,15 @@ pub struct Step {
     pub loss_scale: f32,
     /// The optimizer's learning rate.
     pub learning_rate: f32,
+    /// What gradients are multiplied with on their way back, and the optimizer divides them by: 1, or more where they pass through f16
+    /// (loss scaling, Micikevicius et al. 2018).
+    pub backward_scale: f32,
+}
+
+impl Default for Step {
+    fn default() -> Self {
+        Step { seed: 0, counter: 0, loss_scale: 0.0, learning_rate: 0.0, backward_scale: 1.0 }
+    }
 }
 
 /// The device memory of one model.
@@ -174,13 +183,7 @@ impl Memory {
     pub fn write_at(&self, device: &Device, tensor: Tensor, start: u64, bytes: &[u8]) {
         let (buffer, offset) = self.place(tensor);
         let offset = offset + start;
-        let whole = bytes.len() / 4 * 4;
-        device.queue.write_buffer(buffer, offset, &bytes[..whole]);
-        if whole < bytes.len() {
-            let mut last = [0; 4];
-            last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
-            device.queue.write_buffer(buffer, offset + whole as u64, &last);
-        }
+        device.write(buffer, offset, bytes);
         // What is written waits in memory of its own for a submission: a large model should not wait there as a whole.
         if self.staged.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len() >= STAGED {
             self.staged.store(0, Ordering::Relaxed);

@@ -215,7 +215,7 @@ impl Program {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         assert_eq!(bytes.len() as u64, info.bytes(), "'{}' {} takes other bytes", info.label, info.shape);
         if let Some(buffer) = &self.buffers[input.index()] {
-            device.queue.write_buffer(buffer, 0, bytes);
+            device.write(buffer, 0, bytes);
         }
     }
 
@@ -270,20 +270,24 @@ impl Program {
         pass.dispatch_workgroups(x, y, z);
     }
 
-    /// Reads a tensor of f32 after a run: an output, an input, a state, or a range of an arena.
+    /// Reads a tensor of f32 or f16 after a run: an output, an input, a state, or a range of an arena.
     ///
     /// # Errors
     /// If the device fails.
     ///
     /// # Panics
-    /// If the tensor was not kept by [`Graph::keep`] or is not f32.
+    /// If the tensor was not kept by [`Graph::keep`] or has no floating-point numbers.
     pub fn read(&self, device: &Device, memory: &Memory, tensor: Tensor) -> Result<Vec<f32>> {
         let info = &self.infos[tensor.index()];
-        assert_eq!(info.dtype, DType::F32, "'{}' is not f32", info.label);
         let (root, _) = self.roots[tensor.index()];
         assert_ne!(self.infos[root.index()].role, Role::Activation, "'{}' was not kept", info.label);
         let (buffer, offset) = self.buffer(memory, tensor);
-        Ok(bytemuck::pod_collect_to_vec(&device.read(buffer, offset, info.bytes())?))
+        let bytes = device.read(buffer, offset, info.bytes())?;
+        Ok(match info.dtype {
+            DType::F32 => bytemuck::pod_collect_to_vec(&bytes),
+            DType::F16 => bytemuck::pod_collect_to_vec::<_, half::f16>(&bytes).into_iter().map(half::f16::to_f32).collect(),
+            other => panic!("'{}' is {other:?}", info.label),
+        })
     }
 
     /// The label of an activation behind whose end something was written, in a program made by [`Program::with_canaries`].
@@ -296,7 +300,7 @@ impl Program {
             if !matches!(info.role, Role::Activation | Role::Output) {
                 continue;
             }
-            let words: Vec<u32> = bytemuck::pod_collect_to_vec(&device.read(buffer, info.bytes(), self.padding)?);
+            let words: Vec<u32> = bytemuck::pod_collect_to_vec(&device.read(buffer, info.bytes().next_multiple_of(4), self.padding)?);
             if words.iter().any(|&w| w != CANARY) {
                 return Ok(Some(info.label.clone()));
             }
@@ -358,7 +362,7 @@ fn allocate(device: &Device, memory: &Memory, state: Option<&State>, graph: &Gra
         buffers.push(match info.role {
             Role::Activation | Role::Output if canaries => {
                 let buffer = allocate(&info.label, info.bytes() + SLOT)?;
-                let mut words = vec![f32::NAN.to_bits(); info.bytes() as usize / 4];
+                let mut words = vec![f32::NAN.to_bits(); info.bytes().div_ceil(4) as usize];
                 words.resize(buffer.size() as usize / 4, CANARY);
                 device.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&words));
                 Some(buffer)

@@ -14,12 +14,14 @@ pub struct Kernel {
     pub entry: &'static str,
     /// The values of the file's `override`s and words, where they differ from the defaults.
     pub constants: Vec<(&'static str, Constant)>,
+    /// Bit b is set where the tensor bound at b is f16.
+    pub half: u32,
 }
 
 impl Kernel {
     /// The entry point `entry` of `shaders/<file>.wgsl` with every constant at its default.
     pub fn new(file: &'static str, entry: &'static str) -> Self {
-        Kernel { file, entry, constants: Vec::new() }
+        Kernel { file, entry, constants: Vec::new(), half: 0 }
     }
 
     /// The same kernel with one constant set.
@@ -30,7 +32,7 @@ impl Kernel {
 
     /// The WGSL of the whole file for these constants.
     pub fn wgsl(&self) -> String {
-        wgsl::expand(self.file, &self.constants)
+        wgsl::expand(self.file, &self.constants, self.half)
     }
 
     /// What the WGSL declares for this entry point.
@@ -38,9 +40,9 @@ impl Kernel {
     /// # Panics
     /// If the WGSL does not parse or validate, or has no such entry point: a mistake in the project's own shaders.
     pub fn reflect(&self) -> Arc<Reflection> {
-        type Key = (&'static str, Vec<(&'static str, Constant)>);
+        type Key = (&'static str, Vec<(&'static str, Constant)>, u32);
         static CACHE: LazyLock<Mutex<HashMap<Key, Arc<Module>>>> = LazyLock::new(Default::default);
-        let key = (self.file, self.constants.clone());
+        let key = (self.file, self.constants.clone(), self.half);
         let cached = CACHE.lock().expect("no panic while reflecting").get(&key).cloned();
         let module = cached.unwrap_or_else(|| {
             let module = Arc::new(Module::read(self));

@@ -44,6 +44,7 @@ pub struct Graph {
     scope: String,
     dropout_sites: u32,
     training: bool,
+    half: bool,
     checkpointing: bool,
     segments: Vec<Segment>,
 }
@@ -105,6 +106,7 @@ impl Graph {
             scope: String::new(),
             dropout_sites: 0,
             training,
+            half: false,
             checkpointing: false,
             segments: Vec::new(),
         }
@@ -118,6 +120,19 @@ impl Graph {
     /// Whether dropout acts in this recording.
     pub fn training(&self) -> bool {
         self.training
+    }
+
+    /// Lets activations be f16 from here on, where the device has such numbers: two bytes each instead of four. What is summed up stays f32.
+    pub fn halve_activations(&mut self) {
+        self.half = self.traits.half;
+    }
+
+    /// Records `f` with activations in f32.
+    pub fn in_single<T>(&mut self, f: impl FnOnce(&mut Graph) -> T) -> T {
+        let half = std::mem::replace(&mut self.half, false);
+        let result = f(self);
+        self.half = half;
+        result
     }
 
     /// The tensors that outlive programs.
@@ -193,15 +208,21 @@ impl Graph {
         self.tensors.iter().filter(|info| matches!(info.role, Role::State(_)))
     }
 
-    /// A tensor written by a dispatch of this recording.
+    /// A tensor written by a dispatch of this recording: f32, or f16 after [`Graph::halve_activations`].
     pub fn activation(&mut self, label: &str, shape: impl Into<Shape>) -> Tensor {
+        let dtype = if self.half { DType::F16 } else { DType::F32 };
+        self.push(label, shape.into(), dtype, Role::Activation)
+    }
+
+    /// An activation in f32 whatever the others are: the residual stream, a statistic, a partial sum.
+    pub fn single(&mut self, label: &str, shape: impl Into<Shape>) -> Tensor {
         self.push(label, shape.into(), DType::F32, Role::Activation)
     }
 
-    /// An activation of the same shape as `like`.
+    /// An activation of the same shape and format as `like`.
     pub fn like(&mut self, label: &str, like: Tensor) -> Tensor {
-        let shape = self.shape(like).clone();
-        self.activation(label, shape)
+        let Info { shape, dtype, .. } = self.info(like).clone();
+        self.push(label, shape, dtype, Role::Activation)
     }
 
     /// A range of `of` as a tensor of its own; `offset` is in elements, whole groups of them, and must fall on 256 bytes.
@@ -247,9 +268,18 @@ impl Graph {
     ///
     /// # Panics
     /// If they differ, or if a dimension of `workgroups` is past the device's limit: mistakes of the op that records.
-    pub fn dispatch<P: Params>(&mut self, kernel: Kernel, params: P, arguments: impl Into<Vec<Argument>>, workgroups: [u32; 3]) {
+    pub fn dispatch<P: Params>(&mut self, mut kernel: Kernel, params: P, arguments: impl Into<Vec<Argument>>, workgroups: [u32; 3]) {
         let arguments = arguments.into();
-        let reflection = kernel.reflect();
+        let mut reflection = kernel.reflect();
+        for (binding, argument) in reflection.storage.iter().zip(&arguments) {
+            let info = self.info(argument.tensor);
+            if info.dtype == DType::F16 && self.info(self.root(argument.tensor).0).role != Role::Frozen {
+                kernel.half |= 1 << binding.binding;
+            }
+        }
+        if kernel.half != 0 {
+            reflection = kernel.reflect();
+        }
         let label = format!("{}{kernel}", self.scope);
         let declared: Vec<_> = reflection.params.iter().map(|(n, t)| (n.as_str(), t.as_str())).collect();
         assert_eq!(declared, P::FIELDS, "{label}: Params in the WGSL (left) and in Rust (right)");

@@ -7,6 +7,8 @@ pub struct Traits {
     pub cpu: bool,
     /// The subgroup size where subgroup operations exist and it is one known number.
     pub subgroup: Option<u32>,
+    /// The device has 16-bit floats.
+    pub half: bool,
     /// Bytes of workgroup memory.
     pub workgroup_memory: u32,
     /// Bytes that one storage binding may span.
@@ -18,7 +20,7 @@ pub struct Traits {
 impl Traits {
     /// The least that WebGPU promises, as a GPU: for recordings without a device.
     pub fn minimal() -> Self {
-        Traits { cpu: false, subgroup: None, workgroup_memory: 16 << 10, max_binding: 128 << 20, max_workgroups: 65_535 }
+        Traits { cpu: false, subgroup: None, half: false, workgroup_memory: 16 << 10, max_binding: 128 << 20, max_workgroups: 65_535 }
     }
 
     /// The subgroup size where a CPU device shares values between lanes instead of through workgroup memory; 0 elsewhere.

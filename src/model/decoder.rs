@@ -17,6 +17,8 @@ pub struct Model {
     pub adapters: Option<AdapterConfig>,
     /// Every weight.
     pub parameters: Parameters,
+    /// Whether activations are f16 in training and evaluation, on devices that have such numbers.
+    pub half: bool,
     token_embedding: Tensor,
     position_embedding: Option<Tensor>,
     blocks: Vec<Block>,
@@ -114,7 +116,12 @@ impl Model {
             source_of(sources, name).map_or(Ok(()), |source| source.find(name, shape).map(drop))?;
         }
         let (config, adapters) = (config.clone(), adapters.cloned());
-        Ok(Model { config, adapters, parameters, token_embedding, position_embedding, blocks, final_norm, head })
+        Ok(Model { config, adapters, parameters, half: false, token_embedding, position_embedding, blocks, final_norm, head })
+    }
+
+    /// The same model with activations in f16, if `half`.
+    pub fn with_half_activations(self, half: bool) -> Model {
+        Model { half, ..self }
     }
 
     /// The inputs that a recording of this model needs for positions up to `positions`.

@@ -81,7 +81,7 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
     };
     let blocks = length.div_ceil(rows);
     let y = g.activation("attention", [batch, length, heads * head_size]);
-    let log_sum_exp = g.activation("log_sum_exp", [batch, heads, length]);
+    let log_sum_exp = g.single("log_sum_exp", [batch, heads, length]);
     let arguments = [read(qkv), read(lengths), write(y), write(log_sum_exp)];
     g.dispatch(kernel("forward"), p, arguments, [blocks, heads, batch]);
     // Pairs of a query and a key that it may see; a product over a head is two operations for each number of it.
@@ -91,7 +91,7 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
 
     g.on_backward(y, &[qkv], move |g, dy| {
         let dqkv = g.like("dqkv", qkv);
-        let delta = g.activation("delta", [batch, heads, length]);
+        let delta = g.single("delta", [batch, heads, length]);
         let arguments = [read(qkv), read(lengths), read(y), read(log_sum_exp), read(dy), write(delta), write(dqkv)];
         g.dispatch(kernel("backward_queries"), p, arguments, [blocks, heads, batch]);
         g.operations(3 * product);

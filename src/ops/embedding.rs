@@ -23,7 +23,7 @@ pub fn embedding(g: &mut Graph, tokens: Tensor, table: Tensor, order: Option<Ten
     for start in (0..entries).step_by(most as usize) {
         let p = slice(start, before.is_some());
         let part = slice_of_rows(g, table, start, p.count);
-        let y = g.activation("embedding", axes.as_slice());
+        let y = g.single("embedding", axes.as_slice());
         let kernel = Kernel::new("embedding", "forward").with("FORMAT", g.info(table).dtype.word());
         g.dispatch(kernel, p, [read(tokens), read(part), read(before.unwrap_or(part)), write(y)], flat(len));
         g.moves(2 * len * 4); // a row of the table for a token, not all of it

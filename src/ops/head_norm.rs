@@ -33,7 +33,7 @@ pub fn head_norm(g: &mut Graph, qkv: Tensor, layer: &HeadNorm) -> Tensor {
     let kernel = move |entry| Kernel::new("head_norm", entry).with("VECTOR", vector).with("LANES", lanes);
     let p = Params { rows: tokens * parts, parts, heads, normed, size: size / vector, epsilon, chunk: 0 };
     let groups = folded(u64::from(p.rows.div_ceil(kernel("forward").constant("ROWS"))));
-    let (scales, y) = (g.activation("scales", [tokens, parts]), g.like("head_norm", qkv));
+    let (scales, y) = (g.single("scales", [tokens, parts]), g.like("head_norm", qkv));
     g.dispatch(kernel("forward"), p, [read(qkv), read(query_weight), read(key_weight), write(scales), write(y)], groups);
 
     g.on_backward(y, &[qkv, query_weight, key_weight], move |g, dy| {
@@ -41,7 +41,7 @@ pub fn head_norm(g: &mut Graph, qkv: Tensor, layer: &HeadNorm) -> Tensor {
         if gradients.iter().any(Option::is_some) {
             let chunk = rows_per_chunk(g.traits(), tokens);
             let chunks = tokens.div_ceil(chunk);
-            let partials = [("dquery", heads), ("dkey", key_value_heads)].map(|(name, count)| g.activation(name, [chunks, count, size]));
+            let partials = [("dquery", heads), ("dkey", key_value_heads)].map(|(name, count)| g.single(name, [chunks, count, size]));
             let arguments = [read(qkv), read(scales), read(dy), write(partials[0]), write(partials[1])];
             let kernel = kernel("weight_gradient");
             let groups = [(normed * p.size).div_ceil(kernel.constant("GROUP")), chunks, 1];

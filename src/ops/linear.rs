@@ -94,5 +94,5 @@ pub(super) fn inputs(x: Tensor, layer: &Linear) -> Vec<Tensor> {
 /// The gradients of x, W and b from that of the product.
 fn backward(g: &mut Graph, x: Tensor, dy: Tensor, layer: &Linear) {
     matmul::layer_gradients(g, dy, x, layer);
-    g.contribute(x, |g, before| matmul::input_gradient(g, dy, layer, before));
+    g.contribute(x, |g, before| matmul::input_gradient(g, dy, x, layer, before));
 }

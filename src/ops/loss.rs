@@ -35,17 +35,17 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
     let kernel = move |entry| Kernel::new("loss", entry).with("LANES", lanes);
     let groups = [rows.div_ceil(kernel("slice").constant("ROWS")), 1, 1];
 
-    let states = g.activation("states", [rows, 3]);
+    let states = g.single("states", [rows, 3]);
     let mut last = None;
     for &Slice { start, width, ref layer } in &slices {
         let stride = width.next_multiple_of(4);
-        let (logits, _) = matmul::forward(g, x, layer, stride, None);
+        let (logits, _) = g.in_single(|g| matmul::forward(g, x, layer, stride, None));
         let p = Params { rows, width, stride: stride / 4, start };
         let states = if start == 0 { write(states) } else { update(states) };
         g.dispatch(kernel("slice"), p, [read(targets), read(logits), states], groups);
         last = Some(logits);
     }
-    let log_sum_exp = g.activation("log_sum_exp", [rows]);
+    let log_sum_exp = g.single("log_sum_exp", [rows]);
     let p = Params { rows, width: vocabulary, stride: vocabulary, start: 0 };
     g.dispatch(kernel("finish"), p, [read(targets), read(states), write(log_sum_exp), update(metrics)], [1, 1, 1]);
 
@@ -53,11 +53,11 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
         // The last slice's logits are still there; its backward comes first and the others are computed again.
         for &Slice { start, width, ref layer } in slices.iter().rev() {
             let stride = width.next_multiple_of(4);
-            let logits = last.take().unwrap_or_else(|| matmul::forward(g, x, layer, stride, None).0);
+            let logits = last.take().unwrap_or_else(|| g.in_single(|g| matmul::forward(g, x, layer, stride, None).0));
             let p = Params { rows, width, stride: stride / 4, start };
             g.dispatch(kernel("backward"), p, [read(targets), read(log_sum_exp), update(logits)], groups);
             matmul::layer_gradients(g, logits, x, layer);
-            g.contribute(x, |g, before| matmul::input_gradient(g, logits, layer, before));
+            g.contribute(x, |g, before| matmul::input_gradient(g, logits, x, layer, before));
         }
     });
     log_sum_exp

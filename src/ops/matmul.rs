@@ -66,8 +66,8 @@ pub fn forward(g: &mut Graph, x: Tensor, layer: &Linear, stride: u32, activation
     (y, pre)
 }
 
-/// dx = dy·W + addend for dy (rows, stride), of which the columns past W's outputs are zero; dx (rows, inputs).
-pub fn input_gradient(g: &mut Graph, dy: Tensor, layer: &Linear, addend: Option<Tensor>) -> Tensor {
+/// dx = dy·W + addend for dy (rows, stride), of which the columns past W's outputs are zero; dx is like x (rows, inputs).
+pub fn input_gradient(g: &mut Graph, dy: Tensor, x: Tensor, layer: &Linear, addend: Option<Tensor>) -> Tensor {
     let (rows, stride) = (g.shape(dy).rows(), g.shape(dy).last());
     let mut sum = addend;
     for part in layer.parts(g) {
@@ -76,8 +76,7 @@ pub fn input_gradient(g: &mut Graph, dy: Tensor, layer: &Linear, addend: Option<
         let aligned = inputs.is_multiple_of(4) && part.aligned(outputs, stride);
         let kernel = variant(g.traits(), "input_gradient", aligned, [rows, inputs]);
         let kernel = kernel.with("FORMAT", g.info(weight).dtype.word()).with("EPILOGUE", "plain");
-        let shape = g.shape(dy).with_last(inputs);
-        let dx = g.activation("dx", shape);
+        let dx = g.like("dx", x);
         let p = Params { rows, inputs, outputs, stride, column, chunk: rows, has_bias: 0, has_addend: sum.is_some() as u32 };
         let [across, down] = tiles(&kernel, ["INPUT_GRADIENT_ROWS", "INPUT_GRADIENT_COLUMNS"], rows, inputs);
         g.dispatch(kernel, p, [read(dy), read(weight), read(sum.unwrap_or(dy)), write(dx)], [across, down, 1]);
@@ -118,7 +117,7 @@ fn weight_gradient(g: &mut Graph, dy: Tensor, part: &Part, x: Tensor, dw: Tensor
         g.dispatch(kernel.with("ACCUMULATE", true), p, [read(dy), read(x), update(dw)], [across, down, 1]);
         g.operations(operations(rows, inputs, outputs));
     } else {
-        let partials = g.activation("partials", [chunks, outputs, inputs]);
+        let partials = g.single("partials", [chunks, outputs, inputs]);
         g.dispatch(kernel, p, [read(dy), read(x), write(partials)], [across, down, chunks]);
         g.operations(operations(rows, inputs, outputs));
         add_partials(g, partials, dw);

@@ -35,7 +35,7 @@ pub use norm::{Norm, add_norm, norm, residual_norm};
 pub use rope::{Rope, RopePairs, RopeScaling, rope, rope_frequencies, rope_table};
 pub use scale::{multiply, scale};
 
-use crate::graph::{Graph, Tensor, Traits, read, write};
+use crate::graph::{DType, Graph, Tensor, Traits, read, write};
 
 /// Workgroups for an elementwise kernel over `len` elements (`shaders/grid.wgsl`).
 fn flat(len: u64) -> [u32; 3] {
@@ -102,7 +102,9 @@ fn sum(g: &mut Graph, before: Option<Tensor>, more: Tensor) -> Tensor {
     match before {
         None => more,
         Some(before) => {
-            let total = g.like("sum", more);
+            // A gradient of the residual stream is f32, whatever is added to it.
+            let like = if g.info(before).dtype == DType::F32 { before } else { more };
+            let total = g.like("sum", like);
             let (kernel, p, groups) = activation::elementwise("add", g.shape(more).len());
             g.dispatch(kernel, p, [read(more), read(before), write(total)], groups);
             total

@@ -32,7 +32,7 @@ pub fn add_norm(g: &mut Graph, x: Tensor, residual: Tensor, layer: &Norm) -> Ten
 /// residual stream. One kernel computes both, and the gradient of s joins that of the norm in one.
 pub fn residual_norm(g: &mut Graph, x: Tensor, residual: Tensor, layer: &Norm) -> (Tensor, Tensor) {
     assert_eq!(g.shape(x), g.shape(residual), "a norm of a sum takes two tensors of one shape");
-    let s = g.like("s", x);
+    let s = g.single("s", g.shape(x).clone());
     // The tape runs backward: the norm's part comes before this and leaves the whole gradient of s, which is that of both terms.
     g.on_backward(s, &[x, residual], move |g, ds| {
         for term in [x, residual] {
@@ -51,7 +51,7 @@ fn record(g: &mut Graph, s: Tensor, terms: Option<[Tensor; 2]>, layer: &Norm) ->
     let (lanes, vector) = (row_lanes(g.traits()), vector(columns));
     let kernel = move |entry| Kernel::new("norm", entry).with("VECTOR", vector).with("LANES", lanes).with("RMS", layer.bias.is_none());
     let p = Params { rows, columns: columns / vector, epsilon: layer.epsilon, has_addend: 0, chunk: 0 };
-    let (stats, y) = (g.activation("stats", [rows, 2]), g.like("norm", s));
+    let (stats, y) = (g.single("stats", [rows, 2]), g.activation("norm", g.shape(s).clone()));
     let mut arguments: Vec<Argument> = terms.map_or(vec![s], Vec::from).into_iter().map(read).collect();
     arguments.push(read(layer.weight));
     arguments.extend(layer.bias.map(read));
@@ -67,8 +67,8 @@ fn record(g: &mut Graph, s: Tensor, terms: Option<[Tensor; 2]>, layer: &Norm) ->
         if dweight.is_some() || dbias.is_some() {
             let chunk = rows_per_chunk(g.traits(), rows);
             let chunks = rows.div_ceil(chunk);
-            let weight_partials = g.activation("dweight", [chunks, columns]);
-            let bias_partials = layer.bias.map(|_| g.activation("dbias", [chunks, columns]));
+            let weight_partials = g.single("dweight", [chunks, columns]);
+            let bias_partials = layer.bias.map(|_| g.single("dbias", [chunks, columns]));
             let mut arguments: Vec<Argument> = vec![read(dy), read(s), read(stats), write(weight_partials)];
             arguments.extend(bias_partials.map(write));
             let kernel = kernel("weight_gradient");

@@ -71,7 +71,7 @@ pub fn adam(g: &mut Graph, config: &Adam) {
     };
 
     let chunks = len.div_ceil(chunk) as u32;
-    let squares = g.activation("squares", [chunks.max(1)]);
+    let squares = g.single("squares", [chunks.max(1)]);
     for &range in &ranges {
         let gradients = view(g, arenas.gradients, range);
         let p = Params { len: (range.1 / 4) as u32, first_chunk: (range.0 / chunk) as u32, ..p };

@@ -17,7 +17,7 @@ pub(super) fn column_sum(g: &mut Graph, dy: Tensor, gradient: Tensor) {
     if chunks == 1 {
         g.dispatch(kernel.with("ACCUMULATE", true), p, [read(dy), update(gradient)], groups);
     } else {
-        let partials = g.activation("partials", [chunks, columns]);
+        let partials = g.single("partials", [chunks, columns]);
         g.dispatch(kernel, p, [read(dy), write(partials)], groups);
         add_partials(g, partials, gradient);
     }

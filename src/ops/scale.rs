@@ -23,7 +23,7 @@ pub fn scale(g: &mut Graph, x: Tensor, factor: Tensor) -> Tensor {
     let y = apply(g, x, None);
     g.on_backward(y, &[x, factor], move |g, dy| {
         if let Some(dfactor) = g.weight_gradient(factor) {
-            let product = g.activation("product", [(len / u64::from(columns)) as u32, columns]);
+            let product = g.single("product", [(len / u64::from(columns)) as u32, columns]);
             g.dispatch(kernel("product"), p, [read(x), read(dy), write(product)], groups);
             column_sum(g, product, dfactor);
         }

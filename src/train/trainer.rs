@@ -15,6 +15,10 @@ const PATIENCE: u32 = 10;
 /// Steps that may be under way on the device while the host goes on.
 const IN_FLIGHT: usize = 2;
 
+/// Where gradients are f16, that of one token's loss times this goes back: the numbers that f16 holds to all its digits are then those of a
+/// token's gradient from 1e-6 to 1e3, whatever the batch.
+const HALF_SCALE: f32 = 64.0;
+
 /// Batches of an evaluation whose losses the device adds up.
 const AT_ONCE: usize = 32;
 
@@ -77,6 +81,9 @@ pub(super) enum Mode {
 pub(super) fn record(model: &Model, traits: &Traits, [rows, length]: [u32; 2], mode: Mode) -> (Graph, Inputs, Tensor) {
     let training = mode != Mode::Evaluating;
     let mut g = Graph::new(traits, &model.parameters, training);
+    if model.half {
+        g.halve_activations();
+    }
     g.set_checkpointing(mode == Mode::Training { checkpointing: true });
     let inputs = model.inputs(&mut g, rows, length, length);
     let targets = g.input("targets", [rows, length], DType::U32);
@@ -228,7 +235,10 @@ impl<'a> Trainer<'a> {
     /// Sets the numbers of the next batch, in a step with so many targets.
     fn set_step(&self, targets: u64, learning_rate: f32) {
         let loss_scale = (1.0 / targets as f64) as f32;
-        self.memory.set_step(self.device, Step { seed: self.options.seed, counter: self.batches, loss_scale, learning_rate });
+        let half = self.model.half && self.device.traits().half;
+        let backward_scale = if half { HALF_SCALE * targets as f32 } else { 1.0 };
+        let step = Step { seed: self.options.seed, counter: self.batches, loss_scale, learning_rate, backward_scale };
+        self.memory.set_step(self.device, step);
     }
 
     /// Measures each dispatch of a step over `batch`, the optimizer's too; the step changes the weights, but is not counted.

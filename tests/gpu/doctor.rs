@@ -17,7 +17,7 @@ fn wrong(findings: &[Finding]) -> Vec<&Finding> {
 fn a_healthy_device_is_found_so() {
     let some = ["matmul q4_0", "head_norm", "gated", "dropout", "positions", "optimizer"];
     let mut told = 0;
-    let findings = examine(device(), device().traits(), |name| some.contains(&name), |_| told += 1).expect("a working device");
+    let findings = examine(device(), device().traits(), false, |name| some.contains(&name), |_| told += 1).expect("a working device");
     assert!(wrong(&findings).is_empty(), "{findings:#?}");
     assert_eq!((findings.len(), told), (some.len(), some.len()));
     for finding in &findings {
@@ -41,7 +41,7 @@ fn a_planted_error_is_found_and_named() {
     device.tamper(tampered);
     let some = ["gated", "dropout", "positions"];
     let traits = device.traits().clone();
-    let findings = examine(&device, &traits, |name| some.contains(&name), |_| ()).expect("a working device");
+    let findings = examine(&device, &traits, false, |name| some.contains(&name), |_| ()).expect("a working device");
     let [finding] = wrong(&findings)[..] else { panic!("{findings:#?}") };
     assert_eq!(finding.kernel, "gated");
     assert!(finding.error > finding.tolerance);
@@ -58,7 +58,7 @@ fn a_planted_error_in_a_gradient_is_found() {
         _ => source,
     });
     let traits = device.traits().clone();
-    let findings = examine(&device, &traits, |name| name == "gated", |_| ()).expect("a working device");
+    let findings = examine(&device, &traits, false, |name| name == "gated", |_| ()).expect("a working device");
     let sentence = findings[0].wrong.as_deref().expect("it is wrong");
     assert!(sentence.contains("gradient of argument 0 of gated.backward"), "{sentence}");
 }
@@ -69,7 +69,7 @@ fn a_kernel_that_does_not_compile_is_a_finding() {
     let mut device = Device::open_checked(None).expect("these tests need a device");
     device.tamper(|kernel, source| if kernel.file == "gated" { format!("{source}\nfn broken() -> u32 {{ return 1.5; }}") } else { source });
     let traits = device.traits().clone();
-    let findings = examine(&device, &traits, |name| ["gated", "dropout"].contains(&name), |_| ()).expect("a working device");
+    let findings = examine(&device, &traits, false, |name| ["gated", "dropout"].contains(&name), |_| ()).expect("a working device");
     let [finding] = wrong(&findings)[..] else { panic!("{findings:#?}") };
     assert!(finding.wrong.as_deref().is_some_and(|w| w.contains("gated.forward does not compile")), "{finding:?}");
 }
@@ -85,7 +85,7 @@ fn large_products_are_for_gpus() {
 #[test]
 fn large_products() {
     let traits = Traits { cpu: false, ..device().traits().clone() };
-    let findings = examine(device(), &traits, |name| name == "matmul f32, large", |_| ()).expect("a working device");
+    let findings = examine(device(), &traits, false, |name| name == "matmul f32, large", |_| ()).expect("a working device");
     assert!(findings.len() == 1 && wrong(&findings).is_empty(), "{findings:#?}");
 }
 

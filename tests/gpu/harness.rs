@@ -39,7 +39,7 @@ impl Check<'_> {
     /// Records the op with `record`, which gets a tensor for each array, and compares it with `reference`, which gets their values.
     pub fn run(&self, record: impl Fn(&mut Graph, &[Tensor]) -> Tensor, reference: impl Fn(&[Vec<f64>]) -> Vec<f64>) {
         let Check { name, traits, arrays, tolerance, twice } = *self;
-        let case = Case { name, device: device(), traits, arrays, tolerance, twice };
+        let case = Case { name, device: device(), traits, arrays, tolerance, half: false, twice };
         expect_right(&case.run(record, reference).expect("a working device"));
     }
 }

@@ -18,7 +18,7 @@ fn check(traits: &Traits, rows: usize, hidden: usize, vocabulary: usize, max_bin
     if rows > 1 {
         targets[1] = vocabulary as u32 / 2; // of three slices, in the middle one
     }
-    let loss = Loss { name: &name, x, head, bias, targets: &targets, tolerance: [2e-6, 1e-5] };
+    let loss = Loss { name: &name, x, head, bias, targets: &targets, tolerance: [2e-6, 1e-5], half: false };
     expect_right(&loss.run(device(), &traits).expect("a working device"));
 }
 

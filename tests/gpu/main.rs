@@ -13,6 +13,7 @@ mod embedding;
 mod failures;
 mod files;
 mod gated;
+mod half;
 mod harness;
 mod head_norm;
 mod linear;

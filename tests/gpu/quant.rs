@@ -117,7 +117,7 @@ fn cross_entropy_in_slices() {
         let x = Array::input(&[rows, hidden], &mut random);
         let head = Array::blocks(format, &[vocabulary, hidden], &mut random);
         let traits = Traits { max_binding: format.dtype().bytes(128 * hidden as u64), ..all_traits()[0].clone() };
-        let loss = Loss { name: format.name(), x, head, bias: None, targets: &[260, 3, 130], tolerance: [2e-6, 1e-5] };
+        let loss = Loss { name: format.name(), x, head, bias: None, targets: &[260, 3, 130], tolerance: [2e-6, 1e-5], half: false };
         expect_right(&loss.run(device(), &traits).expect("a working device"));
     }
 }
