@@ -10,7 +10,7 @@ use super::harness::device;
 use super::models;
 
 /// A Llama of four layers, with dropout at every place that has one.
-fn llama() -> Config {
+pub fn llama() -> Config {
     Config {
         family: Family::Llama,
         vocab_size: 50,
