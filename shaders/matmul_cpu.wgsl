@@ -27,6 +27,10 @@ const WEIGHT_GRADIENT_ROWS: u32 = ROWS;
 const WEIGHT_GRADIENT_COLUMNS: u32 = SUBGROUP * 4u * GROUPS;
 
 const LOADS: u32 = ROWS / SUBGROUP; // vec4 that a lane loads to have four elements of each row of the tile
+const HEADS: u32 = SUBGROUP * GROUPS / SHARED; // scales of a row of W in a tile of input_gradient
+const HEAD_LOADS: u32 = 4u * GROUPS / SHARED; // and how many of four rows' a lane loads
+const LAST_LANE: u32 = SUBGROUP - 1u;
+const LANE_HEADS: u32 = LAST_LANE / SHARED + 1u; // scales of a group of columns
 const QUARTER: u32 = ROWS / 4u; // vec4 in one row of the tile of dyᵀ
 // Rows stored a turn, the others moved up behind them, and one column of four after the other: written out for each element,
 // the epilogue and the stores would take the driver longer to compile than all the rest. It stores scalar by scalar anyway.
@@ -134,11 +138,28 @@ fn input_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocat
     for (var k = 0u; k < outputs; k += 4u) {
         var a: array<vec4<f32>, LOADS>;
         @unroll for (var n = 0u; n < LOADS; n++) { a[n] = dy[left[n] + k / 4u]; }
+//! if SHARED - 1
+        // Several lanes need the same scales, so each loads others of all four rows'.
+        var s: array<vec2<f32>, HEAD_LOADS>;
+        @unroll for (var n = 0u; n < HEAD_LOADS; n++) {
+            let head = n * SUBGROUP + lane;
+            s[n] = scales(min(k + head / HEADS, outputs - 1u) * inputs + min(tile.x * HEADS + head % HEADS, inputs / SHARED - 1u) * SHARED);
+        }
+//! end
         var w: array<array<vec4<f32>, 4>, GROUPS>;
         @unroll for (var j = 0u; j < 4u; j++) {
             let row = min(k + j, outputs - 1u) * inputs;
             @unroll for (var c = 0u; c < GROUPS; c++) {
+//! if SHARED - 1
+                var own = vec2(0.0);
+                @unroll for (var h = 0u; h < LANE_HEADS; h++) {
+                    const head = j * HEADS + c * SUBGROUP / SHARED + h;
+                    own = select(own, subgroupBroadcast(s[head / SUBGROUP], head % SUBGROUP), lane >= h * SHARED);
+                }
+                w[c][j] = scaled(row + right[c], own);
+//! else
                 w[c][j] = weight4(row + right[c]);
+//! end
             }
         }
         @unroll for (var r = 0u; r < ROWS; r++) {

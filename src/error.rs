@@ -87,7 +87,7 @@ pub enum Error {
     /// Training left the range of numbers.
     #[error(
         "training diverged: the gradients of {count} steps in a row, up to step {step}, were not finite at learning rate {learning_rate}; \
-         use a lower learning rate, warm-up or gradient clipping"
+         use a lower learning rate, warm-up or gradient clipping, and --precision f32 if it was f16"
     )]
     Diverged {
         /// How many steps in a row.
@@ -99,7 +99,9 @@ pub enum Error {
     },
 
     /// Training took a weight past the range of numbers.
-    #[error("training diverged: the weight '{name}' is not finite any more; use a lower learning rate, warm-up or gradient clipping")]
+    #[error(
+        "training diverged: the weight '{name}' is not finite any more; use a lower learning rate, warm-up or gradient clipping, and --precision f32 if it was f16"
+    )]
     DivergedWeight {
         /// The weight.
         name: String,

@@ -40,8 +40,9 @@ fn text(number: usize, info: &DeviceInfo) -> String {
         Some([least, most]) if least == most => format!("subgroups of {least}"),
         Some([least, most]) => format!("subgroups of {least} to {most}"),
     };
+    let half = if info.traits.half { "16-bit floats" } else { "no 16-bit floats" };
     let mut text = format!(
-        "{number}: {}\n   kind     {}\n   backend  {}\n   driver   {}\n   limits   buffers of {}, of which a kernel sees {}; workgroup memory of {}; {subgroup}\n",
+        "{number}: {}\n   kind     {}\n   backend  {}\n   driver   {}\n   limits   buffers of {}, of which a kernel sees {}; workgroup memory of {}; {subgroup}; {half}\n",
         info.name,
         info.kind,
         info.backend,
@@ -63,6 +64,6 @@ fn json(number: usize, info: &DeviceInfo) -> Value {
     json!({
         "number": number, "name": info.name, "kind": info.kind, "backend": info.backend, "driver": info.driver, "cpu": info.cpu,
         "max_buffer_bytes": info.max_buffer, "max_binding_bytes": info.max_binding,
-        "workgroup_memory_bytes": info.traits.workgroup_memory, "subgroup": info.subgroup, "kernels": kernels,
+        "workgroup_memory_bytes": info.traits.workgroup_memory, "subgroup": info.subgroup, "half": info.traits.half, "kernels": kernels,
     })
 }

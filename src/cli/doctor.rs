@@ -15,7 +15,7 @@ use super::setup::open_device;
 /// Compares every kernel that this device uses with a reference on the CPU, gradients too
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  graftling doctor\n  graftling doctor --device 1 --only adapter\n\nThe exit code is 0 where all is right and 1 where \
+    after_help = "Examples:\n  graftling doctor\n  graftling doctor --device 1 --only adapter\n  graftling doctor --precision f16\n\nThe exit code is 0 where all is right and 1 where \
                   something is wrong."
 )]
 pub struct Doctor {

@@ -70,5 +70,8 @@ pub fn max_length(config: &Config, wanted: Option<u32>) -> Result<u32> {
 pub fn open_device(common: &Common) -> Result<Device> {
     let device = Device::open(common.device.as_deref())?;
     common.note(format!("device     {}", device.info()));
+    if common.half() && !device.traits().half {
+        common.warn("this device has no 16-bit floats: --precision f16 is for matrices only, activations are f32");
+    }
     Ok(device)
 }

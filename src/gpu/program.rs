@@ -35,6 +35,11 @@ pub(super) struct Launch {
 }
 
 impl Launch {
+    /// Whether anything has to be copied before it.
+    pub(super) fn copies(&self) -> bool {
+        !self.copies.is_empty()
+    }
+
     /// Copies what the kernel reads from images, before the pass that it runs in.
     pub(super) fn copy(&self, encoder: &mut wgpu::CommandEncoder) {
         self.copies.iter().for_each(|copy| copy.encode(encoder));
@@ -232,7 +237,7 @@ impl Program {
             let mut rest = &self.launches[piece];
             while !rest.is_empty() {
                 // One pass, until something has to be copied to an image.
-                let copied = rest.iter().skip(1).position(|launch| !launch.copies.is_empty());
+                let copied = rest.iter().skip(1).position(Launch::copies);
                 let (together, later) = rest.split_at(copied.map_or(rest.len(), |at| at + 1));
                 together[0].copy(&mut encoder);
                 let mut pass = encoder.begin_compute_pass(&Default::default());

@@ -41,14 +41,22 @@ impl Program {
                 let stamps = device.buffer("time stamps", u64::from(count) * STAMP, usage)?;
                 let mut encoder = device.device.create_command_encoder(&Default::default());
                 for (i, launch) in (0..).zip(launches) {
-                    let writes = wgpu::ComputePassTimestampWrites {
-                        query_set: &queries,
-                        beginning_of_pass_write_index: Some(2 * i),
-                        end_of_pass_write_index: Some(2 * i + 1),
+                    let stamped = |begin, end, encoder: &mut wgpu::CommandEncoder| {
+                        let writes = wgpu::ComputePassTimestampWrites {
+                            query_set: &queries,
+                            beginning_of_pass_write_index: begin,
+                            end_of_pass_write_index: end,
+                        };
+                        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
+                        encoder.begin_compute_pass(&descriptor).forget_lifetime()
                     };
-                    launch.copy(&mut encoder);
-                    let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
-                    self.encode(&mut encoder.begin_compute_pass(&descriptor), launch);
+                    let mut begin = Some(2 * i);
+                    if launch.copies() {
+                        // Copies are a part of it, and come before its pass.
+                        drop(stamped(begin.take(), None, &mut encoder));
+                        launch.copy(&mut encoder);
+                    }
+                    self.encode(&mut stamped(begin, Some(2 * i + 1), &mut encoder), launch);
                 }
                 encoder.resolve_query_set(&queries, 0..count, &stamps, 0);
                 device.queue.submit([encoder.finish()]);
