@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::image;
 use super::pipeline::Pipeline;
 use crate::error::{Error, Result};
-use crate::graph::wgsl::IMAGE_ROW;
-use crate::graph::{Kernel, Traits};
+use crate::graph::{IMAGE_ROW, Kernel, Traits};
 
 /// What a device says of itself.
 #[derive(Clone, Debug, PartialEq)]

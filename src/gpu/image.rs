@@ -1,6 +1,6 @@
 //! Images in which kernels for CPU devices read their operands: such a driver fetches texels several times as fast as it loads from buffers.
 
-use crate::graph::wgsl::IMAGE_ROW;
+use crate::graph::IMAGE_ROW;
 
 /// What a tensor's bytes are called as texels, and how many bytes a texel has.
 pub(super) fn format(texel: naga::StorageFormat) -> (wgpu::TextureFormat, u32) {

@@ -8,8 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use super::device::Device;
 use super::pipeline::step_layout;
 use crate::error::Result;
-use crate::graph::wgsl::IMAGE_ROW;
-use crate::graph::{Arenas, Graph, Image, Info, Parameters, Role, Tensor, Traits};
+use crate::graph::{Arenas, Graph, IMAGE_ROW, Image, Info, Parameters, Role, Tensor, Traits};
 
 /// The numbers that change from step to step; `shaders/step.wgsl` is their twin.
 #[repr(C)]

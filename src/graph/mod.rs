@@ -9,6 +9,7 @@ mod dispatch;
 mod kernel;
 mod parameters;
 mod plan;
+mod storage;
 mod tensor;
 mod traits;
 pub mod wgsl;
@@ -21,6 +22,7 @@ pub use dispatch::{Access, Argument, Dispatch, Params, read, update, write};
 pub use kernel::{Kernel, Reflection, StorageBinding};
 pub use parameters::{Parameter, Parameters, Piece};
 pub use plan::{Image, Plan};
+pub use storage::IMAGE_ROW;
 pub use tensor::{DType, Info, Role, Shape, Tensor};
 pub use traits::Traits;
 

@@ -1,16 +1,17 @@
-//! From a shader file to the WGSL of one kernel: six small steps on text, so that the files in `shaders/` stay plain WGSL.
+//! From a shader file to the WGSL of one kernel: five small steps on text, so that the files in `shaders/` stay plain WGSL.
 //!
 //! 1. `//! use a, b` puts `a.wgsl` and `b.wgsl` in front. `{NAME}` in such a line stands for a constant's value as a word
 //!    (`//! use weight_{FORMAT}`). Comments go.
 //! 2. `override NAME: u32 = 4u;` becomes a `const` with the kernel's value, so it can size arrays and be folded everywhere.
 //! 3. Lines between `//! if NAME` and `//! else` or `//! end` stay only where that constant (or a sum) is not zero.
-//! 4. `//! image a, b` in the kernel's own file makes images of the buffers `a` and `b`, so that `a[i]` reads texel `i`. The program copies
-//!    the tensors there.
-//! 5. Buffers whose tensors are f16 are declared so, with a conversion where they are read or written: kernels compute in f32.
-//! 6. `@unroll for (var i = 0u; i < ROWS; i++) { … }` is written out once for each `i`, as `{ const i = 0u; … }`. No driver is
+//! 4. Buffers are declared as what their tensors are: images where `//! image a, b` in the kernel's own file names them, f16 where the
+//!    tensors are (`storage.rs`).
+//! 5. `@unroll for (var i = 0u; i < ROWS; i++) { … }` is written out once for each `i`, as `{ const i = 0u; … }`. No driver is
 //!    told by naga to unroll a loop, and register tiles need it.
 
 use std::collections::BTreeMap;
+
+use super::storage;
 
 macro_rules! shaders {
     ($($stem:literal)*) => { &[$(($stem, include_str!(concat!("../../shaders/", $stem, ".wgsl")))),*] };
@@ -50,9 +51,6 @@ impl From<&'static str> for Constant {
         Constant::Word(value)
     }
 }
-
-/// The bytes in a row of an image whose texels are counted through all rows.
-pub const IMAGE_ROW: u32 = 16 << 10;
 
 /// The WGSL of `file` (a stem in `shaders/`) with its constants set. Bit b of `half` says that the tensor bound at b is f16.
 ///
@@ -96,18 +94,8 @@ pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32) -> 
         out.push('\n');
     }
     assert!(numbers.is_empty(), "shader '{file}' has no override named {:?}", numbers.keys());
-    let images: Vec<_> =
-        source(file).lines().filter_map(|line| line.strip_prefix("//! image ")).flat_map(|names| names.split(", ")).collect();
-    for buffer in buffers(&out, &values) {
-        let half = half & (1 << buffer.binding) != 0;
-        if images.contains(&buffer.name.as_str()) {
-            out = image(&out, &buffer, half);
-        } else if half {
-            out = halved(&out, &buffer);
-        }
-    }
-    let extension = if half != 0 { "enable f16;\n" } else { "" };
-    out.insert_str(0, extension);
+    let images = source(file).lines().filter_map(|line| line.strip_prefix("//! image ")).flat_map(|names| names.split(", ")).collect();
+    let out = storage::declared(out, images, half, &values);
     unroll(&out, &values)
 }
 
@@ -162,93 +150,6 @@ fn try_evaluate(expression: &str, values: &BTreeMap<String, u32>) -> Option<u32>
     values.get(word).copied().or_else(|| word.strip_suffix('u').unwrap_or(word).parse().ok())
 }
 
-/// A storage buffer of numbers as it is declared.
-struct Buffer {
-    binding: u32,
-    name: String,
-    /// From `var` to the semicolon.
-    declaration: String,
-    element: String,
-    /// How many numbers an element is, where they are f32; else 0.
-    floats: u32,
-}
-
-/// The storage buffers of group 0.
-fn buffers(text: &str, values: &BTreeMap<String, u32>) -> Vec<Buffer> {
-    let declared = text.lines().filter_map(|line| line.strip_prefix("@group(0) @binding(")?.split_once(") "));
-    let buffer = |(binding, declaration): (&str, &str)| {
-        let declaration = &declaration[..=declaration.find(';')?];
-        let (space, rest) = declaration.split_once("> ")?;
-        let (name, element) = rest.strip_suffix(">;")?.split_once(": array<")?;
-        let floats = match element {
-            "f32" => 1,
-            "vec4<f32>" => 4,
-            "Value" => values["VECTOR"],
-            _ => 0,
-        };
-        let binding = binding.parse().ok().filter(|_| space.starts_with("var<storage"))?;
-        Some(Buffer { binding, name: name.into(), declaration: declaration.into(), element: element.into(), floats })
-    };
-    declared.filter_map(buffer).collect()
-}
-
-/// Declares a buffer as an image and reads it texel by texel.
-fn image(text: &str, buffer: &Buffer, half: bool) -> String {
-    let Buffer { name, element, declaration, .. } = buffer;
-    let (format, texel, value) = match (element.as_str(), half) {
-        ("u32", _) => ("r32uint", 4, "texel.x"),
-        ("vec2<u32>", _) => ("rg32uint", 8, "texel.xy"),
-        ("vec4<u32>", _) => ("rgba32uint", 16, "texel"),
-        ("vec4<f32>", false) => ("rgba32float", 16, "texel"),
-        ("vec4<f32>", true) => ("rg32uint", 8, "vec4(unpack2x16float(texel.x), unpack2x16float(texel.y))"),
-        _ => panic!("no image has elements of {element}"),
-    };
-    let width = IMAGE_ROW / texel;
-    let load = format!("let texel = textureLoad({name}, vec2(i % {width}u, i / {width}u)); return {value};");
-    let declared = format!("var {name}: texture_storage_2d<{format}, read>; fn load_{name}(i: u32) -> {element} {{ {load} }}");
-    accesses(&text.replace(declaration, &declared), name, &|index| format!("load_{name}({index})"), None)
-}
-
-/// Declares a buffer of f32 as one of f16.
-fn halved(text: &str, buffer: &Buffer) -> String {
-    let Buffer { name, element, declaration, .. } = buffer;
-    let half = match buffer.floats {
-        0 => return text.into(),
-        1 => "f16",
-        _ => "vec4<f16>",
-    };
-    let declared = declaration.replace(&format!("array<{element}>"), &format!("array<{half}>"));
-    let load = |index: &str| format!("{element}({name}[{index}])");
-    accesses(&text.replace(declaration, &declared), name, &load, Some(half))
-}
-
-/// Writes `load` of the index for each element of `name` that is read. What is written is converted to `stored`.
-fn accesses(text: &str, name: &str, load: &dyn Fn(&str) -> String, stored: Option<&str>) -> String {
-    let (mut out, mut rest) = (String::new(), text);
-    let indexed = format!("{name}[");
-    while let Some(at) = rest.find(&indexed) {
-        let open = at + name.len();
-        out += &rest[..at];
-        if rest[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.') {
-            out += &indexed;
-            rest = &rest[open + 1..];
-            continue;
-        }
-        let close = open + closing(&rest[open..], ['[', ']']);
-        let index = &rest[open + 1..close];
-        rest = &rest[close + 1..];
-        match (rest.strip_prefix(" = "), stored) {
-            (Some(written), Some(stored)) => {
-                let (value, after) = written.split_once(';').expect("the end of a statement");
-                out += &format!("{indexed}{index}] = {stored}({});", accesses(value, name, load, None));
-                rest = after;
-            }
-            _ => out += &load(index),
-        }
-    }
-    out + rest
-}
-
 fn unroll(text: &str, values: &BTreeMap<String, u32>) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -274,7 +175,7 @@ fn unroll(text: &str, values: &BTreeMap<String, u32>) -> String {
 }
 
 /// The place of the bracket that closes the one `text` begins with.
-fn closing(text: &str, [open, close]: [char; 2]) -> usize {
+pub(super) fn closing(text: &str, [open, close]: [char; 2]) -> usize {
     let mut depth = 0;
     for (at, c) in text.char_indices() {
         depth += (c == open) as i32 - (c == close) as i32;
@@ -295,20 +196,6 @@ mod tests {
         assert_eq!(evaluate("ROWS * 2u + 3u * 2u / 4u - 1u", &values), 24);
         assert_eq!(try_evaluate("ROWS / 0u", &values), None);
         assert_eq!(try_evaluate("COLUMNS", &values), None);
-    }
-
-    #[test]
-    fn buffers_become_images_and_halves() {
-        let text = "@group(0) @binding(3) var<storage, read_write> x: array<vec4<f32>>; // (rows)\nx[i + left[0]] = max[0] + x[left[i]].x;";
-        let found = buffers(text, &BTreeMap::new());
-        let [x] = found.as_slice() else { panic!("not one buffer") };
-        assert_eq!((x.binding, x.name.as_str(), x.floats), (3, "x", 4));
-        let halves =
-            "var<storage, read_write> x: array<vec4<f16>>; // (rows)\nx[i + left[0]] = vec4<f16>(max[0] + vec4<f32>(x[left[i]]).x);";
-        assert_eq!(halved(text, x), text[..22].to_string() + halves);
-        let read = image(&text.replace("x[i + left[0]]", "let v"), x, false);
-        assert!(read.contains(" var x: texture_storage_2d<rgba32float, read>; fn load_x(i: u32) -> vec4<f32> {"), "{read}");
-        assert!(read.ends_with("let v = max[0] + load_x(left[i]).x;"), "{read}");
     }
 
     #[test]
