@@ -114,7 +114,7 @@ mod tests {
                 cpu,
                 [
                     "subgroups of 8",
-                    "an invocation an output",
+                    "subgroups of 8",
                     "matmul_any",
                     "8 lanes through broadcast",
                     "32 lanes",

@@ -10,15 +10,13 @@ crate::params!(Params { rows: u32, inputs: u32, outputs: u32, stride: u32, colum
 /// The variant for a device and a product with `rows` rows and `columns` columns: the one table. The fast kernels load vectors of four
 /// along both matrices' rows, which must be `aligned`.
 fn variant(traits: &Traits, entry: &'static str, aligned: bool, [rows, columns]: [u32; 2]) -> Kernel {
-    if rows == 1 && entry == "forward" && aligned {
-        return Kernel::new("matmul_row", entry).with("LANES", row_lanes(traits));
-    }
     match (aligned, traits.cpu, traits.lanes()) {
         (true, true, lanes) if lanes > 0 => {
             // Rows past the end of the product are computed in vain, so a low product gets low tiles.
             let tile = [8, 16].into_iter().find(|&t| rows <= t && t % lanes == 0).unwrap_or(32);
             Kernel::new("matmul_cpu", entry).with("SUBGROUP", lanes).with("ROWS", tile)
         }
+        (true, ..) if rows == 1 && entry == "forward" => Kernel::new("matmul_row", entry).with("LANES", row_lanes(traits)),
         (true, false, _) => {
             // Tiles of 128² do more with each load, but only as long as there are enough of them for all of the device.
             let large = u64::from(rows) * u64::from(columns) >= 128 * 128 * 256;
