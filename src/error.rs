@@ -99,9 +99,7 @@ pub enum Error {
     },
 
     /// Training took a weight past the range of numbers.
-    #[error(
-        "training diverged: the weight '{name}' is not finite any more; use a lower learning rate, warm-up or gradient clipping, and --precision f32 if it was f16"
-    )]
+    #[error("training diverged: the weight '{name}' is not finite any more; use a lower learning rate, warm-up or gradient clipping")]
     DivergedWeight {
         /// The weight.
         name: String,

@@ -77,9 +77,9 @@ impl Array {
         Array { shape: shape.to_vec(), kind: Kind::Frozen(format.dtype()), values }
     }
 
-    /// The same array with values that f16 has, if it is an activation.
-    pub(super) fn rounded(&self) -> Array {
-        let round = |&v: &f32| if self.kind == Kind::Input { half::f16::from_f32(v).to_f32() } else { v };
+    /// The same array, with values that f16 has if it is an activation and those are `half`.
+    pub(super) fn rounded(&self, half: bool) -> Array {
+        let round = |&v: &f32| if half && self.kind == Kind::Input { half::f16::from_f32(v).to_f32() } else { v };
         Array { values: self.values.iter().map(round).collect(), ..self.clone() }
     }
 

@@ -80,7 +80,7 @@ impl Case<'_> {
 
     fn compare(&self, record: Record, reference: Forward, exact: Option<Gradients>, factor: f64) -> Result<Outcome> {
         let mut outcome = Outcome::default();
-        let arrays: Vec<_> = self.arrays.iter().map(|array| if self.half { array.rounded() } else { array.clone() }).collect();
+        let arrays: Vec<_> = self.arrays.iter().map(|array| array.rounded(self.half)).collect();
         let values: Vec<_> = arrays.iter().map(Array::exact).collect();
         let ran = self.execute(record, &arrays, &mut outcome)?;
 
@@ -115,9 +115,7 @@ impl Case<'_> {
             });
         }
         let mut graph = Graph::new(self.traits, &parameters, true);
-        if half {
-            graph.halve_activations();
-        }
+        graph.set_half(half);
         let mut tensors = Vec::new();
         for (i, array) in arrays.iter().enumerate() {
             tensors.push(weights[i].unwrap_or_else(|| {
@@ -147,11 +145,7 @@ impl Case<'_> {
                 None => write_floats(&program, device, tensors[i], &array.values, half),
             }
         }
-        let mut cotangent = Array::input(&[shape.len() as usize], &mut Random(99));
-        if half {
-            cotangent = cotangent.rounded();
-        }
-        let cotangent = cotangent.values;
+        let cotangent = Array::input(&[shape.len() as usize], &mut Random(99)).rounded(half).values;
         write_floats(&program, device, dy, &cotangent, half);
         memory.set_step(device, STEP);
 

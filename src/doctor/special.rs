@@ -42,10 +42,8 @@ impl Loss<'_> {
         let head = add("head", &self.head);
         let bias = self.bias.as_ref().map(|bias| add("bias", bias));
         let mut g = Graph::new(traits, &parameters, true);
-        if self.half {
-            g.halve_activations();
-        }
-        let array = if self.half { self.x.rounded() } else { self.x.clone() };
+        g.set_half(self.half);
+        let array = self.x.rounded(self.half);
         let x = g.input("x", array.shape.as_slice(), if self.half { DType::F16 } else { DType::F32 });
         g.track(x);
         let targets = g.input("targets", [self.targets.len() as u32], DType::U32);

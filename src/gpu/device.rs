@@ -231,8 +231,8 @@ impl Device {
     /// # Errors
     /// [`Error::Limit`] or [`Error::OutOfMemory`], both naming `label`.
     pub(super) fn image(&self, label: &str, texel: naga::StorageFormat, bytes: u64) -> Result<wgpu::Texture> {
-        let (format, texel_bytes) = image::format(texel);
-        let size = image::extent(bytes, texel_bytes);
+        let format = image::format(texel);
+        let size = image::extent(bytes, format);
         let row = u64::from(IMAGE_ROW);
         self.within(label, u64::from(size.height) * row, "bytes in one image", u64::from(self.limits.max_texture_dimension_2d) * row)?;
         self.allocated(label, bytes, || {
@@ -249,7 +249,9 @@ impl Device {
         })
     }
 
-    fn within(&self, label: &str, needed: u64, unit: &'static str, limit: u64) -> Result<()> {
+    /// # Errors
+    /// [`Error::Limit`] if `needed` is past `limit`.
+    pub(super) fn within(&self, label: &str, needed: u64, unit: &'static str, limit: u64) -> Result<()> {
         if needed <= limit {
             return Ok(());
         }

@@ -2,19 +2,20 @@
 
 use crate::graph::IMAGE_ROW;
 
-/// What a tensor's bytes are called as texels, and how many bytes a texel has.
-pub(super) fn format(texel: naga::StorageFormat) -> (wgpu::TextureFormat, u32) {
+/// What a shader's texels are called by the device.
+pub(super) fn format(texel: naga::StorageFormat) -> wgpu::TextureFormat {
     match texel {
-        naga::StorageFormat::R32Uint => (wgpu::TextureFormat::R32Uint, 4),
-        naga::StorageFormat::Rg32Uint => (wgpu::TextureFormat::Rg32Uint, 8),
-        naga::StorageFormat::Rgba32Uint => (wgpu::TextureFormat::Rgba32Uint, 16),
-        naga::StorageFormat::Rgba32Float => (wgpu::TextureFormat::Rgba32Float, 16),
+        naga::StorageFormat::R32Uint => wgpu::TextureFormat::R32Uint,
+        naga::StorageFormat::Rg32Uint => wgpu::TextureFormat::Rg32Uint,
+        naga::StorageFormat::Rgba32Uint => wgpu::TextureFormat::Rgba32Uint,
+        naga::StorageFormat::Rgba32Float => wgpu::TextureFormat::Rgba32Float,
         other => panic!("no kernel reads an image of {other:?}"),
     }
 }
 
 /// The extent of an image that holds so many bytes.
-pub(super) fn extent(bytes: u64, texel_bytes: u32) -> wgpu::Extent3d {
+pub(super) fn extent(bytes: u64, format: wgpu::TextureFormat) -> wgpu::Extent3d {
+    let texel_bytes = format.block_copy_size(None).expect("a format of one plane");
     let height = bytes.div_ceil(IMAGE_ROW.into()).max(1) as u32;
     wgpu::Extent3d { width: IMAGE_ROW / texel_bytes, height, depth_or_array_layers: 1 }
 }

@@ -22,7 +22,7 @@ impl Pipeline {
         let buffer = |ty| wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None };
         let image = |texel| wgpu::BindingType::StorageTexture {
             access: wgpu::StorageTextureAccess::ReadOnly,
-            format: image::format(texel).0,
+            format: image::format(texel),
             view_dimension: wgpu::TextureViewDimension::D2,
         };
         let mut entries = Vec::new();

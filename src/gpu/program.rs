@@ -109,6 +109,7 @@ impl Program {
         }
         let plan = graph.plan();
         let images = memory.images(device, &plan.images)?;
+        let views: HashMap<_, _> = images.iter().map(|(&image, texture)| (image, texture.create_view(&Default::default()))).collect();
         let (buffers, bytes) = allocate(device, memory, state, graph, &plan, canaries)?;
         let params = params_buffer(device, graph)?;
         let padding = if canaries { SLOT } else { 0 };
@@ -130,24 +131,19 @@ impl Program {
             let pipeline = device.pipeline(&dispatch.kernel)?;
             let reflection = &pipeline.reflection;
             let mut copies = Vec::new();
-            let mut views = Vec::new();
-            for image in reflection.images() {
-                let (tensor, texture) = (dispatch.arguments[image.0].tensor, &images[&image]);
-                let (buffer, offset) = program.buffer(memory, tensor);
-                let bytes = program.infos[tensor.index()].bytes();
-                copies.push(ImageCopy { buffer: buffer.clone(), offset, bytes, image: texture.clone() });
-                views.push(texture.create_view(&Default::default()));
-            }
             let mut entries = Vec::with_capacity(dispatch.arguments.len() + 1);
             if !reflection.params.is_empty() {
                 let size = wgpu::BufferSize::new((dispatch.params.len() as u64).next_multiple_of(16));
                 let binding = wgpu::BufferBinding { buffer: &params, offset: i as u64 * SLOT, size };
                 entries.push(wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(binding) });
             }
-            let mut views = views.iter();
-            for (declared, argument) in reflection.storage.iter().zip(&dispatch.arguments) {
+            for (number, (declared, argument)) in reflection.storage.iter().zip(&dispatch.arguments).enumerate() {
                 let resource = match declared.texel {
-                    Some(_) => views.next().map(wgpu::BindingResource::TextureView).expect("a view of every image"),
+                    Some(texel) => {
+                        let image = (number, texel);
+                        copies.push(program.copy_to(&images[&image], memory, argument.tensor));
+                        wgpu::BindingResource::TextureView(&views[&image])
+                    }
                     None => wgpu::BindingResource::Buffer(program.range(device, memory, argument.tensor)?),
                 };
                 entries.push(wgpu::BindGroupEntry { binding: declared.binding, resource });
@@ -184,22 +180,18 @@ impl Program {
         (buffer.unwrap_or_else(|| panic!("'{}' has no memory", self.infos[tensor.index()].label)), offset)
     }
 
+    /// The copy that brings this tensor to an image.
+    fn copy_to(&self, image: &wgpu::Texture, memory: &Memory, tensor: Tensor) -> ImageCopy {
+        let (buffer, offset) = self.buffer(memory, tensor);
+        ImageCopy { buffer: buffer.clone(), offset, bytes: self.infos[tensor.index()].bytes(), image: image.clone() }
+    }
+
     /// The range of a buffer that a kernel sees as this tensor.
     fn range<'a>(&'a self, device: &Device, memory: &'a Memory, tensor: Tensor) -> Result<wgpu::BufferBinding<'a>> {
         let (buffer, offset) = self.buffer(memory, tensor);
         let info = &self.infos[tensor.index()];
         let size = info.bytes().next_multiple_of(16);
-        let limit = device.info().max_binding;
-        if size > limit {
-            return Err(Error::Limit {
-                what: info.label.clone(),
-                needed: size,
-                unit: "bytes in one binding",
-                limit,
-                device: device.info().to_string(),
-                advice: "use a smaller batch size, a shorter maximum length, or gradient checkpointing",
-            });
-        }
+        device.within(&info.label, size, "bytes in one binding", device.info().max_binding)?;
         // A kernel under test sees what lies behind its outputs: bounds checks would keep it from the canaries otherwise.
         let tested = self.padding > 0;
         let seen = if tested { (info.bytes().next_multiple_of(4) + self.padding).min(buffer.size() - offset) } else { size };

@@ -124,9 +124,9 @@ impl Graph {
         self.training
     }
 
-    /// Lets activations be f16 from here on, where the device has such numbers: two bytes each instead of four. What is summed up stays f32.
-    pub fn halve_activations(&mut self) {
-        self.half = self.traits.half;
+    /// Lets activations be f16, where the device has such numbers: two bytes each instead of four. What is summed up stays f32.
+    pub fn set_half(&mut self, on: bool) {
+        self.half = on && self.traits.half;
     }
 
     /// Records `f` with activations in f32.
@@ -210,7 +210,7 @@ impl Graph {
         self.tensors.iter().filter(|info| matches!(info.role, Role::State(_)))
     }
 
-    /// A tensor written by a dispatch of this recording: f32, or f16 after [`Graph::halve_activations`].
+    /// A tensor written by a dispatch of this recording: f32, or f16 after [`Graph::set_half`].
     pub fn activation(&mut self, label: &str, shape: impl Into<Shape>) -> Tensor {
         let dtype = if self.half { DType::F16 } else { DType::F32 };
         self.push(label, shape.into(), dtype, Role::Activation)

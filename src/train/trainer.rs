@@ -81,9 +81,7 @@ pub(super) enum Mode {
 pub(super) fn record(model: &Model, traits: &Traits, [rows, length]: [u32; 2], mode: Mode) -> (Graph, Inputs, Tensor) {
     let training = mode != Mode::Evaluating;
     let mut g = Graph::new(traits, &model.parameters, training);
-    if model.half {
-        g.halve_activations();
-    }
+    g.set_half(model.half);
     g.set_checkpointing(mode == Mode::Training { checkpointing: true });
     let inputs = model.inputs(&mut g, rows, length, length);
     let targets = g.input("targets", [rows, length], DType::U32);

@@ -34,15 +34,25 @@ pub fn llama() -> Config {
     }
 }
 
+/// A GPT of four layers, likewise.
+pub fn gpt() -> Config {
+    Config { layers: 4, context: 32, vocab_size: 50, dropout: BaseDropout::all(0.2), ..models::config() }
+}
+
+/// A batch for both.
+pub fn batch() -> Batch {
+    let rows: Vec<Vec<u32>> = (0..2).map(|row| (0..17).map(|i| (i * 7 + row * 3) % 50).collect()).collect();
+    Batch::new(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>())
+}
+
 #[test]
 fn checkpointing_saves_memory_and_changes_no_bit() {
-    let gpt = Config { layers: 4, context: 32, vocab_size: 50, dropout: BaseDropout::all(0.2), ..models::config() };
     let norms = Trains { norms: true, ..Trains::adapters() };
     for (config, adapter, trains) in [
         (llama(), "double_seq_bn[bottleneck=8,dropout=0.1]", Trains::adapters()),
         (llama(), "scaled_par_bn[bottleneck=8]", Trains::everything()),
-        (gpt.clone(), "seq_bn[bottleneck=8,ln_after=True]", norms),
-        (gpt, "double_seq_bn[bottleneck=8,leave_out=[0]]", Trains::adapters()),
+        (gpt(), "seq_bn[bottleneck=8,ln_after=True]", norms),
+        (gpt(), "double_seq_bn[bottleneck=8,leave_out=[0]]", Trains::adapters()),
     ] {
         let adapter = AdapterConfig::parse(adapter).expect("a spec");
         let model = Model::new(&config, &[], Some(&adapter), trains).expect("a model");
@@ -50,11 +60,9 @@ fn checkpointing_saves_memory_and_changes_no_bit() {
             let memory = model.upload(device(), &[], 5, true).expect("memory");
             let options = TrainOptions { checkpointing, ..models::training(3) };
             let mut trainer = Trainer::new(device(), &model, &memory, options).expect("a trainer");
-            let rows: Vec<Vec<u32>> = (0..2).map(|row| (0..17).map(|i| (i * 7 + row * 3) % 50).collect()).collect();
-            let batch = [Batch::new(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>())];
             let mut losses = Vec::new();
             for _ in 0..3 {
-                losses.extend(trainer.step(&batch).expect("a step"));
+                losses.extend(trainer.step(&[batch()]).expect("a step"));
             }
             while let Some(report) = trainer.finish().expect("a report") {
                 losses.push(report);

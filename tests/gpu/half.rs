@@ -2,11 +2,10 @@
 
 use graftling::doctor::examine;
 use graftling::graph::Traits;
-use graftling::model::{AdapterConfig, BaseDropout, Config, Model, Trains};
-use graftling::text::Batch;
+use graftling::model::{AdapterConfig, Model, Trains};
 use graftling::train::{Estimate, TrainOptions, Trainer};
 
-use crate::checkpointing::llama;
+use crate::checkpointing::{batch, gpt, llama};
 use crate::harness::{all_traits, device};
 use crate::models;
 
@@ -29,13 +28,12 @@ fn values_and_gradients() {
 /// holds in f32 of memory and of checkpointing does in f16.
 #[test]
 fn training() {
-    let gpt = Config { layers: 4, context: 32, vocab_size: 50, dropout: BaseDropout::all(0.2), ..models::config() };
     let norms = Trains { norms: true, ..Trains::adapters() };
     for (config, adapter, trains) in [
         (llama(), "double_seq_bn[bottleneck=8,dropout=0.1]", Trains::adapters()),
         (llama(), "scaled_par_bn[bottleneck=8]", Trains::everything()),
         (llama(), "seq_bn[bottleneck=8,scaling=0.0001]", Trains::adapters()),
-        (gpt, "seq_bn[bottleneck=8,ln_after=True]", norms),
+        (gpt(), "seq_bn[bottleneck=8,ln_after=True]", norms),
     ] {
         let adapter = AdapterConfig::parse(adapter).expect("a spec");
         let run = |half, checkpointing| {
@@ -43,8 +41,7 @@ fn training() {
             let memory = model.upload(device(), &[], 5, true).expect("memory");
             let options = TrainOptions { checkpointing, ..models::training(3) };
             let mut trainer = Trainer::new(device(), &model, &memory, options).expect("a trainer");
-            let rows: Vec<Vec<u32>> = (0..2).map(|row| (0..17).map(|i| (i * 7 + row * 3) % 50).collect()).collect();
-            let reports = trainer.step(&[Batch::new(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>())]).expect("a step");
+            let reports = trainer.step(&[batch()]).expect("a step");
             let report = reports.or_else(|| trainer.finish().expect("a report")).expect("a report");
             assert!(!report.skipped);
             let gradient = memory.read(device(), memory.arenas().gradients).expect("gradients");
