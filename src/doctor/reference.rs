@@ -89,7 +89,7 @@ pub fn gated(x: &[f64], inner: usize, kind: Activation) -> Vec<f64> {
     rows.flat_map(|(gate, up)| gate.iter().zip(up).map(|(&g, u)| activation(kind, g) * u)).collect()
 }
 
-/// What dropout of the share `p` multiplies an element with at [`STEP`]: the generator of `shaders/random.wgsl`.
+/// What dropout of the share `p` multiplies an element with at [`STEP`]: the generator of `shaders/shared/random.wgsl`.
 pub fn dropout_factor(row: u32, column: u32, site: u32, p: f64) -> f64 {
     let mut v = [column, row, site ^ STEP.counter.wrapping_mul(0x9E37_79B9), STEP.seed];
     let mix = |v: &mut [u32; 4]| {

@@ -10,7 +10,7 @@ use super::pipeline::step_layout;
 use crate::error::Result;
 use crate::graph::{Arenas, Graph, IMAGE_ROW, Image, Info, Parameters, Role, Tensor, Traits};
 
-/// The numbers that change from step to step; `shaders/step.wgsl` is their twin.
+/// The numbers that change from step to step; `shaders/shared/step.wgsl` is their twin.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Step {

@@ -111,13 +111,13 @@ impl Module {
     fn read(kernel: &Kernel) -> Module {
         let source = kernel.wgsl();
         let module = naga::front::wgsl::parse_str(&source)
-            .unwrap_or_else(|e| panic!("shaders/{}.wgsl does not parse: {}", kernel.file, e.emit_to_string(&source)));
+            .unwrap_or_else(|e| panic!("the shader {} does not parse: {}", kernel.file, e.emit_to_string(&source)));
         let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
         let info = validator
             .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
             .subgroup_operations(naga::valid::SubgroupOperationSet::all())
             .validate(&module)
-            .unwrap_or_else(|e| panic!("shaders/{}.wgsl is not valid: {}", kernel.file, e.emit_to_string(&source)));
+            .unwrap_or_else(|e| panic!("the shader {} is not valid: {}", kernel.file, e.emit_to_string(&source)));
         let constants = Arc::new(constants(&module));
         let entries = module.entry_points.iter().enumerate().map(|(i, entry)| {
             let used = info.get_entry_point(i);
@@ -136,7 +136,7 @@ impl Module {
                     naga::AddressSpace::Storage { access } => tensor(access.contains(naga::StorageAccess::STORE), None),
                     naga::AddressSpace::Handle => match module.types[global.ty].inner {
                         naga::TypeInner::Image { class: naga::ImageClass::Storage { format, .. }, .. } => tensor(false, Some(format)),
-                        _ => panic!("shaders/{}.wgsl binds '{:?}', which is no tensor", kernel.file, global.name),
+                        _ => panic!("the shader {} binds '{:?}', which is no tensor", kernel.file, global.name),
                     },
                     naga::AddressSpace::Uniform if place.group == 0 => params = fields(&module, global.ty),
                     naga::AddressSpace::Uniform => uses_step = true,

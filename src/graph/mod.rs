@@ -62,7 +62,7 @@ pub struct Arenas {
     pub first_moment: Tensor,
     /// Adam's running mean of its square (arena).
     pub second_moment: Tensor,
-    /// The loss, the gradient norm and the counters; `shaders/metrics.wgsl` has the fields.
+    /// The loss, the gradient norm and the counters; `shaders/shared/metrics.wgsl` has the fields.
     pub metrics: Tensor,
 }
 

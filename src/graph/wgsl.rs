@@ -13,16 +13,25 @@ use std::collections::BTreeMap;
 
 use super::storage;
 
+/// A file of `shaders/` by its stem, which is unique, and its text.
 macro_rules! shaders {
-    ($($stem:literal)*) => { &[$(($stem, include_str!(concat!("../../shaders/", $stem, ".wgsl")))),*] };
+    ($($family:literal: $($stem:literal)*;)*) => {
+        &[$($(($stem, include_str!(concat!("../../shaders/", $family, "/", $stem, ".wgsl"))),)*)*]
+    };
 }
 
-/// Every file of `shaders/`, by its stem.
+/// Every shader by its stem; on the left is its folder.
 pub const FILES: &[(&str, &str)] = shaders! {
-    "activation" "adapter" "attention" "attention_cpu" "attention_params" "cached_attention" "elementwise" "embedding" "epilogue_act"
-    "epilogue_plain" "gated" "grid" "head_norm" "loss" "matmul_any" "matmul_cpu" "matmul_gpu" "matmul_params" "matmul_row" "metrics"
-    "norm" "optimizer" "quant" "random" "reduce" "rope" "row_sum" "scale" "step" "value" "weight_bf16" "weight_f16" "weight_f32"
-    "weight_q4_0" "weight_q4_1" "weight_q4_k" "weight_q5_0" "weight_q5_1" "weight_q5_k" "weight_q6_k" "weight_q8_0"
+    "adapter": "adapter";
+    "attention": "attention" "attention_cpu" "attention_params" "cached_attention" "rope";
+    "elementwise": "elementwise" "gated" "scale";
+    "norms": "head_norm" "norm";
+    "optimizer": "optimizer";
+    "products": "epilogue_act" "epilogue_plain" "matmul_any" "matmul_cpu" "matmul_gpu" "matmul_params" "matmul_row" "reduce";
+    "shared": "activation" "grid" "metrics" "random" "row_sum" "step" "value";
+    "vocabulary": "embedding" "loss";
+    "weights": "quant" "weight_bf16" "weight_f16" "weight_f32" "weight_q4_0" "weight_q4_1" "weight_q4_k" "weight_q5_0" "weight_q5_1"
+               "weight_q5_k" "weight_q6_k" "weight_q8_0";
 };
 
 /// The value of a constant that a kernel is specialised on.

@@ -1,6 +1,6 @@
 //! The page that a newcomer reads first: a decoder's weights and its forward pass.
 
-use super::graft::{Graft, Stream, join};
+use super::adapter::graft::{Graft, Stream, join};
 use super::names::Names;
 use super::values::source_of;
 use super::{ATTENTION_PLACE, AdapterConfig, Config, FFN_PLACE, NormKind, Positions, Trains};
@@ -85,7 +85,7 @@ impl Model {
             let qkv = if names.qkv.len() == 1 { vec![config.qkv_width()] } else { vec![queries, keys, keys] };
             let graft = |p: &mut Declared, place: &str| {
                 let config = adapters.filter(|a| a.places(i).any(|p| p == place))?;
-                Some(Graft::new(&mut p.parameters, &at(&format!("{place}.adapters.default")), config, i, hidden))
+                Some(Graft::new(&mut p.parameters, config, (&format!("{}.{i}", names.layers), i), place, hidden))
             };
             blocks.push(Block {
                 norm1: p.norm(&at(names.norms[0])),

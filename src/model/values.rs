@@ -1,6 +1,7 @@
 //! A model's values: from files and starts to device memory, and back.
 
 use super::Model;
+use super::adapter::{end_of, is_adapter};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory};
 use crate::graph::{Piece, Shape};
@@ -83,7 +84,7 @@ impl Model {
 
     /// The start of one tensor. The base: normal with deviation 0.02, norms 1, biases 0, as GPT-2; adapters as their config says.
     fn start(&self, name: &str, shape: &Shape, seed: u64, stream: u64) -> Vec<f32> {
-        if let (Some(config), Some((_, end))) = (&self.adapters, name.split_once(".adapters.default.")) {
+        if let (Some(config), Some(end)) = (&self.adapters, end_of(name)) {
             return config.start(end, shape, &mut config.random(seed, stream, end));
         }
         let mut random = Random::new(seed, stream);
@@ -100,9 +101,4 @@ impl Model {
 pub(super) fn source_of<'a>(sources: &[&'a Weights], name: &str) -> Option<&'a Weights> {
     let source = sources.iter().rev().find(|source| source.tensors.contains_key(name));
     source.or(sources.first().filter(|_| !is_adapter(name))).copied()
-}
-
-/// Whether a tensor belongs to an adapter.
-pub fn is_adapter(name: &str) -> bool {
-    name.contains("_adapters.adapters.")
 }

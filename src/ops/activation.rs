@@ -41,7 +41,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Every activation with its name in files, in the order of the numbers in `shaders/activation.wgsl`.
+    /// Every activation with its name in files, in the order of the numbers in `shaders/shared/activation.wgsl`.
     pub const ALL: [(Activation, &'static str); 11] = [
         (Activation::Relu, "relu"),
         (Activation::Gelu, "gelu"),
@@ -67,7 +67,7 @@ impl Activation {
         Activation::ALL[self.number() as usize].1
     }
 
-    /// Its number in `shaders/activation.wgsl`.
+    /// Its number in `shaders/shared/activation.wgsl`.
     pub(super) fn number(self) -> u32 {
         self as u32
     }

@@ -37,7 +37,7 @@ pub use scale::{multiply, scale};
 
 use crate::graph::{DType, Graph, Tensor, Traits, read, write};
 
-/// Workgroups for an elementwise kernel over `len` elements (`shaders/grid.wgsl`).
+/// Workgroups for an elementwise kernel over `len` elements (`shaders/shared/grid.wgsl`).
 fn flat(len: u64) -> [u32; 3] {
     folded(len.div_ceil(64).max(1))
 }
@@ -48,12 +48,12 @@ fn folded(groups: u64) -> [u32; 3] {
     [x as u32, groups.div_ceil(x) as u32, 1]
 }
 
-/// How many numbers a kernel takes at once (`shaders/value.wgsl`) where rows have `extent` of them.
+/// How many numbers a kernel takes at once (`shaders/shared/value.wgsl`) where rows have `extent` of them.
 fn vector(extent: impl Into<u64>) -> u32 {
     if extent.into().is_multiple_of(4) { 4 } else { 1 }
 }
 
-/// The lanes of a workgroup that share a row (`shaders/row_sum.wgsl`).
+/// The lanes of a workgroup that share a row (`shaders/shared/row_sum.wgsl`).
 fn row_lanes(traits: &Traits) -> u32 {
     if traits.cpu { 1 } else { 32 }
 }

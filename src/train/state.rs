@@ -23,7 +23,7 @@ pub struct TrainerState {
     pub skipped_in_a_row: u32,
 }
 
-/// Where the counters stand in `shaders/metrics.wgsl`: updates, skipped, skipped in a row.
+/// Where the counters stand in `shaders/shared/metrics.wgsl`: updates, skipped, skipped in a row.
 const COUNTERS: std::ops::Range<usize> = 4..7;
 
 impl Trainer<'_> {

@@ -264,7 +264,7 @@ impl<'a> Trainer<'a> {
     fn next(&mut self, in_flight: usize) -> Result<Option<Report>> {
         let Some(words) = self.readback.next(self.device, in_flight)? else { return Ok(None) };
         let report = self.started.pop_front().expect("a report for each request");
-        // The order of `shaders/metrics.wgsl`.
+        // The order of `shaders/shared/metrics.wgsl`.
         let [loss, gradient_norm, _, finite, _, skipped_so_far, in_a_row, _]: [u32; METRICS_WORDS as usize] =
             words.try_into().expect("the metrics have that many words");
         let report = Report {

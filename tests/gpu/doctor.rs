@@ -31,7 +31,7 @@ fn tampered(kernel: &Kernel, source: String) -> String {
     if kernel.file != "gated" {
         return source;
     }
-    assert!(source.contains(right), "shaders/gated.wgsl has changed: this test must change with it");
+    assert!(source.contains(right), "shaders/elementwise/gated.wgsl has changed: this test must change with it");
     source.replace(right, wrong)
 }
 

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::AdapterConfig;
-use super::adapter_keys::{BOTTLENECK, FIXED, KEYS, python};
-use super::adapter_presets::{OTHER_METHODS, short};
+use super::keys::{BOTTLENECK, FIXED, KEYS, python};
+use super::presets::{OTHER_METHODS, short};
 use crate::ops::Activation;
 
 /// The library's version whose files these are.
@@ -66,7 +66,7 @@ impl AdapterJson {
         }
         let config = field("config")?.as_object().ok_or("'config' is not a map of a bottleneck adapter's keys; save it again")?;
         let hidden = field("hidden_size")?;
-        let known = hidden.as_u64().and_then(|h| u32::try_from(h).ok()).filter(|h| (1..=super::config::LARGEST).contains(h));
+        let known = hidden.as_u64().and_then(|h| u32::try_from(h).ok()).filter(|h| (1..=crate::model::LARGEST).contains(h));
         let problem = || format!("'hidden_size' is {}, but must be a model's hidden size", short(&python(hidden)));
         let hidden_size = known.ok_or_else(problem)?;
         let model_name = if field("model_name")?.is_null() { String::new() } else { text("model_name")? };

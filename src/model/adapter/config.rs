@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::name_in_memory;
 use crate::graph::Shape;
 use crate::ops::Activation;
 
@@ -234,7 +235,7 @@ impl AdapterConfig {
         for layer in 0..layers {
             for place in self.places(layer) {
                 for (end, shape) in self.parameters(layer, hidden)? {
-                    tensors.insert(format!("{prefix}.{layer}.{place}.adapters.default.{end}"), shape);
+                    tensors.insert(name_in_memory(&format!("{prefix}.{layer}"), place, end), shape);
                 }
             }
         }

@@ -7,8 +7,8 @@ use serde_json::{Map, Number, Value};
 
 use super::AdapterConfig;
 use super::Width;
-use super::adapter_keys::{BOTTLENECK, KEYS, python};
-use super::adapter_presets::short;
+use super::keys::{BOTTLENECK, KEYS, python};
+use super::presets::short;
 use crate::error::{Error, Result};
 
 /// How deep lists and maps may lie in each other; more than any key has, and less than a stack bears.
@@ -240,5 +240,5 @@ impl fmt::Display for AdapterConfig {
 }
 
 #[cfg(test)]
-#[path = "adapter_spec_tests.rs"]
+#[path = "text_tests.rs"]
 mod tests;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::adapter::reduction_factor;
-use super::adapter_presets::{nearest, short};
+use super::config::reduction_factor;
+use super::presets::{nearest, short};
 use super::{AdapterConfig, Init, Scaling, Width};
 use crate::ops::Activation;
 

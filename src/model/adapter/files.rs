@@ -5,11 +5,12 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use super::adapter_json::{AdapterJson, check_name};
-use super::adapter_tensors::{to_disk, to_memory};
-use super::names::Names;
-use super::{AdapterConfig, Config, Model, is_adapter};
+use super::json::{AdapterJson, check_name};
+use super::tensors::{to_disk, to_memory};
+use super::{AdapterConfig, is_adapter};
 use crate::error::{Error, Result};
+use crate::model::names::Names;
+use crate::model::{Config, Model};
 use crate::weights::{Weights, replace_file};
 
 const CONFIG: &str = "adapter_config.json";
@@ -171,5 +172,5 @@ fn read_text(path: &Path) -> Result<String> {
 }
 
 #[cfg(test)]
-#[path = "adapter_file_tests.rs"]
+#[path = "files_tests.rs"]
 mod tests;

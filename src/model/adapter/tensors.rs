@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::adapter_keys::layer_number;
-use super::adapter_presets::{cut, short};
+use super::keys::layer_number;
+use super::presets::{cut, short};
 use super::{ATTENTION_PLACE, AdapterConfig, FFN_PLACE};
 use crate::error::{Error, Result};
 use crate::graph::Shape;
 use crate::weights::Weights;
+
+/// What stands between an adapter's place and the end of a tensor's name in memory.
+const IN_MEMORY: &str = ".adapters.default.";
 
 /// The library's second name of the LayerNorm before the down-projection, whose first one is the same with `adapter_down.0`.
 const NORM_BEFORE: &str = "adapter_norm_before.";
@@ -34,6 +37,26 @@ impl<'a> Name<'a> {
         known.then_some(())?;
         Some(Name { layer: layer_number(layer)?, place, adapter, end })
     }
+}
+
+/// Whether the tensor of that name, on disk or in memory, belongs to an adapter.
+pub fn is_adapter(name: &str) -> bool {
+    name.contains("_adapters.adapters.")
+}
+
+/// The name in memory of an adapter's tensor: `end` is one of those that [`AdapterConfig::parameters`] gives, and `layer` what stands before the
+/// place, such as `transformer.h.0`.
+pub(in crate::model) fn name_in_memory(layer: &str, place: &str, end: &str) -> String {
+    format!("{layer}.{place}{IN_MEMORY}{end}")
+}
+
+/// The end of such a name.
+pub(in crate::model) fn end_of(name: &str) -> Option<&str> {
+    name.split_once(IN_MEMORY).map(|(_, end)| end)
+}
+
+fn name_on_disk(in_memory: &str, adapter: &str) -> String {
+    in_memory.replacen(IN_MEMORY, &format!(".adapters.{adapter}."), 1)
 }
 
 /// The tensors of the adapter called `name` as a model of that many layers has them in memory, each of the shape that the configuration
@@ -69,7 +92,7 @@ pub(super) fn to_memory(
         // The second name of the first norm is read as its first.
         let norm = end.strip_prefix(NORM_BEFORE).filter(|_| config.ln_before);
         let end = norm.map_or_else(|| end.to_string(), |kind| format!("adapter_down.0.{kind}"));
-        let in_memory = format!("{prefix}.{layer}.{place}.adapters.default.{end}");
+        let in_memory = name_in_memory(&format!("{prefix}.{layer}"), place, &end);
         let Some(shape) = expected.get(&in_memory) else {
             return Err(stray("has no part in this configuration".into()));
         };
@@ -92,7 +115,7 @@ pub(super) fn to_memory(
     }
     let here = |in_memory: &&String| !memory.tensors.contains_key(*in_memory);
     if let Some(missing) = expected.keys().find(here) {
-        let on_disk = missing.replacen(".adapters.default.", &format!(".adapters.{name}."), 1);
+        let on_disk = name_on_disk(missing, name);
         let of: &Shape = &expected[missing];
         return Err(problem(format!("has no tensor '{on_disk}' of shape {of}; save the adapter again, or correct its config")));
     }
@@ -104,7 +127,7 @@ pub(super) fn to_memory(
 pub(super) fn to_disk(weights: &Weights, name: &str, config: &AdapterConfig) -> Weights {
     let mut disk = Weights::default();
     for (in_memory, weight) in &weights.tensors {
-        let on_disk = in_memory.replacen(".adapters.default.", &format!(".adapters.{name}."), 1);
+        let on_disk = name_on_disk(in_memory, name);
         if config.ln_before && on_disk.contains(".adapter_down.0.") {
             disk.tensors.insert(on_disk.replacen("adapter_down.0.", NORM_BEFORE, 1), weight.clone());
         }

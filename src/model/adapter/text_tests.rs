@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::super::adapter_keys::FIXED;
+use super::super::keys::FIXED;
 use super::super::{Init, Scaling};
 use super::*;
 use crate::ops::Activation;
@@ -93,7 +93,7 @@ fn strings_are_short() {
 
 #[test]
 fn presets_and_strings_mean_what_the_library_says() {
-    let text = include_str!("../../tests/fixtures/adapters/configs.json");
+    let text = include_str!("../../../tests/fixtures/adapters/configs.json");
     let library: BTreeMap<String, Map<String, Value>> = serde_json::from_str(text).expect("the library's configs");
     assert_eq!(library.len(), 21);
     for (spec, keys) in library {

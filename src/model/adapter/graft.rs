@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 
-use super::{AdapterConfig, Scaling};
+use super::{AdapterConfig, Scaling, name_in_memory};
 use crate::graph::{DType, Graph, Parameters, Tensor};
 use crate::ops::{self, Adapter, Linear, Norm};
 
 /// The weights of one adapter.
-pub(super) struct Graft {
+pub(in crate::model) struct Graft {
     config: AdapterConfig,
     norm_before: Option<Norm>,
     down: (Tensor, Tensor),
@@ -19,7 +19,7 @@ pub(super) struct Graft {
 
 /// The residual stream behind a sublayer: one tensor, or two whose sum the next norm computes on its way.
 #[derive(Clone, Copy)]
-pub(super) struct Stream {
+pub(in crate::model) struct Stream {
     x: Tensor,
     more: Option<Tensor>,
 }
@@ -47,14 +47,14 @@ impl Stream {
 const EPSILON: f32 = 1e-5;
 
 impl Graft {
-    /// Adds the weights of an adapter in one layer, `name` before their names in the library.
+    /// Adds the weights of the adapter at a place of a layer, of which `at` is the name and `layer` the number.
     ///
     /// # Panics
     /// If the configuration was not checked for the model.
-    pub fn new(p: &mut Parameters, name: &str, config: &AdapterConfig, layer: u32, hidden: u32) -> Graft {
+    pub fn new(p: &mut Parameters, config: &AdapterConfig, (at, layer): (&str, u32), place: &str, hidden: u32) -> Graft {
         let ends = config.parameters(layer, hidden).expect("a checked configuration has a width in every layer");
         let added: HashMap<_, _> =
-            ends.into_iter().map(|(end, shape)| (end, p.add(format!("{name}.{end}"), shape, DType::F32, true))).collect();
+            ends.into_iter().map(|(end, shape)| (end, p.add(name_in_memory(at, place, end), shape, DType::F32, true))).collect();
         let norm = |weight, bias| Norm { weight: added[weight], bias: Some(added[bias]), epsilon: EPSILON };
         let norm_before = config.ln_before.then(|| norm("adapter_down.0.weight", "adapter_down.0.bias"));
         let down = if config.ln_before {
@@ -134,7 +134,7 @@ impl Graft {
 
 /// The residual stream behind a sublayer that gave `f` for the stream `h`, with or without an adapter; `norm` is the norm behind a post-norm
 /// block's sum. The scopes are those of the adapter and the norm.
-pub(super) fn join(g: &mut Graph, scopes: [&str; 2], f: Tensor, h: Tensor, graft: &Option<Graft>, norm: Option<&Norm>) -> Stream {
+pub(in crate::model) fn join(g: &mut Graph, scopes: [&str; 2], f: Tensor, h: Tensor, graft: &Option<Graft>, norm: Option<&Norm>) -> Stream {
     let (y, rest) = match graft {
         Some(graft) => g.scoped(scopes[0], |g| graft.join(g, f, h, norm)),
         None => (f, Some(h)),
