@@ -18,6 +18,8 @@ format:
 
 lint:
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --lib --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
 # A device is a Vulkan driver on Linux; macOS and Windows bring theirs.
 device:
