@@ -61,6 +61,7 @@ pub mod error;
 pub mod generate;
 pub mod gpu;
 pub mod graph;
+mod keyed;
 pub mod measure;
 pub mod model;
 pub mod ops;

@@ -7,7 +7,7 @@ use super::{Bench, Family};
 use crate::error::Result;
 use crate::graph::{DType, Graph, Tensor};
 use crate::ops::optimizer::Adam;
-use crate::ops::{self, Activation, Adapter, Attention, HeadNorm, IGNORED, Norm, Rope, RopePairs, RopeScaling};
+use crate::ops::{self, Activation, Adapter, Attention, HeadNorm, Norm, Rope, RopePairs, RopeScaling};
 use crate::weights::GgmlType;
 
 const FROZEN: Kind = Kind::Frozen(DType::F32);
@@ -302,7 +302,7 @@ fn loss(bench: &mut Bench) -> Result<()> {
     {
         let mut random = Random(14);
         let mut targets: Vec<u32> = (0..rows).map(|_| random.below(vocabulary)).collect();
-        targets[rows / 2] = IGNORED;
+        targets[rows / 2] = crate::text::IGNORED;
         targets[0] = vocabulary - 1;
         let case = Loss {
             name: &format!("{rows}×{hidden}, {vocabulary} words"),

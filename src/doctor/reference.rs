@@ -2,7 +2,8 @@
 
 use super::STEP;
 use crate::ops::optimizer::Adam;
-use crate::ops::{Activation, Attention, IGNORED, RopePairs};
+use crate::ops::{Activation, Attention, RopePairs};
+use crate::text::IGNORED;
 
 /// y = x·Wᵀ + b: x (rows, inputs), w (outputs, inputs).
 pub fn linear(x: &[f64], w: &[f64], b: Option<&[f64]>, inputs: usize) -> Vec<f64> {

@@ -20,7 +20,7 @@ pub struct Loss<'a> {
     pub head: Array,
     /// Its bias (vocabulary).
     pub bias: Option<Array>,
-    /// The word of each row, or [`ops::IGNORED`].
+    /// The word of each row, or [`IGNORED`](crate::text::IGNORED).
     pub targets: &'a [u32],
     /// Largest error of the loss, and of its gradients, as a share of the largest value expected.
     pub tolerance: [f64; 2],

@@ -4,6 +4,7 @@
 //! contribution becomes a new tensor (`dx = contribution + addend`). So gradients can be passed on without a copy, and the plan can
 //! see from the line alone when a buffer is free. The exceptions are named where they occur: accumulators of the loss and the arenas.
 
+mod brackets;
 mod checkpoint;
 mod dispatch;
 mod kernel;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::wgsl::closing;
+use super::brackets::closing;
 
 /// The bytes in a row of an image whose texels are counted through all rows.
 pub const IMAGE_ROW: u32 = 16 << 10;

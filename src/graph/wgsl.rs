@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 
+use super::brackets::closing;
 use super::storage;
 
 /// A file of `shaders/` by its stem, which is unique, and its text.
@@ -181,18 +182,6 @@ fn unroll(text: &str, values: &BTreeMap<String, u32>) -> String {
         rest = &rest[body_end + 1..];
     }
     out + rest
-}
-
-/// The place of the bracket that closes the one `text` begins with.
-pub(super) fn closing(text: &str, [open, close]: [char; 2]) -> usize {
-    let mut depth = 0;
-    for (at, c) in text.char_indices() {
-        depth += (c == open) as i32 - (c == close) as i32;
-        if depth == 0 {
-            return at;
-        }
-    }
-    panic!("a bracket is not closed");
 }
 
 #[cfg(test)]

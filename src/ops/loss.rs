@@ -1,13 +1,9 @@
 //! The linear head and the cross-entropy over its words in one op, so that no more logits are in memory than a slice has.
 
-use super::linear::inputs;
 use super::{Linear, SLICE_ROWS, matmul, row_lanes, slice_of_rows};
 use crate::graph::{Graph, Kernel, Tensor, read, update, write};
 
 crate::params!(Params { rows: u32, width: u32, stride: u32, start: u32 });
-
-/// The target of a token that no loss is asked for.
-pub const IGNORED: u32 = u32::MAX;
 
 /// The most bytes that the logits of one slice take, as far as a slice of [`SLICE_ROWS`] words allows: what keeps the memory of the loss
 /// from growing with the vocabulary. A small batch has one slice, and nothing to compute again.
@@ -22,7 +18,8 @@ struct Slice {
     layer: Linear,
 }
 
-/// Adds loss_scale · Σ cross-entropy(x·Wᵀ + b, target) to the loss of the step, over the tokens whose target is not [`IGNORED`].
+/// Adds loss_scale · Σ cross-entropy(x·Wᵀ + b, target) to the loss of the step, over the tokens whose target is not the
+/// shader's `IGNORED`.
 /// x (…, hidden), targets (…), W (vocabulary, hidden). The result stands for the loss: pass it to [`Graph::backward`] as both arguments.
 pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -> Tensor {
     let &Linear { ref weights, bias } = head;
@@ -49,7 +46,7 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
     let p = Params { rows, width: vocabulary, stride: vocabulary, start: 0 };
     g.dispatch(kernel("finish"), p, [read(targets), read(states), write(log_sum_exp), update(metrics)], [1, 1, 1]);
 
-    g.on_backward(log_sum_exp, &inputs(x, head), move |g, _| {
+    g.on_backward(log_sum_exp, &head.inputs(x), move |g, _| {
         // The last slice's logits are still there; its backward comes first and the others are computed again.
         for &Slice { start, width, ref layer } in slices.iter().rev() {
             let stride = width.next_multiple_of(4);

@@ -1,6 +1,6 @@
 //! The three products of a linear layer, and which kernel computes them: y = x·Wᵀ, dx = dy·W, dW = dyᵀ·x.
 
-use super::linear::{Linear, Part};
+use super::layer::{Linear, Part};
 use super::reduce::{add_partials, column_sum};
 use super::{Activation, folded, row_lanes};
 use crate::graph::{Argument, DType, Graph, Kernel, Tensor, Traits, read, update, write};

@@ -1,6 +1,7 @@
 //! Sequences of tokens, cut, shuffled and put together.
 
-use crate::ops::IGNORED;
+/// The target of a token that no loss is asked for; the same number as in `shaders/vocabulary/loss.wgsl`.
+pub const IGNORED: u32 = u32::MAX;
 
 /// A run of tokens with what is to be learned from it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ mod data;
 mod tokenizer;
 mod train_tokenizer;
 
-pub use batch::{Batch, Sequence, cut, order_of, round_length, shuffled};
+pub use batch::{Batch, IGNORED, Sequence, cut, order_of, round_length, shuffled};
 pub use batches::{Batches, Position};
 pub use chat::{ChatTemplate, Message};
 pub use data::{DataOptions, Dataset, Splits};

@@ -1,6 +1,5 @@
 //! The config file of `pretrain`: the form of a model from scratch, its tokenizer, and how it is trained.
 
-mod keys;
 #[cfg(test)]
 mod tests;
 
@@ -9,12 +8,12 @@ use std::path::Path;
 use super::{Schedule, Shape};
 use crate::error::{Error, Result};
 use crate::graph::DType;
+use crate::keyed::{Checked, Keyed};
 use crate::model::{BaseDropout, Biases, Config, Family, LARGEST, NormKind, Positions};
 use crate::ops::optimizer::Adam;
 use crate::ops::{Activation, RopePairs, RopeScaling};
 use crate::text::LARGEST_VOCABULARY;
 use crate::weights::read_text;
-use keys::{Checked, Keys};
 
 /// Every key: the form of the model, then its training, which flags of the same names change.
 const KEYS: [&str; 34] = [
@@ -123,7 +122,7 @@ impl Recipe {
     /// # Errors
     /// The part of a sentence that follows the file's name.
     pub fn parse(text: &str) -> Checked<Recipe> {
-        let mut keys = Keys::parse(text, &KEYS)?;
+        let mut keys = Keyed::toml(text, &KEYS)?;
         let vocabulary = vocabulary(&mut keys)?;
         let recipe = Recipe {
             config: config(&mut keys, vocabulary)?,
@@ -150,7 +149,7 @@ impl Recipe {
             save_every: keys.whole("save-every", 1, u64::MAX)?.unwrap_or(500),
             format: keys.word("format", &[("f16", DType::F16), ("f32", DType::F32)])?.unwrap_or(DType::F16),
         };
-        debug_assert!(keys.is_empty(), "KEYS has a key that nobody takes");
+        keys.finish(|_| false)?;
         recipe.check()?;
         Ok(recipe)
     }
@@ -192,7 +191,7 @@ fn above_zero(norm: f64) -> Option<f64> {
     (norm > 0.0).then_some(norm)
 }
 
-fn vocabulary(keys: &mut Keys) -> Checked<Vocabulary> {
+fn vocabulary(keys: &mut Keyed) -> Checked<Vocabulary> {
     if let Some(mut table) = keys.table("tokenizer", &["bpe"])? {
         let size = table.whole("bpe", 256, LARGEST_VOCABULARY.into())?.ok_or_else(|| table.missing("bpe"))?;
         return Ok(Vocabulary::Bpe(size as u32));
@@ -200,9 +199,9 @@ fn vocabulary(keys: &mut Keys) -> Checked<Vocabulary> {
     Ok(keys.word("tokenizer", &[("bytes", Vocabulary::Bytes)])?.unwrap_or(Vocabulary::Bytes))
 }
 
-fn config(keys: &mut Keys, vocabulary: Vocabulary) -> Checked<Config> {
-    let layers = keys.extent("layers")?;
-    let (hidden_size, heads) = (keys.extent("hidden")?, keys.extent("heads")?);
+fn config(keys: &mut Keyed, vocabulary: Vocabulary) -> Checked<Config> {
+    let layers = keys.required("layers")?;
+    let (hidden_size, heads) = (keys.required("hidden")?, keys.required("heads")?);
     for (key, value) in [("layers", layers), ("heads", heads)] {
         if value > 4096 {
             return Err(format!("has {key} = {value} where 4096 is the most; use fewer"));
@@ -231,7 +230,7 @@ fn config(keys: &mut Keys, vocabulary: Vocabulary) -> Checked<Config> {
         heads,
         key_value_heads,
         head_size,
-        intermediate_size: keys.size("feed-forward")?.unwrap_or(usual),
+        intermediate_size: keys.extent("feed-forward")?.unwrap_or(usual),
         activation: keys.word("activation", &Activation::ALL.map(|(activation, name)| (name, activation)))?.unwrap_or(if gated {
             Activation::Silu
         } else {
@@ -240,7 +239,7 @@ fn config(keys: &mut Keys, vocabulary: Vocabulary) -> Checked<Config> {
         gated,
         norm: keys.word("norm", &[("layer", NormKind::LayerNorm), ("rms", NormKind::RmsNorm)])?.unwrap_or(NormKind::RmsNorm),
         norm_first: keys.word("norm-position", &[("pre", true), ("post", false)])?.unwrap_or(true),
-        epsilon: keys.number("norm-epsilon", "a number between 0 and 1", |n| n as f32 > 0.0 && (n as f32) < 1.0)?.unwrap_or(1e-5) as f32,
+        epsilon: keys.epsilon("norm-epsilon")?.unwrap_or(1e-5),
         positions: positions(keys)?,
         head_norm: keys.flag("head-norm")?.unwrap_or(false),
         biases: biases(keys)?,
@@ -249,7 +248,7 @@ fn config(keys: &mut Keys, vocabulary: Vocabulary) -> Checked<Config> {
     })
 }
 
-fn positions(keys: &mut Keys) -> Checked<Positions> {
+fn positions(keys: &mut Keyed) -> Checked<Positions> {
     let theta = keys.number("rope-theta", "a number from 1 to 1e15", |n| (1.0..=1e15).contains(&n))?;
     let rotary = keys.word("positions", &[("rotary", true), ("learned", false)])?.unwrap_or(true);
     match (rotary, theta) {
@@ -260,7 +259,7 @@ fn positions(keys: &mut Keys) -> Checked<Positions> {
 }
 
 /// One answer for all, or a table.
-fn biases(keys: &mut Keys) -> Checked<Biases> {
+fn biases(keys: &mut Keyed) -> Checked<Biases> {
     let Some(mut table) = keys.table("biases", &["qkv", "attention-output", "feed-forward", "head"])? else {
         let all = keys.flag("biases")?.unwrap_or(false);
         return Ok(Biases { qkv: all, attention_output: all, ffn: all, head: all });
@@ -271,7 +270,7 @@ fn biases(keys: &mut Keys) -> Checked<Biases> {
 }
 
 /// One share for all, or a table.
-fn dropout(keys: &mut Keys) -> Checked<BaseDropout> {
+fn dropout(keys: &mut Keyed) -> Checked<BaseDropout> {
     let Some(mut table) = keys.table("dropout", &["embedding", "attention", "attention-output", "feed-forward"])? else {
         return Ok(BaseDropout::all(keys.share("dropout")?.unwrap_or(0.0) as f32));
     };

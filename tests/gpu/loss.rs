@@ -1,7 +1,8 @@
 use graftling::doctor::special::Loss;
 use graftling::gpu::{Memory, Program};
-use graftling::graph::{DType, Graph, Parameters, Traits};
-use graftling::ops::{self, IGNORED, Linear};
+use graftling::graph::{DType, Graph, Kernel, Parameters, Traits};
+use graftling::ops::{self, Linear};
+use graftling::text::IGNORED;
 
 use crate::harness::{Array, Random, STEP, all_traits, device, expect_right};
 
@@ -20,6 +21,12 @@ fn check(traits: &Traits, rows: usize, hidden: usize, vocabulary: usize, max_bin
     }
     let loss = Loss { name: &name, x, head, bias, targets: &targets, tolerance: [2e-6, 1e-5], half: false };
     expect_right(&loss.run(device(), &traits).expect("a working device"));
+}
+
+/// Batches and the shader mean the same token.
+#[test]
+fn the_ignored_target_has_one_number() {
+    assert_eq!(Kernel::new("loss", "slice").constant("IGNORED"), IGNORED);
 }
 
 #[test]

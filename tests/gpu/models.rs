@@ -3,9 +3,9 @@
 use graftling::gpu::{Memory, Program, Step};
 use graftling::graph::{DType, Graph, Role, Tensor};
 use graftling::model::{AdapterConfig, BaseDropout, Config, Model, ToyLayer, Trains};
+use graftling::ops::Activation;
 use graftling::ops::optimizer::Adam;
-use graftling::ops::{Activation, IGNORED};
-use graftling::text::Batch;
+use graftling::text::{Batch, IGNORED};
 use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
 use graftling::weights::{Weight, Weights};
 use safetensors::SafeTensors;

@@ -6,8 +6,7 @@ use graftling::generate::Generator;
 use graftling::gpu::{Memory, Program, Step};
 use graftling::graph::{DType, Graph};
 use graftling::model::{AdapterConfig, Base, BaseDropout, Config, Model, SavedAdapter, Trains, read_adapter, write_adapter};
-use graftling::ops::IGNORED;
-use graftling::text::Batch;
+use graftling::text::{Batch, IGNORED};
 use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
 use graftling::weights::Weights;
 

@@ -4,9 +4,10 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::fields::{Checked, Fields, wrong};
-use super::hf::{head_size, rotary};
+use super::fields::head_size;
+use super::rotary::rotary;
 use super::{BaseDropout, Biases, Config, Family, NormKind, Positions};
+use crate::keyed::{Checked, Keyed, wrong};
 use crate::ops::{Activation, RopePairs, RopeScaling};
 use crate::weights::shown;
 
@@ -121,14 +122,13 @@ impl File {
 }
 
 /// Takes the keys of the family.
-pub(super) fn config(fields: &mut Fields) -> Checked<Config> {
+pub(super) fn config(fields: &mut Keyed) -> Checked<Config> {
     let hidden_size = fields.required("hidden_size")?;
     let heads = fields.required("num_attention_heads")?;
     let activation = fields.activation("hidden_act")?.ok_or_else(|| fields.missing("hidden_act"))?;
-    let epsilon = fields.number("layer_norm_eps", "a number between 0 and 1", |n| n as f32 > 0.0 && (n as f32) < 1.0)?;
-    let dropout = fields.number("dropout", "a number from 0 to below 1", |n| n >= 0.0 && (n as f32) < 1.0)?;
-    let dropout = dropout.ok_or_else(|| fields.missing("dropout"))? as f32;
-    let head_size = match fields.count("head_dim")? {
+    let epsilon = fields.epsilon("layer_norm_eps")?.ok_or_else(|| fields.missing("layer_norm_eps"))?;
+    let dropout = fields.share("dropout")?.ok_or_else(|| fields.missing("dropout"))? as f32;
+    let head_size = match fields.extent("head_dim")? {
         Some(size) => size,
         None => head_size(hidden_size, heads, ["hidden_size", "num_attention_heads"])?,
     };
@@ -139,18 +139,18 @@ pub(super) fn config(fields: &mut Fields) -> Checked<Config> {
         hidden_size,
         layers: fields.required("num_hidden_layers")?,
         heads,
-        key_value_heads: fields.count("num_key_value_heads")?.unwrap_or(heads),
+        key_value_heads: fields.extent("num_key_value_heads")?.unwrap_or(heads),
         head_size,
         intermediate_size: fields.required("intermediate_size")?,
         activation,
-        gated: fields.flag("gated", false)?,
+        gated: fields.flag("gated")?.unwrap_or(false),
         norm: one_of(fields, "norm", [("layer_norm", NormKind::LayerNorm), ("rms_norm", NormKind::RmsNorm)])?,
-        norm_first: fields.flag("norm_first", false)?,
-        epsilon: epsilon.ok_or_else(|| fields.missing("layer_norm_eps"))? as f32,
+        norm_first: fields.flag("norm_first")?.unwrap_or(false),
+        epsilon,
         positions: positions(fields, head_size)?,
-        head_norm: fields.flag("head_norm", false)?,
+        head_norm: fields.flag("head_norm")?.unwrap_or(false),
         biases: biases(fields)?,
-        tied: fields.flag("tie_word_embeddings", false)?,
+        tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
         dropout: BaseDropout {
             embedding: fields.dropout("embedding_dropout", 0.0)?,
             attention: dropout,
@@ -161,7 +161,7 @@ pub(super) fn config(fields: &mut Fields) -> Checked<Config> {
 }
 
 /// One of two words; the first is what a missing key stands for.
-fn one_of<T>(fields: &mut Fields, key: &str, [(usual, first), (other, second)]: [(&str, T); 2]) -> Checked<T> {
+fn one_of<T>(fields: &mut Keyed, key: &str, [(usual, first), (other, second)]: [(&str, T); 2]) -> Checked<T> {
     match fields.text(key)? {
         None => Ok(first),
         Some(word) if word == usual => Ok(first),
@@ -170,7 +170,7 @@ fn one_of<T>(fields: &mut Fields, key: &str, [(usual, first), (other, second)]: 
     }
 }
 
-fn positions(fields: &mut Fields, head_size: u32) -> Checked<Positions> {
+fn positions(fields: &mut Keyed, head_size: u32) -> Checked<Positions> {
     if !one_of(fields, "positions", [("learned", false), ("rotary", true)])? {
         return Ok(Positions::Learned);
     }
@@ -184,21 +184,21 @@ fn positions(fields: &mut Fields, head_size: u32) -> Checked<Positions> {
     }
 }
 
-fn factors(fields: &mut Fields, pairs: usize) -> Checked<Option<Vec<f32>>> {
+fn factors(fields: &mut Keyed, pairs: usize) -> Checked<Option<Vec<f32>>> {
     let Some(value) = fields.take("rope_factors") else { return Ok(None) };
     let number = |value: &Value| value.as_f64().map(|n| n as f32).filter(|n| n.is_finite() && *n > 0.0);
     let factors = value.as_array().filter(|list| list.len() == pairs).and_then(|list| list.iter().map(number).collect());
     factors.map(Some).ok_or_else(|| wrong("rope_factors", &value, &format!("a list of {pairs} numbers above 0")))
 }
 
-fn biases(fields: &mut Fields) -> Checked<Biases> {
+fn biases(fields: &mut Keyed) -> Checked<Biases> {
     let Some(value) = fields.take("biases") else { return Ok(BIASES) };
-    let mut fields = Fields::new("biases", value)?;
+    let mut fields = Keyed::json("biases", value)?;
     let biases = Biases {
-        qkv: fields.flag("qkv", true)?,
-        attention_output: fields.flag("attention_output", true)?,
-        ffn: fields.flag("ffn", true)?,
-        head: fields.flag("head", true)?,
+        qkv: fields.flag("qkv")?.unwrap_or(true),
+        attention_output: fields.flag("attention_output")?.unwrap_or(true),
+        ffn: fields.flag("ffn")?.unwrap_or(true),
+        head: fields.flag("head")?.unwrap_or(true),
     };
     fields.finish(|_| false)?;
     Ok(biases)

@@ -10,10 +10,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::fields::{Checked, Fields, json, wrong};
+use super::fields::head_size;
+use super::rotary::rotary;
 use super::{BaseDropout, Biases, Config, Family, NormKind, Positions, graftling};
 use crate::error::{Error, Result};
-use crate::ops::{Activation, RopePairs, RopeScaling};
+use crate::keyed::{Checked, Keyed, as_shown, wrong};
+use crate::ops::Activation;
 use crate::weights::{parse_json, read_text, shown};
 
 impl Config {
@@ -30,7 +32,7 @@ impl Config {
     /// # Errors
     /// The part of a sentence that follows the file's name.
     pub fn from_json(text: &str) -> Checked<Config> {
-        let mut fields = Fields::new("", parse_json(text)?)?;
+        let mut fields = Keyed::json("", parse_json(text)?)?;
         let model_type = fields.text("model_type")?.ok_or_else(|| fields.missing("model_type"))?;
         if fields.take("quantization_config").is_some() {
             return Err(
@@ -137,7 +139,7 @@ const HARMLESS: [&str; 75] = [
     "use_cache",
 ];
 
-fn gpt2(fields: &mut Fields) -> Checked<Config> {
+fn gpt2(fields: &mut Keyed) -> Checked<Config> {
     let hidden_size = fields.required("n_embd")?;
     let heads = fields.required("n_head")?;
     let residual = fields.dropout("resid_pdrop", 0.1)?;
@@ -150,16 +152,16 @@ fn gpt2(fields: &mut Fields) -> Checked<Config> {
         heads,
         key_value_heads: heads,
         head_size: head_size(hidden_size, heads, ["n_embd", "n_head"])?,
-        intermediate_size: fields.count("n_inner")?.unwrap_or(4 * hidden_size),
+        intermediate_size: fields.extent("n_inner")?.unwrap_or(4 * hidden_size),
         activation: fields.activation("activation_function")?.unwrap_or(Activation::GeluNew),
         gated: false,
         norm: NormKind::LayerNorm,
         norm_first: true,
-        epsilon: fields.epsilon("layer_norm_epsilon", 1e-5)?,
+        epsilon: fields.epsilon("layer_norm_epsilon")?.unwrap_or(1e-5),
         positions: Positions::Learned,
         head_norm: false,
         biases: Biases { qkv: true, attention_output: true, ffn: true, head: false },
-        tied: fields.flag("tie_word_embeddings", true)?,
+        tied: fields.flag("tie_word_embeddings")?.unwrap_or(true),
         dropout: BaseDropout {
             embedding: fields.dropout("embd_pdrop", 0.1)?,
             attention: fields.dropout("attn_pdrop", 0.1)?,
@@ -173,21 +175,21 @@ fn gpt2(fields: &mut Fields) -> Checked<Config> {
 }
 
 /// Llama, Qwen2 and Qwen3, which differ in little.
-fn llama(fields: &mut Fields, family: Family) -> Checked<Config> {
+fn llama(fields: &mut Keyed, family: Family) -> Checked<Config> {
     let hidden_size = fields.required("hidden_size")?;
     let (layers, context) = (fields.required("num_hidden_layers")?, fields.required("max_position_embeddings")?);
     let heads = fields.required("num_attention_heads")?;
-    let key_value_heads = fields.count("num_key_value_heads")?.unwrap_or(heads);
+    let key_value_heads = fields.extent("num_key_value_heads")?.unwrap_or(heads);
     let divided = || head_size(hidden_size, heads, ["hidden_size", "num_attention_heads"]);
     let head_size = match family {
-        Family::Qwen3 => fields.count("head_dim")?.unwrap_or(128),
+        Family::Qwen3 => fields.extent("head_dim")?.unwrap_or(128),
         // The code of Qwen2 takes the key too where it is there.
-        _ => fields.count("head_dim")?.map_or_else(divided, Ok)?,
+        _ => fields.extent("head_dim")?.map_or_else(divided, Ok)?,
     };
     let biases = match family {
         Family::Qwen2 => Biases { qkv: true, ..Biases::default() },
         _ => {
-            let attention = fields.flag("attention_bias", false)?;
+            let attention = fields.flag("attention_bias")?.unwrap_or(false);
             Biases { qkv: attention, attention_output: attention, ..Biases::default() }
         }
     };
@@ -205,11 +207,11 @@ fn llama(fields: &mut Fields, family: Family) -> Checked<Config> {
         gated: true,
         norm: NormKind::RmsNorm,
         norm_first: true,
-        epsilon: fields.epsilon("rms_norm_eps", 1e-6)?,
+        epsilon: fields.epsilon("rms_norm_eps")?.unwrap_or(1e-6),
         positions: rotary(fields)?,
         head_norm: family == Family::Qwen3,
-        biases: Biases { ffn: family == Family::Llama && fields.flag("mlp_bias", false)?, ..biases },
-        tied: fields.flag("tie_word_embeddings", false)?,
+        biases: Biases { ffn: family == Family::Llama && fields.flag("mlp_bias")?.unwrap_or(false), ..biases },
+        tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
         dropout: BaseDropout { attention: fields.dropout("attention_dropout", 0.0)?, ..BaseDropout::default() },
     };
     fields.only("partial_rotary_factor", 1)?;
@@ -224,22 +226,15 @@ fn llama(fields: &mut Fields, family: Family) -> Checked<Config> {
     Ok(config)
 }
 
-pub(super) fn head_size(hidden_size: u32, heads: u32, [hidden_key, heads_key]: [&str; 2]) -> Checked<u32> {
-    if hidden_size.is_multiple_of(heads) {
-        return Ok(hidden_size / heads);
-    }
-    Err(format!("has {hidden_key} = {hidden_size}, which is not a multiple of {heads_key} = {heads}; fetch the file again"))
-}
-
 /// Takes the keys of attention to the last tokens only, and fails if they keep a token of the context from another.
-fn sliding_window(fields: &mut Fields, context: u32, layers: u32) -> Checked<()> {
-    let used = fields.flag("use_sliding_window", false)?;
+fn sliding_window(fields: &mut Keyed, context: u32, layers: u32) -> Checked<()> {
+    let used = fields.flag("use_sliding_window")?.unwrap_or(false);
     let window = fields.take("sliding_window").unwrap_or(Value::Null);
     let first = fields.take("max_window_layers").unwrap_or(28.into());
-    let first = first.as_u64().ok_or_else(|| wrong("max_window_layers", &first, "an integer from 0 up"))?;
+    let first = first.as_u64().ok_or_else(|| wrong("max_window_layers", &first, "a whole number from 0 up"))?;
     let wide = match &window {
         Value::Null => false,
-        window => window.as_u64().ok_or_else(|| wrong("sliding_window", window, "an integer from 0 up"))? >= context.into(),
+        window => window.as_u64().ok_or_else(|| wrong("sliding_window", window, "a whole number from 0 up"))? >= context.into(),
     };
     let types = match fields.take("layer_types") {
         None => None,
@@ -247,77 +242,17 @@ fn sliding_window(fields: &mut Fields, context: u32, layers: u32) -> Checked<()>
         Some(other) => return Err(wrong("layer_types", &other, &format!("a list of {layers}"))),
     };
     if let Some(other) = types.iter().flatten().find(|kind| *kind != "full_attention" && *kind != "sliding_attention") {
-        return Err(format!("has {} in its layer_types, which is not supported; choose another model", json(other)));
+        return Err(format!("has {} in its layer_types, which is not supported; choose another model", as_shown(other)));
     }
     let slides = match types {
         Some(types) => types.iter().any(|kind| kind == "sliding_attention"),
         None => used && u64::from(layers) > first,
     };
     if slides && !wide {
-        let window = json(&window);
+        let window = as_shown(&window);
         return Err(format!(
             "has layers with a sliding_window of {window}, of which only one of the whole context is supported; choose another model"
         ));
     }
     Ok(())
-}
-
-/// Takes the keys of rotary positions: `rope_theta` with `rope_scaling`, or the `rope_parameters` of version 5.
-pub(super) fn rotary(fields: &mut Fields) -> Checked<Positions> {
-    let theta = theta(fields)?;
-    let (key, value) = match (fields.take("rope_scaling"), fields.take("rope_parameters")) {
-        (Some(_), Some(_)) => return Err("has both rope_scaling and rope_parameters; remove the one that is not meant".into()),
-        (Some(scaling), None) => ("rope_scaling", scaling),
-        (None, Some(parameters)) => ("rope_parameters", parameters),
-        (None, None) => ("rope_parameters", serde_json::json!({})),
-    };
-    let mut rope = Fields::new(key, value)?;
-    let mut thetas = vec![theta];
-    if key == "rope_parameters" {
-        thetas.push(self::theta(&mut rope)?);
-        rope.only("partial_rotary_factor", 1)?;
-    }
-    let mut thetas = thetas.into_iter().flatten();
-    let theta = thetas.next().unwrap_or(10000.0);
-    if thetas.any(|other| other != theta) {
-        return Err("has another rope_theta in its rope_parameters than beside them; remove the one that is not meant".into());
-    }
-
-    let kind = match (rope.text("rope_type")?, rope.text("type")?) {
-        (Some(kind), Some(old)) if kind != old => {
-            let (kind, old) = (shown(&kind), shown(&old));
-            return Err(format!("has {key}.rope_type = \"{kind}\" and {key}.type = \"{old}\"; remove the one that is not meant"));
-        }
-        (Some(kind), _) | (None, Some(kind)) => kind,
-        (None, None) if key == "rope_parameters" => "default".into(),
-        (None, None) => return Err(rope.missing("rope_type")),
-    };
-    let scaling = match &kind[..] {
-        "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear(stretch(&mut rope)?),
-        "llama3" => {
-            let mut positive =
-                |key: &str| rope.number(key, "a number above 0 up to 1000", |n| n > 0.0 && n <= 1000.0)?.ok_or_else(|| rope.missing(key));
-            let (low_freq_factor, high_freq_factor) = (positive("low_freq_factor")?, positive("high_freq_factor")?);
-            if low_freq_factor >= high_freq_factor {
-                let factors = format!("low_freq_factor = {low_freq_factor} and high_freq_factor = {high_freq_factor}");
-                return Err(format!("has {key}.{factors}, of which the second must be larger; fetch the file again"));
-            }
-            let original = rope.required("original_max_position_embeddings")?.into();
-            RopeScaling::Llama3 { factor: stretch(&mut rope)?, low_freq_factor, high_freq_factor, original }
-        }
-        other => return Err(format!("has {key} of the type \"{}\", which is not supported; default, linear and llama3 are", shown(other))),
-    };
-    rope.finish(|_| false)?;
-    Ok(Positions::Rotary { theta, scaling, pairs: RopePairs::Halves })
-}
-
-fn theta(fields: &mut Fields) -> Checked<Option<f64>> {
-    fields.number("rope_theta", "a number from 1 to 1e15", |n| (1.0..=1e15).contains(&n))
-}
-
-/// What wavelengths grow by.
-fn stretch(rope: &mut Fields) -> Checked<f64> {
-    let factor = rope.number("factor", "a number from 1 to 1000000", |n| (1.0..=1e6).contains(&n))?;
-    factor.ok_or_else(|| rope.missing("factor"))
 }

@@ -5,6 +5,7 @@ mod fields;
 mod gguf;
 mod graftling;
 mod hf;
+mod rotary;
 
 use super::names::Names;
 use crate::error::{Error, Result};

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::{DataOptions, Dataset, Splits};
 use crate::error::{Error, Result};
-use crate::ops::IGNORED;
+use crate::text::IGNORED;
 use crate::text::{Batches, Position, Sequence, Tokenizer};
 use crate::weights::Gguf;
 

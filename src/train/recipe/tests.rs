@@ -121,7 +121,7 @@ fn what_is_wrong_is_named() {
         ("tokenizer = { size = 300 }", "has a key tokenizer.size, which is not known; the nearest is tokenizer.bpe"),
         ("tokenizer = {}", "has no tokenizer.bpe; add it"),
         ("dropout = 1", "has dropout = 1 where a number from 0 to below 1 belongs"),
-        ("learning-rate = nan", "has learning-rate = nan where a number from 0 up belongs"),
+        ("learning-rate = nan", "has learning-rate = nan where a finite number belongs; correct it"),
         ("biases = 1", "has biases = 1 where true or false belongs"),
         ("gated =", "line 5 is not TOML ("),
         ("batch-size = 65536\ncontext = 7", "line 6 is not TOML (duplicate key"),

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::ops::{RopePairs, RopeScaling};
 
 fn read(json: &Value) -> Checked<Config> {
     Config::from_json(&json.to_string())

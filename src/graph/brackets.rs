@@ -1,0 +1,13 @@
+//! Where brackets in WGSL close.
+
+/// The place of the bracket that closes the one `text` begins with.
+pub(super) fn closing(text: &str, [open, close]: [char; 2]) -> usize {
+    let mut depth = 0;
+    for (at, c) in text.char_indices() {
+        depth += (c == open) as i32 - (c == close) as i32;
+        if depth == 0 {
+            return at;
+        }
+    }
+    panic!("a bracket is not closed");
+}

@@ -1,0 +1,69 @@
+//! The weights of a linear layer, and the parts in which kernels take them.
+
+use super::{fitting_rows, slice_of_rows};
+use crate::graph::{Graph, Tensor};
+
+/// The weights of y = x·Wᵀ + b.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// W (outputs, inputs): matrices that stand one below the other, each in a format of its own.
+    pub weights: Vec<Tensor>,
+    /// b (outputs).
+    pub bias: Option<Tensor>,
+}
+
+/// The most bytes of a matrix that are copied to an image at a time, where kernels read it from there: else the image of a large head would take
+/// as much memory as the head.
+const IMAGE_BYTES: u64 = 32 << 20;
+
+/// Some rows of a layer's W, no more than one binding holds.
+pub(super) struct Part {
+    /// The rows (outputs, inputs).
+    pub weight: Tensor,
+    /// Where their outputs begin in the layer's.
+    pub column: u32,
+    /// Whether other outputs follow.
+    pub followed: bool,
+}
+
+impl Part {
+    /// Whether the `outputs` of the part can be read as vectors of four from rows `stride` apart, the last one with what is behind it.
+    pub fn aligned(&self, outputs: u32, stride: u32) -> bool {
+        let ends_well = !self.followed || outputs.is_multiple_of(4);
+        stride.is_multiple_of(4) && self.column.is_multiple_of(4) && ends_well
+    }
+}
+
+impl Linear {
+    /// A layer with one matrix (outputs, inputs) and perhaps a bias (outputs).
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Linear {
+        Linear { weights: vec![weight], bias }
+    }
+
+    /// The outputs of all matrices together.
+    pub fn outputs(&self, g: &Graph) -> u32 {
+        self.weights.iter().map(|&w| g.shape(w).rows()).sum()
+    }
+
+    /// All that a gradient of the layer may reach, for the layer's input `x`.
+    pub(super) fn inputs(&self, x: Tensor) -> Vec<Tensor> {
+        [x].into_iter().chain(self.weights.iter().copied()).chain(self.bias).collect()
+    }
+
+    /// The matrices, those that do not fit one binding, or one image, cut into slices of rows.
+    pub(super) fn parts(&self, g: &mut Graph) -> Vec<Part> {
+        let outputs = self.outputs(g);
+        let bytes = if g.traits().lanes() > 0 { IMAGE_BYTES } else { u64::MAX };
+        let (mut parts, mut column) = (Vec::new(), 0);
+        for &whole in &self.weights {
+            let (rows, most) = (g.shape(whole).rows(), fitting_rows(g, whole, bytes));
+            for start in (0..rows).step_by(most as usize) {
+                let count = most.min(rows - start);
+                let weight = slice_of_rows(g, whole, start, count);
+                parts.push(Part { weight, column, followed: column + count < outputs });
+                column += count;
+            }
+        }
+        parts
+    }
+}
