@@ -1,5 +1,6 @@
 //! use attention_params
 //! image qkv, dy, kept_y
+enable subgroups;
 
 // Attention as in attention.wgsl for a Vulkan driver that runs on the CPU (lavapipe), which gives each lane of a vector register one
 // invocation. Needs a subgroup size that is SHARE.

@@ -1,5 +1,6 @@
 //! use weight_{FORMAT}, epilogue_{EPILOGUE}, matmul_params
 //! image x, dy, layer_input, weight
+enable subgroups;
 
 // A linear layer and its gradients for a Vulkan driver that runs on the CPU (lavapipe), which gives each lane of a vector register one
 // invocation. Needs inputs, stride and column to be multiples of 4, only zeros or nothing between outputs and the next multiple of 4, and

@@ -3,13 +3,15 @@
 // A linear layer and its gradients for GPUs. Needs inputs, stride and column to be multiples of 4, and only zeros or
 // nothing between outputs and the next multiple of 4.
 //
-// 256 threads own a square tile of the output and go along the contraction in steps of DEPTH: they bring DEPTH columns of the
-// left and of the right operand into workgroup memory, one vec4 of each a thread, and each multiplies its own rows by its own
-// columns. There are two copies of that memory, so that a step is loaded while the one before is multiplied, with one barrier.
-// Nothing past the end is read or written: what lies behind the contraction counts as 0, other rows and columns as the last one.
+// 256 threads own a square tile of the output and walk along the contraction in steps of DEPTH: they load a strip of the left and of the right
+// operand into workgroup memory, one vec4 of each a thread, and each thread multiplies its own rows by its own columns. There are two copies
+// of that memory, so that a step is loaded while the previous one is multiplied, with one barrier between them. An operand stays in vectors as it
+// lies in memory, four elements along the contraction or four rows or columns side by side: writing parts of a vector from several threads would
+// be a race, since a store to one component may touch the whole vector (WGSL, "memory locations").
+// Nothing past the end is read or written: the contraction is padded with zeros, and rows and columns past the end repeat the last one.
 
 override ACCUMULATE: u32 = 0u; // 1: weight_gradient adds to dw instead of writing it
-// Groups of four rows and of four columns that a thread owns: 1 for tiles of 64 × 64, 2 for tiles of 128 × 128.
+// Fours of rows and of columns that a thread owns: 1 for tiles of 64 × 64, 2 for tiles of 128 × 128.
 override GROUPS: u32 = 1u;
 
 const TILE: u32 = 64u * GROUPS;
@@ -40,45 +42,28 @@ const WEIGHT_GRADIENT_COLUMNS: u32 = TILE;
 @group(0) @binding(2) var<storage, read> layer_input: array<vec4<f32>>; // (rows, inputs / 4)
 @group(0) @binding(3) var<storage, read_write> dw: array<vec4<f32>>; // (chunks, outputs, inputs / 4)
 
-var<workgroup> left: array<vec4<f32>, 2u * COPY>; // (2, DEPTH, WIDTH): element [k][row]
-var<workgroup> right: array<vec4<f32>, 2u * COPY>; // (2, DEPTH, WIDTH): element [k][column]
+var<workgroup> left: array<vec4<f32>, 2u * COPY>;
+var<workgroup> right: array<vec4<f32>, 2u * COPY>;
 
-// The place of group g of row k of a tile. Every other four rows have their groups swapped by fours, so that the 16 rows × 2
-// groups of k that 32 neighbours write in `put_across` fall on 32 different banks.
-fn place(copy: u32, k: u32, g: u32) -> u32 {
-    return copy * COPY + k * WIDTH + (g ^ (k & 4u));
+// An operand with the contraction along its vectors, (2, DEPTH / 4, TILE): where four k of a row or column lie. Neighbours write the same
+// rows at two k, so every other k has its rows swapped by fours: then they fall on different banks.
+fn by_row(copy: u32, k4: u32, row: u32) -> u32 {
+    return copy * COPY + k4 * TILE + (row ^ (k4 % 2u * 4u));
 }
 
-// Which four elements of a tile a thread brings when the contraction runs along memory: (row of the tile, group of four k) …
+// An operand with rows or columns along its vectors, (2, DEPTH, WIDTH): where four of them lie at one k.
+fn by_k(copy: u32, k: u32, four: u32) -> u32 {
+    return copy * COPY + k * WIDTH + four;
+}
+
+// The vec4 that a thread loads of an operand with the contraction along its vectors: (row of the tile, four k) …
 fn across(thread: u32) -> vec2<u32> {
     return vec2(thread / 2u % TILE, thread % 2u + thread / (2u * TILE) * 2u);
 }
 
-// … and when the rows of the tile do: (k, group of four rows).
+// … and of the other kind: (k, four rows or columns).
 fn along(thread: u32) -> vec2<u32> {
     return vec2(thread / WIDTH, thread % WIDTH);
-}
-
-fn put_left_across(copy: u32, at: vec2<u32>, v: vec4<f32>) {
-    @unroll for (var j = 0u; j < 4u; j++) { left[place(copy, at.y * 4u + j, at.x / 4u)][at.x % 4u] = v[j]; }
-}
-
-fn put_right_across(copy: u32, at: vec2<u32>, v: vec4<f32>) {
-    @unroll for (var j = 0u; j < 4u; j++) { right[place(copy, at.y * 4u + j, at.x / 4u)][at.x % 4u] = v[j]; }
-}
-
-// acc += left · right for the rows of thread.y and the columns of thread.x: groups thread, thread + 16, …
-fn multiply(copy: u32, thread: vec2<u32>, acc: ptr<function, array<array<vec4<f32>, GROUPS>, OWN>>) {
-    @unroll for (var k = 0u; k < DEPTH; k++) {
-        var b: array<vec4<f32>, GROUPS>;
-        @unroll for (var c = 0u; c < GROUPS; c++) { b[c] = right[place(copy, k, thread.x + c * 16u)]; }
-        @unroll for (var g = 0u; g < GROUPS; g++) {
-            let a = left[place(copy, k, thread.y + g * 16u)];
-            @unroll for (var r = 0u; r < 4u; r++) {
-                @unroll for (var c = 0u; c < GROUPS; c++) { (*acc)[g * 4u + r][c] += a[r] * b[c]; }
-            }
-        }
-    }
 }
 
 // y = epilogue(x·Wᵀ + bias)
@@ -95,7 +80,7 @@ fn forward(
     let x_row = min(tile.y * TILE + at.x, rows - 1u) * inputs;
     let w_row = min(tile.x * TILE + at.x, outputs - 1u) * inputs;
 
-    var acc: array<array<vec4<f32>, GROUPS>, OWN>;
+    var acc: array<array<f32, OWN>, OWN>; // rows thread.y + 16r, columns thread.x + 16c
     var a = vec4(0.0);
     var b = vec4(0.0);
     let steps = (params.inputs + DEPTH - 1u) / DEPTH;
@@ -109,24 +94,34 @@ fn forward(
             a = vec4(0.0);
             b = vec4(0.0);
         }
-        if (step > 0u) { multiply((step - 1u) % 2u, thread.xy, &acc); }
-        put_left_across(step % 2u, at, a);
-        put_right_across(step % 2u, at, b);
+        if (step > 0u) {
+            let before = (step - 1u) % 2u;
+            @unroll for (var k4 = 0u; k4 < DEPTH / 4u; k4++) {
+                var columns: array<vec4<f32>, OWN>;
+                @unroll for (var c = 0u; c < OWN; c++) { columns[c] = right[by_row(before, k4, thread.x + c * 16u)]; }
+                @unroll for (var r = 0u; r < OWN; r++) {
+                    let row = left[by_row(before, k4, thread.y + r * 16u)];
+                    @unroll for (var j = 0u; j < 4u; j++) {
+                        @unroll for (var c = 0u; c < OWN; c++) { acc[r][c] += row[j] * columns[c][j]; }
+                    }
+                }
+            }
+        }
+        left[by_row(step % 2u, at.y, at.x)] = a;
+        right[by_row(step % 2u, at.y, at.x)] = b;
         workgroupBarrier();
     }
 
-    @unroll for (var c = 0u; c < GROUPS; c++) {
-        @unroll for (var j = 0u; j < 4u; j++) {
-            let column = tile.x * TILE + (thread.x + c * 16u) * 4u + j;
-            if (column < outputs) {
-                var sum_bias = 0.0;
-                if (params.has_bias != 0u) { sum_bias = bias[params.column + column]; }
-                @unroll for (var r = 0u; r < OWN; r++) {
-                    let row = tile.y * TILE + thread.y * 4u + r / 4u * 64u + r % 4u;
-                    if (row < rows) {
-                        let i = row * params.stride + params.column + column;
-                        y[i] = epilogue(i, acc[r][c][j] + sum_bias);
-                    }
+    @unroll for (var c = 0u; c < OWN; c++) {
+        let column = tile.x * TILE + thread.x + c * 16u;
+        if (column < outputs) {
+            var sum_bias = 0.0;
+            if (params.has_bias != 0u) { sum_bias = bias[params.column + column]; }
+            @unroll for (var r = 0u; r < OWN; r++) {
+                let row = tile.y * TILE + thread.y + r * 16u;
+                if (row < rows) {
+                    let i = row * params.stride + params.column + column;
+                    y[i] = epilogue(i, acc[r][c] + sum_bias);
                 }
             }
         }
@@ -148,7 +143,7 @@ fn input_gradient(
     let dy_row = (min(tile.y * TILE + a_at.x, rows - 1u) * params.stride + params.column) / 4u;
     let w_column = min(tile.x * WIDTH + b_at.y, inputs - 1u);
 
-    var acc: array<array<vec4<f32>, GROUPS>, OWN>;
+    var acc: array<array<vec4<f32>, GROUPS>, OWN>; // rows thread.y + 16r, fours of columns thread.x + 16c
     var a = vec4(0.0);
     var b = vec4(0.0);
     let steps = (outputs + DEPTH - 1u) / DEPTH;
@@ -157,9 +152,21 @@ fn input_gradient(
         if (a_k * 4u < outputs) { a = dy[dy_row + a_k]; } else { a = vec4(0.0); }
         let b_k = step * DEPTH + b_at.x;
         if (b_k < outputs) { b = weight4(b_k * inputs + w_column); } else { b = vec4(0.0); }
-        if (step > 0u) { multiply((step - 1u) % 2u, thread.xy, &acc); }
-        put_left_across(step % 2u, a_at, a);
-        right[place(step % 2u, b_at.x, b_at.y)] = b;
+        if (step > 0u) {
+            let before = (step - 1u) % 2u;
+            @unroll for (var k4 = 0u; k4 < DEPTH / 4u; k4++) {
+                var own: array<vec4<f32>, OWN>;
+                @unroll for (var r = 0u; r < OWN; r++) { own[r] = left[by_row(before, k4, thread.y + r * 16u)]; }
+                @unroll for (var j = 0u; j < 4u; j++) {
+                    @unroll for (var c = 0u; c < GROUPS; c++) {
+                        let columns = right[by_k(before, k4 * 4u + j, thread.x + c * 16u)];
+                        @unroll for (var r = 0u; r < OWN; r++) { acc[r][c] += own[r][j] * columns; }
+                    }
+                }
+            }
+        }
+        left[by_row(step % 2u, a_at.y, a_at.x)] = a;
+        right[by_k(step % 2u, b_at.x, b_at.y)] = b;
         workgroupBarrier();
     }
 
@@ -167,7 +174,7 @@ fn input_gradient(
         let column = tile.x * WIDTH + thread.x + c * 16u;
         if (column < inputs) {
             @unroll for (var r = 0u; r < OWN; r++) {
-                let row = tile.y * TILE + thread.y * 4u + r / 4u * 64u + r % 4u;
+                let row = tile.y * TILE + thread.y + r * 16u;
                 if (row < rows) {
                     let i = row * inputs + column;
                     var v = acc[r][c];
@@ -208,9 +215,21 @@ fn weight_gradient(
             a = vec4(0.0);
             b = vec4(0.0);
         }
-        if (step > 0u) { multiply((step - 1u) % 2u, thread.xy, &acc); }
-        left[place(step % 2u, at.x, at.y)] = a;
-        right[place(step % 2u, at.x, at.y)] = b;
+        if (step > 0u) {
+            let before = (step - 1u) % 2u;
+            @unroll for (var k = 0u; k < DEPTH; k++) {
+                var columns: array<vec4<f32>, GROUPS>;
+                @unroll for (var c = 0u; c < GROUPS; c++) { columns[c] = right[by_k(before, k, thread.x + c * 16u)]; }
+                @unroll for (var g = 0u; g < GROUPS; g++) {
+                    let own = left[by_k(before, k, thread.y + g * 16u)];
+                    @unroll for (var r = 0u; r < 4u; r++) {
+                        @unroll for (var c = 0u; c < GROUPS; c++) { acc[g * 4u + r][c] += own[r] * columns[c]; }
+                    }
+                }
+            }
+        }
+        left[by_k(step % 2u, at.x, at.y)] = a;
+        right[by_k(step % 2u, at.x, at.y)] = b;
         workgroupBarrier();
     }
 

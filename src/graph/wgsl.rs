@@ -89,6 +89,10 @@ pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32) -> 
             continue;
         }
         let line = line.split("//").next().unwrap_or("").trim_end();
+        // naga has the operations without the directive, which it does not know yet (gfx-rs/wgpu#5555). Browsers require it.
+        if line == "enable subgroups;" {
+            continue;
+        }
         if let Some((name, default)) = declaration(line, "override ") {
             let value = numbers.remove(name).unwrap_or_else(|| evaluate(default, &values));
             values.insert(name.to_string(), value);

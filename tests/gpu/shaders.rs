@@ -3,6 +3,7 @@
 use graftling::graph::Kernel;
 use graftling::graph::wgsl::FILES;
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
+use naga::{AddressSpace, Block, Expression, Handle, Statement, TypeInner};
 
 /// Every format of frozen weights.
 const FORMATS: [&str; 11] = ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k"];
@@ -58,6 +59,62 @@ fn kernels() -> Vec<Kernel> {
         }
     }
     all
+}
+
+/// WGSL requires the directive where a file uses subgroups, though naga does not.
+#[test]
+fn files_with_subgroups_enable_them() {
+    for (file, text) in FILES {
+        let uses = ["subgroupBroadcast", "subgroupAdd", "subgroupShuffle", "subgroup_size", "subgroup_invocation_id"];
+        let code: String = text.lines().filter_map(|line| line.split("//").next()).collect();
+        let used = uses.iter().any(|word| code.contains(word));
+        assert_eq!(used, text.lines().any(|line| line == "enable subgroups;"), "{file}");
+    }
+}
+
+/// A store to one component of a vector may touch the whole vector (gpuweb#2112), so two threads that write different components race,
+/// though no Vulkan device shows it.
+#[test]
+fn no_shader_stores_parts_of_shared_vectors() {
+    for kernel in kernels() {
+        let module = naga::front::wgsl::parse_str(&kernel.wgsl()).expect("a shader that other tests have parsed");
+        let info = Validator::new(ValidationFlags::all(), Capabilities::all())
+            .subgroup_stages(ShaderStages::COMPUTE)
+            .subgroup_operations(SubgroupOperationSet::all())
+            .validate(&module)
+            .expect("a valid shader");
+        let entries = module.entry_points.iter().enumerate().map(|(i, entry)| (&entry.function, info.get_entry_point(i)));
+        let functions = module.functions.iter().map(|(handle, function)| (function, &info[handle]));
+        for (function, info) in entries.chain(functions) {
+            stores(&function.body, &mut |pointer| {
+                let component = match *info[pointer].ty.inner_with(&module.types) {
+                    TypeInner::ValuePointer { size: None, space, .. } => {
+                        matches!(space, AddressSpace::WorkGroup | AddressSpace::Storage { .. })
+                    }
+                    _ => false,
+                };
+                assert!(
+                    !component,
+                    "{} {:?}: a store to one component of a shared vector in {:?}",
+                    kernel.file, kernel.constants, function.name
+                );
+            });
+        }
+    }
+}
+
+/// Calls `each` with the pointer of every store in a block.
+fn stores(block: &Block, each: &mut dyn FnMut(Handle<Expression>)) {
+    for statement in block {
+        match statement {
+            Statement::Store { pointer, .. } => each(*pointer),
+            Statement::Block(block) => stores(block, each),
+            Statement::If { accept, reject, .. } => [accept, reject].into_iter().for_each(|block| stores(block, each)),
+            Statement::Switch { cases, .. } => cases.iter().for_each(|case| stores(&case.body, each)),
+            Statement::Loop { body, continuing, .. } => [body, continuing].into_iter().for_each(|block| stores(block, each)),
+            _ => {}
+        }
+    }
 }
 
 /// As they are, and with all their tensors in f16.
