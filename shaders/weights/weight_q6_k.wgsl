@@ -1,9 +1,9 @@
 //! use quant
 
-// A frozen weight in Q6_K. Two blocks of 256 elements form a group of 105 words: for each block 32 words of low bits, then for each 16 words
-// of high bits, then for each 4 words of scales, and last a word with both d. Half a block, 128 elements, has 16 words of low bits, with
-// elements 0–63 in the low nibbles and 64–127 in the high nibbles, and 8 words of high bits, where each byte holds two bits for each of the
-// elements i, i + 32, i + 64 and i + 96.
+// A frozen weight in Q6_K. Two blocks of 256 elements form a group of 105 words: 32 words of low bits per block, 16 words of high bits per
+// block, 4 words of scales per block, and a word with both d. Half a block, 128 elements, has 16 words of low bits, with elements 0–63 in
+// the low nibbles and 64–127 in the high nibbles, and 8 words of high bits, where each byte holds two bits for each of the elements i,
+// i + 32, i + 64 and i + 96.
 @group(0) @binding(2) var<storage, read> weight: array<u32>;
 
 const SHARED: u32 = 4u;
