@@ -11,7 +11,7 @@ fn values_and_gradients() {
         let check = Check { name: "dropout", traits: &all_traits()[0], arrays: &arrays, tolerance: 1e-6, twice: false };
         let factor = |i: usize| factor((i / hidden) as u32, (i % hidden) as u32, 1, 0.3);
         check.run(|g, t| ops::dropout(g, t[0], 0.3), |v| v[0].iter().enumerate().map(|(i, x)| x * factor(i)).collect());
-        // The residual's gradient exists before dropout's own is added to it.
+        // The residual's gradient is recorded first, and dropout's is added to it.
         check.run(
             |g, t| {
                 let dropped = ops::dropout(g, t[0], 0.3);

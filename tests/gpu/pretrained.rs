@@ -30,7 +30,7 @@ impl Fixture {
     fn open(name: &'static str) -> Fixture {
         let (config, weights) = Base::open_weights(&path(name)).expect("a model");
         let directory = name.strip_suffix(".gguf").unwrap_or(name);
-        let expected = Weights::read(&path(directory).join("expected.safetensors")).expect("the numbers");
+        let expected = Weights::read(&path(directory).join("expected.safetensors")).expect("the expected values");
         // The expected values are those of a model without its own dropout.
         Fixture { name, config: Config { dropout: BaseDropout::default(), ..config }, weights, expected }
     }
@@ -41,7 +41,7 @@ impl Fixture {
     }
 
     fn u32(&self, name: &str) -> Vec<u32> {
-        let bytes = std::fs::read(&self.expected.path).expect("the numbers");
+        let bytes = std::fs::read(&self.expected.path).expect("the expected values");
         let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
         bytemuck::pod_collect_to_vec::<u8, i32>(file.tensor(name).expect(name).data()).into_iter().map(|v| v as u32).collect()
     }

@@ -4,7 +4,7 @@ use graftling::ops::{self, Rope, RopePairs, RopeScaling, rope_frequencies, rope_
 
 use crate::harness::{Array, Check, Kind, Random, all_traits};
 
-/// One case: heads of `size` elements, the first `rotary` of which are rotated; `starts` holds the first position of each row of the batch.
+/// One case: heads of `size` elements, of which the first `rotary` rotate; `starts` holds the first position of each row of the batch.
 struct Case {
     starts: &'static [u32],
     length: usize,
