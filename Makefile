@@ -1,7 +1,7 @@
-# make demo: adapts a small model to this project's source code, in about a minute, on whatever device there is.
-# make test: everything that CI runs.
+# make demo: adapts a small model to this project's source code in about a minute, on any device.
+# make test: runs everything that CI runs.
 
-# wgpu asks the window system first, which grumbles without a place for its sockets.
+# wgpu probes the window system first, which complains if it has no directory for its sockets.
 export XDG_RUNTIME_DIR ?= /tmp
 
 .PHONY: demo test device format lint model
@@ -21,10 +21,10 @@ lint:
 	cargo clippy --lib --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
-# A device is a Vulkan driver on Linux; macOS and Windows bring theirs.
+# On Linux, a device needs a Vulkan driver; macOS and Windows include theirs.
 device:
 	@scripts/ensure-device
 
-# A real model for the tests.
+# Downloads the real model that the tests use.
 model:
 	@scripts/fetch-smollm2

@@ -1,5 +1,5 @@
-//! How a step grows with the length of a sequence and with the vocabulary: `cargo bench --bench growth`. The model has the shape of SmolLM2,
-//! but fewer layers and random weights; its adapters are double_seq_bn with a bottleneck of 64.
+//! How a step's cost grows with the sequence length and the vocabulary: `cargo bench --bench growth`. The model has SmolLM2's shape, but
+//! fewer layers and random weights; its adapters are double_seq_bn with a bottleneck of 64.
 
 use clap::Parser;
 use graftling::Result;
@@ -19,12 +19,12 @@ struct Options {
     layers: u32,
     #[arg(long, default_value_t = 576)]
     hidden: u32,
-    /// Computes activations inside a block again in the backward pass
+    /// Recomputes the activations inside each block in the backward pass
     #[arg(long)]
     checkpointing: bool,
     #[arg(long)]
     device: Option<String>,
-    /// What cargo passes
+    /// Passed by cargo bench
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -34,10 +34,10 @@ fn main() -> Result<()> {
     let device = Device::open(options.device.as_deref())?;
     println!("{}", device.info());
     println!(
-        "one sequence, {} layers of {}; activations are all that a step takes beside weights and optimizer",
+        "one sequence, {} layers, hidden size {}; activations are all of a step's memory besides weights and optimizer state",
         options.layers, options.hidden
     );
-    println!("\n| length | vocabulary | tokens/s | activations, MiB | KiB a token |\n|---|---|---|---|---|");
+    println!("\n| length | vocabulary | tokens/s | activations, MiB | KiB/token |\n|---|---|---|---|---|");
     let least = options.vocabularies.iter().copied().min().unwrap_or(5000);
     for &length in &options.lengths {
         row(&device, &options, length, least)?;

@@ -1,5 +1,5 @@
-//! The three products of a linear layer by shape, format and kernel: `cargo bench --bench matmul`. A figure is the best of several rounds,
-//! as the machines that this runs on are shared; `benches/peers` runs others on the same shapes for the ratio.
+//! The three products of a linear layer by shape, format and kernel: `cargo bench --bench matmul`. Each figure is the best of several
+//! rounds, since benchmark machines are often shared; `benches/peers` compares other projects on such products.
 
 use clap::{Parser, ValueEnum};
 use graftling::Result;
@@ -13,26 +13,26 @@ struct Options {
     /// ROWSxINPUTSxOUTPUTS
     #[arg(long, value_delimiter = ',', value_parser = shape, default_value = "1024x1024x1024,2048x576x1536,128x576x1536,128x1536x576,64x576x1536")]
     shapes: Vec<[u32; 3]>,
-    /// Formats of the weights
+    /// Weight formats
     #[arg(long, value_delimiter = ',', default_value = "f32,f16,q4_1,q8_0,q4_k,q6_k")]
     formats: Vec<GgmlType>,
-    /// Whose kernels run, whatever the device is
+    /// Which kernels run, whatever the device
     #[arg(long, value_enum, default_value_t = Variant::Own)]
     variant: Variant,
     #[arg(long)]
     device: Option<String>,
-    /// What cargo passes
+    /// Passed by cargo bench
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Variant {
-    /// The device's own
+    /// Those of this device
     Own,
-    /// A GPU's
+    /// Those of a GPU
     Gpu,
-    /// A CPU device's without subgroups: those that take any size
+    /// Those of a CPU device without subgroups, which accept any size
     Any,
 }
 

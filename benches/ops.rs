@@ -1,4 +1,4 @@
-//! Attention by length, the adapter fused and written out in smaller ops, and the loss by vocabulary, each forward and backward:
+//! Attention by length, the adapter both fused and composed of smaller ops, and the loss by vocabulary, each forward and backward:
 //! `cargo bench --bench ops`. Times are the best of several rounds.
 
 use clap::Parser;
@@ -10,14 +10,14 @@ use graftling::ops::{self, Activation, Adapter, Attention, Linear};
 
 #[derive(Parser)]
 struct Options {
-    /// Tokens of the adapter's and the loss's batch
+    /// Tokens in the batch of the adapter and of the loss
     #[arg(long, default_value_t = 512)]
     tokens: u32,
     #[arg(long, default_value_t = 576)]
     hidden: u32,
     #[arg(long, default_value_t = 64)]
     bottleneck: u32,
-    /// Query heads; a third of them are key and value heads
+    /// Query heads; there are a third as many key/value heads
     #[arg(long, default_value_t = 9)]
     heads: u32,
     #[arg(long, value_delimiter = ',', default_value = "128,256,512,1024")]
@@ -26,7 +26,7 @@ struct Options {
     vocabularies: Vec<u32>,
     #[arg(long)]
     device: Option<String>,
-    /// What cargo passes
+    /// Passed by cargo bench
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     let options = Options::parse();
     let device = Device::open(options.device.as_deref())?;
     println!("{}", device.info());
-    println!("\nattention, {} heads of 64, causal: ms forward and backward, and for each token", options.heads);
+    println!("\nattention, {} heads of 64, causal: ms forward and backward, and per token", options.heads);
     for &length in &options.lengths {
         let seconds = attention(&device, options.heads, length)?;
         println!("{length:>8} {:>10.2} {:>10.4}", seconds * 1e3, seconds * 1e3 / f64::from(length));
@@ -44,8 +44,8 @@ fn main() -> Result<()> {
     println!("\nadapter, {tokens} tokens, {hidden} → {bottleneck} → {hidden}: ms forward and backward");
     let (fused, written_out) = (adapter(&device, &options, true)?, adapter(&device, &options, false)?);
     println!("   fused {:>10.2}", fused * 1e3);
-    println!(" unfused {:>10.2}, {:.2} of the fused one's time", written_out * 1e3, written_out / fused);
-    println!("\nloss, {tokens} tokens of {hidden}, f32 head: ms forward and backward, and for each thousand words");
+    println!(" unfused {:>10.2}, {:.2} times the fused time", written_out * 1e3, written_out / fused);
+    println!("\nloss, {tokens} tokens of {hidden}, f32 head: ms forward and backward, and per thousand tokens of the vocabulary");
     for &vocabulary in &options.vocabularies {
         let seconds = loss(&device, &options, vocabulary)?;
         println!("{vocabulary:>8} {:>10.2} {:>10.3}", seconds * 1e3, seconds * 1e6 / f64::from(vocabulary));
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Records the backward of `y` from a gradient that is an input, too.
+/// Records the backward pass of `y`, whose gradient is another input.
 fn backward(g: &mut Graph, y: Tensor) -> (Tensor, u32) {
     let shape = g.shape(y).clone();
     let dy = g.input("dy", shape, DType::F32);

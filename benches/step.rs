@@ -1,7 +1,7 @@
-//! A training step split by kernel: `cargo bench --bench step -- --model PATH`. Each dispatch is measured by the device's own clock, alone in
-//! its pass. Kernels are added up over their variants unless `--all` asks for each dispatch. The limit that a kernel's share is of: the
-//! larger of the operations in a second of a large product and the bytes in a second of a large sum, both measured first with this
-//! project's own kernels.
+//! A training step broken down by kernel: `cargo bench --bench step -- --model PATH`. Device timestamps measure each dispatch, alone in its
+//! pass. Times are summed over the variants of a kernel; `--all` lists the dispatches instead. The column `limit` is the share of the
+//! device's peak that a kernel reaches: of the operations per second of a large product or of the bytes per second of a large sum, whichever
+//! share is larger. Both peaks are measured first, with this project's own kernels.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use graftling::train::{TrainOptions, Trainer};
 
 #[derive(Parser)]
 struct Options {
-    /// A directory in Hugging Face form, a .gguf file, or builtin
+    /// A directory in Hugging Face format, a .gguf file, or builtin
     #[arg(long, default_value = "builtin")]
     model: PathBuf,
     #[arg(long, value_name = "SPEC", default_value = "identity_bn")]
@@ -29,13 +29,13 @@ struct Options {
     max_length: u32,
     #[arg(long)]
     device: Option<String>,
-    /// Prints every dispatch in the order of the step, not the sums
+    /// Lists the dispatches by label instead of the sums by kernel
     #[arg(long)]
     all: bool,
-    /// The rows, inputs and outputs of the product that is the limit
+    /// Rows, inputs and outputs of the product that measures peak operations
     #[arg(long, default_value_t = 1024)]
     size: u32,
-    /// What cargo passes
+    /// Passed by cargo bench
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -70,11 +70,11 @@ fn main() -> Result<()> {
         while trainer.finish()?.is_some() {}
         times.push((started.elapsed(), host));
     }
-    println!("{:.2} s: the first step", times[0].0.as_secs_f64());
+    println!("{:.2} s for the first step", times[0].0.as_secs_f64());
     let (best, host) = times[3..].iter().min().expect("steps were timed");
     let seconds = best.as_secs_f64();
     println!(
-        "{seconds:.4} s a step, {:.1} ms of it until all is submitted (software drivers work while they are given work); {:.0} tokens/s",
+        "{seconds:.4} s per step, {:.1} ms of it until everything is submitted (software drivers execute during submission); {:.0} tokens/s",
         host.as_secs_f64() * 1e3,
         batch.tokens.len() as f64 / seconds
     );
@@ -111,7 +111,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Bytes that a sum of two tensors of 16 MiB each reads and writes in a second.
+/// Bytes per second that a sum of two 16 MiB tensors reads and writes.
 fn bytes_in_a_second(device: &Device) -> Result<f64> {
     const LEN: u32 = 4 << 20;
     let seconds = measure::recording(device, device.traits(), &Parameters::default(), |g| {

@@ -1,5 +1,4 @@
-//! The whole story on one page: a small pretrained GPT is frozen, adapters are put into it, and only they are trained on a new kind of
-//! text.
+//! The whole workflow in one file: freeze a small pretrained GPT, insert adapters, and train only those on a new kind of text.
 //!
 //! `cargo run --release --example adapt_gpu` adapts a base that has only ever read the King James Bible to this project's own source code.
 
@@ -20,7 +19,7 @@ use graftling::weights::Weights;
 use graftling::{Error, Result};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
-/// Prints a line. Who has closed the pipe misses the words; the training and its result go on.
+/// Prints a line. A closed pipe is no error: training continues and saves its result.
 macro_rules! say {
     ($($what:tt)*) => { drop(writeln!(std::io::stdout(), $($what)*)) };
 }
@@ -28,37 +27,37 @@ macro_rules! say {
 /// Trains adapters in a small frozen GPT on the GPU.
 #[derive(Parser)]
 struct Options {
-    /// A text to adapt to; without it, the source code of Graftling.
+    /// A text to adapt to; by default, Graftling's source code.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// The base: a directory with config.json, model.safetensors and tokenizer.json.
+    /// The base model: a directory with config.json, model.safetensors and tokenizer.json.
     #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base"))]
     model: PathBuf,
-    /// Where the adapter is saved.
+    /// Where to save the adapter.
     #[arg(long, value_name = "DIR", default_value = "adapt_gpu-out")]
     out: PathBuf,
-    /// Steps with a frozen base; the default fits a software device into a minute.
+    /// Steps with a frozen base; the default takes about a minute on a software device.
     #[arg(long, default_value_t = 300)]
     steps: u64,
-    /// First trains everything for so many steps, then freezes the changed base and goes on with the adapters.
+    /// First trains everything for STEPS steps, then freezes the changed base and continues with the adapters.
     #[arg(long, value_name = "STEPS", default_value_t = 0)]
     full_steps: u64,
-    /// Parts of the base that train beside the adapters.
+    /// Parts of the base that train along with the adapters.
     #[arg(long, value_delimiter = ',')]
     train: Vec<Part>,
-    /// Rows of text in a step.
+    /// Rows of text per step.
     #[arg(long, default_value_t = 4)]
     batch_size: usize,
-    /// Higher than the library's default of 1e-3: the run is short.
+    /// Peak learning rate; higher than the library's default of 1e-3, since the run is short.
     #[arg(long, default_value_t = 8e-3)]
     learning_rate: f64,
-    /// Decides the adapters' start, the order of the text, the dropout masks and the samples.
+    /// Seed of the adapters' initial weights, the order of the text, the dropout masks and the samples.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// A device by its number or a part of its name; without it, the best one.
+    /// A device, by number or part of its name; by default, the best one.
     #[arg(long, value_name = "N|NAME")]
     device: Option<String>,
-    /// The last line of standard output is the result as one JSON object.
+    /// Prints the result as one JSON object on the last line of standard output.
     #[arg(long)]
     json: bool,
 }
@@ -95,7 +94,7 @@ fn run(options: &Options) -> Result<()> {
         norms: options.train.contains(&Part::Norms),
         base: false,
     };
-    // The base is trained without dropout and is adapted without; the adapters have their own.
+    // The base uses no dropout, neither while it trains nor while it is adapted; the adapters have their own.
     let config = Config { dropout: BaseDropout::default(), ..base.config.clone() };
     let adapters = AdapterConfig::default();
     let mut weights = base.weights;
@@ -104,11 +103,11 @@ fn run(options: &Options) -> Result<()> {
     if options.full_steps > 0 {
         let model = Model::new(&config, &[&weights], Some(&adapters), Trains::everything())?;
         let memory = model.upload(&device, &[&weights], options.seed, true)?;
-        say!("first      {} steps that train all {} parameters", options.full_steps, HumanCount(model.parameters.total()));
-        // All weights together bear less than the small adapters.
+        say!("first      {} steps train all {} parameters", options.full_steps, HumanCount(model.parameters.total()));
+        // Training all weights needs a lower rate than training the small adapters.
         train(&device, &model, &memory, &data, options.full_steps, options.learning_rate / 8.0, options)?;
         let loss = Evaluator::new(&device, &model, &memory).loss(&data.held_out_batches)?;
-        say!("then       held-out loss {loss:.3}; from here on this changed base is frozen");
+        say!("then       held-out loss {loss:.3}; the changed base is frozen from here on");
         weights = model.download(&device, &memory, |_| true)?;
     }
 
@@ -142,7 +141,7 @@ fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The text to adapt to: a file, or all Rust and WGSL of this project.
+/// The text to adapt to: a file, or all of this project's Rust and WGSL.
 fn text(options: &Options) -> Result<String> {
     let read =
         |path: &Path| std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read as text ({e}); check the path")));
@@ -170,7 +169,7 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Sequences to train on and others, never trained on, to measure with: every tenth.
+/// Sequences to train on, and every tenth held out to evaluate on.
 struct Data<'a> {
     train: Vec<&'a [u32]>,
     held_out: Vec<&'a [u32]>,
@@ -193,7 +192,7 @@ impl<'a> Data<'a> {
         Ok(Data { train, held_out, held_out_batches })
     }
 
-    /// The beginning of a line of held-out text, for the model to continue.
+    /// The start of a line of held-out text, for the model to continue.
     fn prompt(&self, tokenizer: &Tokenizer, most: usize) -> Result<Vec<u32>> {
         let sequence = self.held_out[self.held_out.len() / 2];
         let text = tokenizer.decode(sequence);
@@ -204,27 +203,27 @@ impl<'a> Data<'a> {
     }
 }
 
-/// The held-out loss of the plain base.
+/// The held-out loss of the base without adapters.
 fn measure(device: &Device, config: &Config, weights: &Weights, data: &Data) -> Result<f64> {
     let model = Model::new(config, &[weights], None, Trains::adapters())?;
     let memory = model.upload(device, &[weights], 0, false)?;
     Evaluator::new(device, &model, &memory).loss(&data.held_out_batches)
 }
 
-/// Trains for `steps` steps up to the learning rate `peak` and returns the tokens a second.
+/// Trains for `steps` steps with the peak learning rate `peak`; returns the tokens per second.
 fn train(device: &Device, model: &Model, memory: &Memory, data: &Data, steps: u64, peak: f64, options: &Options) -> Result<f64> {
     let schedule = Schedule { peak, shape: Shape::Cosine, warmup_steps: (steps / 20).min(20), steps };
     let adam = Adam { clip_norm: Some(1.0), ..Adam::default() };
     let mut trainer =
         Trainer::new(device, model, memory, TrainOptions { adam, schedule, seed: options.seed as u32, ..TrainOptions::default() })?;
-    let style = "{bar:30} step {pos}/{len}  {msg}  {elapsed} gone, {eta} to go";
-    let bar = ProgressBar::new(steps).with_style(ProgressStyle::with_template(style).expect("a template that is constant"));
+    let style = "{bar:30} step {pos}/{len}  {msg}  {elapsed} elapsed, {eta} left";
+    let bar = ProgressBar::new(steps).with_style(ProgressStyle::with_template(style).expect("a valid template"));
     let started = Instant::now();
     let mut tokens = 0;
     let mut tell = |report: graftling::train::Report| {
         tokens += report.targets;
         let message = format!("loss {:.3}  {:.0} tokens/s", report.loss, tokens as f64 / started.elapsed().as_secs_f64());
-        // Where standard error is no terminal there is no bar, but a line now and then.
+        // If standard error is not a terminal, there is no bar; print a line now and then.
         if bar.is_hidden() && (report.step + 1).is_multiple_of((steps / 10).max(1)) {
             eprintln!("step {}/{steps}  {message}", report.step + 1);
         }
@@ -249,7 +248,7 @@ fn train(device: &Device, model: &Model, memory: &Memory, data: &Data, steps: u6
     Ok(tokens as f64 / started.elapsed().as_secs_f64())
 }
 
-/// Prints how the model goes on after a prompt.
+/// Prints the model's continuation of a prompt.
 fn show(device: &Device, model: &Model, memory: &Memory, tokenizer: &Tokenizer, prompt: &[u32], options: &Options) -> Result<()> {
     let mut generator = Generator::new(device, model, memory, model.config.context)?;
     let sampling = Sampling { temperature: 0.7, top_k: 40, top_p: 1.0, seed: options.seed };
@@ -262,7 +261,7 @@ fn show(device: &Device, model: &Model, memory: &Memory, tokenizer: &Tokenizer, 
     Ok(())
 }
 
-/// Saves the adapter with the head if that trained, and the whole base if any of it has changed.
+/// Saves the adapter, with the head if that trained, and the whole base if any of it changed.
 fn save(device: &Device, model: &Model, memory: &Memory, trains: Trains, options: &Options) -> Result<()> {
     let directory = options.out.join("adapter");
     let trained = model.download(device, memory, |name| model.trains(name))?;

@@ -1,4 +1,4 @@
-//! What the peers in Rust share: their options, and the lines of JSON that run.py reads.
+//! Shared by the peers in Rust: their options, and the lines of JSON that run.py reads.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ impl Options {
         let mut numbers = Vec::new();
         while let Some(name) = words.next() {
             let number = words.next().and_then(|word| word.parse().ok());
-            let number = number.unwrap_or_else(|| panic!("{name} takes a number"));
+            let number = number.unwrap_or_else(|| panic!("{name} needs a number"));
             numbers.push((name, number));
         }
         Self { command, numbers }
@@ -28,16 +28,16 @@ impl Options {
     }
 }
 
-/// Tokens that mean nothing, the same as those of `graftling bench`.
+/// Arbitrary tokens, the same as those of `graftling bench`.
 pub fn tokens(count: usize, vocabulary: u32) -> Vec<u32> {
     (0..count as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocabulary).collect()
 }
 
-/// Runs `step`, which takes an optimizer step to the end of its work on the device and returns the loss, `--warm-up` times and then `--steps`
-/// times that count. Prints a line after the first, with the seconds since `started`, and one a step; returns the figures.
+/// Runs `step` `--warm-up` times unmeasured, then `--steps` times measured. `step` makes one optimizer step, waits until the device has
+/// finished and returns the loss. Prints a line per step, and another after the first with the seconds since `started`; returns the figures.
 pub fn measure(options: &Options, started: Instant, tokens: usize, mut step: impl FnMut() -> f32) -> Value {
     let (warm_up, steps) = (options.get("--warm-up", 3), options.get("--steps", 5));
-    assert!(steps > 0, "--steps is at least 1");
+    assert!(steps > 0, "--steps must be at least 1");
     let (mut first, mut times) = (0.0, Vec::new());
     for index in 0..warm_up + steps {
         let begun = Instant::now();
@@ -61,7 +61,7 @@ pub fn measure(options: &Options, started: Instant, tokens: usize, mut step: imp
     })
 }
 
-/// The most memory that the process had resident; Linux tells.
+/// The peak resident memory of the process, on Linux.
 fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

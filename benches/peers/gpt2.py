@@ -1,7 +1,7 @@
 """Writes a model of GPT-2's shape (124M) with random weights, for timing: python benches/peers/gpt2.py DIRECTORY
 
-The directory has config.json, model.safetensors (f32, from a fixed seed) and tokenizer.json. The tokenizer is that of the demonstration's base, whose
-256 tokens are bytes: the measurements take tokens that mean nothing, which need no tokenizer that knows the whole vocabulary. Needs numpy.
+The directory has config.json, model.safetensors (f32, from a fixed seed) and tokenizer.json. The tokenizer is that of the demo's base, whose 256
+tokens are bytes: benchmarks use arbitrary token ids, so it need not cover the whole vocabulary. Needs numpy.
 """
 
 import json
@@ -80,7 +80,7 @@ def main():
     }
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     shutil.copy(TOKENIZER, directory / "tokenizer.json")
-    # Last and by a rename, so that a directory with weights is whole.
+    # Written last, then renamed, so that a directory with weights is complete.
     write_weights(directory / "model.safetensors.part")
     (directory / "model.safetensors.part").rename(directory / "model.safetensors")
 

@@ -1,6 +1,6 @@
-"""PyTorch's products of a linear layer, beside `cargo bench --bench matmul` and `graftling bench`.
+"""PyTorch's products of a linear layer, for comparison with `cargo bench --bench matmul` and `graftling bench`.
 
-Prints a table of GFLOP/s for the shapes of benches/matmul.rs, or with --size N for N×N×N; with --json one object in the form of `graftling bench`.
+Prints a table of GFLOP/s for a few shapes, or with --size N for N×N×N; with --json, one object in the format of `graftling bench`.
 
     python benches/peers/matmul.py [--size 1024] [--device cuda] [--precision bf16] [--json]
 """
@@ -16,7 +16,7 @@ DIRECTIONS = ["forward", "input gradient", "weight gradient"]
 
 
 def best(product, repeats=20):
-    """The seconds of the fastest of several runs, each to the end of its work on the device."""
+    """Seconds of the fastest of several runs, each until the device has finished."""
     times = []
     for index in range(3 + repeats):
         started = time.perf_counter()
@@ -44,7 +44,7 @@ def main():
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
 
-    torch.backends.cuda.matmul.allow_tf32 = False  # f32 is f32
+    torch.backends.cuda.matmul.allow_tf32 = False  # f32 means f32
     dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
     shapes = [(args.size,) * 3] if args.size else SHAPES
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"

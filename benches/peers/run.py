@@ -1,9 +1,9 @@
-"""Graftling and its peers on the same work, on one machine: a markdown table of ratios on standard output.
+"""Compares Graftling with its peers on the same workloads, on one machine. Prints a markdown table of ratios.
 
-All of them run in turn, round after round, each in a process of its own, so that what slows the machine slows all. A figure is the median of the
-rounds; a round's figure is the best of five products or steps after three that do not count (meganeura: three after one). A ratio is Graftling ÷
-peer, with the least and the greatest ratio of a single round behind it. Peers that are not installed are named and left out. README.md here has the
-setup.
+All of them run in turn, round after round, each in its own process, so that whatever slows the machine slows them all. A figure is the median of
+the rounds; a round's figure is the best of five products or steps after three unmeasured ones (meganeura: three after one). A ratio is
+Graftling ÷ peer, followed by the smallest and the largest ratio of a single round. Peers that are not installed are reported and left out.
+README.md in this directory explains the setup.
 
     python benches/peers/run.py --model models/SmolLM2-135M-Instruct.Q4_1.gguf --python venv/bin/python
     python benches/peers/run.py --cuda --matmul 4096 --smollm2-shape 8x512 --gpt2-shape 8x1024 --only matmul smollm2 gpt2
@@ -41,17 +41,17 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=JOBS, default=JOBS, metavar="NAME", help=", ".join(JOBS))
     parser.add_argument("--graftling", type=pathlib.Path, default=ROOT / "target/release/graftling")
-    parser.add_argument("--python", type=pathlib.Path, default=pathlib.Path(sys.executable), help="one with torch and adapters")
+    parser.add_argument("--python", type=pathlib.Path, default=pathlib.Path(sys.executable), help="an interpreter with torch and adapters")
     parser.add_argument("--burn", type=pathlib.Path, default=built("burn"), help="the peer's binary")
     parser.add_argument("--meganeura", type=pathlib.Path, default=built("meganeura"), help="the peer's binary")
     parser.add_argument("--model", type=pathlib.Path, default=ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf")
-    parser.add_argument("--gpt2", type=pathlib.Path, default=ROOT / "models/gpt2-124m-random", help="where it is, or is made")
-    parser.add_argument("--cuda", action="store_true", help="PyTorch on CUDA, in f32 and bf16, in place of the CPU")
+    parser.add_argument("--gpt2", type=pathlib.Path, default=ROOT / "models/gpt2-124m-random", help="where the model is, or will be written")
+    parser.add_argument("--cuda", action="store_true", help="run PyTorch on CUDA, in f32 and bf16, instead of the CPU")
     parser.add_argument("--matmul", type=int, default=1024, metavar="N", help="the size of the products")
     parser.add_argument("--smollm2-shape", type=shape, default=(1, 128), metavar="BATCHxLENGTH")
     parser.add_argument("--gpt2-shape", type=shape, default=(1, 128), metavar="BATCHxLENGTH")
-    parser.add_argument("--short", type=int, default=32, metavar="LENGTH", help="of the one sequence beside meganeura")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="every result of every round")
+    parser.add_argument("--short", type=int, default=32, metavar="LENGTH", help="the sequence length of the comparison with meganeura")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write every result of every round")
     return parser.parse_args()
 
 
@@ -65,12 +65,12 @@ def say(line):
 
 
 def peers(args):
-    """The peers that are here, named as the table names them: for PyTorch the options of its scripts, for the others a binary."""
+    """The installed peers by their names in the table: for PyTorch the options of its scripts, for the others a binary."""
     found = {}
     if not shutil.which(args.python):
-        say(f"left out: PyTorch, as there is no {args.python}")
+        say(f"left out: PyTorch ({args.python} does not exist)")
     elif subprocess.run([args.python, "-c", "import torch, adapters"], check=False, capture_output=True).returncode != 0:
-        say(f"left out: PyTorch, as {args.python} has no torch and adapters")
+        say(f"left out: PyTorch ({args.python} cannot import torch and adapters)")
     elif args.cuda:
         for precision in ("f32", "bf16"):
             found[f"PyTorch CUDA {precision}"] = ["--device", "cuda", "--precision", precision]
@@ -80,12 +80,12 @@ def peers(args):
         if getattr(args, name).exists():
             found[name] = [getattr(args, name)]
         else:
-            say(f"left out: {name}, as there is no {getattr(args, name)}")
+            say(f"left out: {name} ({getattr(args, name)} does not exist)")
     return found
 
 
 def commands(args, found):
-    """For each job that has a peer the commands by name, Graftling's first."""
+    """The commands by name, Graftling's first, for each job that has a peer."""
     torch = {name: options for name, options in found.items() if name.startswith("PyTorch")}
 
     def training(model, width, batch_and_length):
@@ -123,7 +123,7 @@ def commands(args, found):
 
 
 def run(command):
-    """The JSON of a command's last line, with the most memory that its process had resident in "peak_bytes"; or None, if it fails."""
+    """The JSON of a command's last line, with the peak resident memory of its process as "peak_bytes"; None if the command fails."""
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
         process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=errors, text=True)
         lines = process.stdout.read().strip().splitlines()
@@ -133,7 +133,7 @@ def run(command):
             process.returncode = os.waitstatus_to_exitcode(status)
             resident = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         if process.wait() == 0 and lines:
-            # The peers tell it themselves: what the end of a Python process takes is none of training's.
+            # The peers report their own peak, which replaces this one: what a Python process uses while it exits is not part of training.
             return {"peak_bytes": resident} | json.loads(lines[-1])
         errors.seek(0)
         say(f"failed: {shlex.join(map(str, command))}\n{errors.read()[-1000:]}")
@@ -141,7 +141,7 @@ def run(command):
 
 
 def measure(jobs, rounds, file):
-    """The results by job and name, one a round, which go to the file as they come. What fails once is not run again, and left out."""
+    """The results by job and name, one per round, written to the file as they arrive. What fails once is left out and not run again."""
     results = {job: {name: [] for name in named} for job, named in jobs.items()}
     for index in range(rounds):
         for job, named in jobs.items():
@@ -164,7 +164,7 @@ def product(direction):
 
 
 def speed(result):
-    """Tokens a second in the best step: what `graftling bench` calls so, and what the peers have beside the median."""
+    """Tokens per second in the best step: Graftling's tokens_per_second, the peers' best_tokens_per_second (besides their median)."""
     return result["train"][0]["tokens_per_second"] if "train" in result else result["best_tokens_per_second"]
 
 
@@ -173,7 +173,7 @@ def first_step(result):
 
 
 def device_memory(result):
-    """Graftling's device memory; of PyTorch that of its tensors on CUDA, or the most that its process had resident on a CPU."""
+    """Graftling's device memory; for PyTorch that of its tensors on CUDA, or the peak resident memory of its process on a CPU."""
     return (result["train"][0]["gpu_bytes"] if "train" in result else result["peak_bytes"]) / GIB
 
 
@@ -182,7 +182,7 @@ def process_memory(result):
 
 
 def table(args, results):
-    """The lines of the table. Rows without a figure on either side are not there."""
+    """The lines of the table. Rows that lack a figure on either side are left out."""
     lines = ["| | Graftling | peer | peer's figure | Graftling ÷ peer |", "|---|---|---|---|---|"]
 
     def row(label, job, name, figure):
@@ -216,7 +216,7 @@ def table(args, results):
     for job, label in trainings.items():
         rows(f"{label}, tokens/s", job, speed)
     for job, label in trainings.items():
-        whose = "of the device; PyTorch's on it" if args.cuda else "of the device; PyTorch's resident"
+        whose = "on the device" if args.cuda else "on the device, PyTorch's resident"
         rows(f"{label}, GiB {whose} (less is better)", job, device_memory, "PyTorch")
         if not args.cuda:
             rows(f"{label}, GiB resident, whole process (less is better)", job, process_memory, "PyTorch")
@@ -230,7 +230,7 @@ def number(value):
 
 
 def cpu():
-    """The processor's name, where the system has one to give."""
+    """The processor's name, if the system reports it."""
     try:
         for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -241,7 +241,7 @@ def cpu():
 
 
 def heading(args, results):
-    """Where, with what, when and how this was measured."""
+    """When, where, with what and how this was measured."""
     named = {}
     for by_name in results.values():
         for name, rounds in by_name.items():
@@ -261,12 +261,12 @@ def heading(args, results):
 def main():
     args = arguments()
     if not args.graftling.exists():
-        sys.exit(f"there is no {args.graftling}: cargo build --release, or --graftling PATH")
+        sys.exit(f"{args.graftling} does not exist: run cargo build --release, or give --graftling PATH")
     if not args.model.exists() and {"smollm2", "smollm2-short"} & set(args.only):
-        sys.exit(f"there is no {args.model}: scripts/fetch-smollm2, or --model PATH")
+        sys.exit(f"{args.model} does not exist: run scripts/fetch-smollm2, or give --model PATH")
     jobs = commands(args, peers(args))
     if "gpt2" in jobs and not (args.gpt2 / "model.safetensors").exists():
-        say(f"making {args.gpt2}")
+        say(f"writing {args.gpt2}")
         subprocess.run([args.python, HERE / "gpt2.py", args.gpt2], check=True)
     results = measure(jobs, args.rounds, args.json)
     print("\n".join([*heading(args, results), *table(args, results)]))

@@ -1,7 +1,7 @@
 """A training step of an adapter in PyTorch, for benches/peers/run.py.
 
-The base is frozen; `double_seq_bn` adapters of the `adapters` library train with Adam on tokens that mean nothing. Lines of JSON: one after the
-first optimizer step, with the seconds since the process started (imports and the model's loading count), one a step, and last the result.
+The base is frozen; `double_seq_bn` adapters of the `adapters` library train with Adam on arbitrary tokens. Prints lines of JSON: one after the
+first optimizer step, with the seconds since the process started (including imports and loading the model), one per step, and last the result.
 
     python benches/peers/step.py --model MODEL [--device cuda] [--precision bf16] [--batch-size 1] [--length 128]
 """
@@ -20,7 +20,7 @@ import sys
 
 
 def seconds_before_this_script():
-    """How long the process had run when STARTED was taken; Linux tells, to 10 ms, elsewhere it is left out."""
+    """Seconds from the start of the process to STARTED: within 10 ms on Linux, 0 elsewhere."""
     try:
         fields = pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
@@ -37,28 +37,28 @@ from transformers import AutoModelForCausalLM
 
 
 def load(path):
-    """A directory in Hugging Face form, or a .gguf file, which transformers decodes to f32."""
+    """Loads a directory in Hugging Face format, or a .gguf file, which transformers decodes to f32."""
     if path.suffix == ".gguf":
         return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
 
 
 def add_adapter(model, bottleneck):
-    """Adapters after attention and after the feed-forward layer of every block, which are all that trains."""
+    """Adds adapters after attention and after the feed-forward layer of every block; nothing else trains."""
     adapters.init(model)
     config = adapters.DoubleSeqBnConfig(reduction_factor=model.config.hidden_size / bottleneck)
     model.add_adapter("peer", config=config)
     model.train_adapter("peer")
     widths = {p.shape[0] for name, p in model.named_parameters() if p.requires_grad and "adapter_down.0.weight" in name}
     assert widths == {bottleneck}, f"the adapters have widths {widths}"
-    # GPT-2's own dropouts would stay active in training; Graftling has none in the base.
+    # GPT-2's own dropout would stay active in training; Graftling applies none in the base.
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
 
 
 def peak_memory(device):
-    """The most device memory that tensors took, or on a CPU the most memory that the process had resident."""
+    """The peak device memory of tensors on CUDA, or the peak resident memory of the process on a CPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     import resource
@@ -68,17 +68,17 @@ def peak_memory(device):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=pathlib.Path, required=True, help="a directory in Hugging Face form or a .gguf file")
+    parser.add_argument("--model", type=pathlib.Path, required=True, help="a directory in Hugging Face format or a .gguf file")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="bf16 is autocast over f32 weights")
     parser.add_argument("--bottleneck", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--length", type=int, default=128)
-    parser.add_argument("--warm-up", type=int, default=3, help="steps before anything counts")
-    parser.add_argument("--steps", type=int, default=5, help="steps that count")
+    parser.add_argument("--warm-up", type=int, default=3, help="unmeasured steps before the measured ones")
+    parser.add_argument("--steps", type=int, default=5, help="measured steps")
     args = parser.parse_args()
 
-    # f32 is f32: no TF32 in products.
+    # f32 means f32: no TF32 in products.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(0)
@@ -93,7 +93,7 @@ def main():
     autocast = torch.autocast(args.device, torch.bfloat16) if args.precision == "bf16" else contextlib.nullcontext()
 
     def step():
-        """One optimizer step, to the end of its work on the device: its loss and its seconds."""
+        """Makes one optimizer step and waits until the device has finished; returns the loss and the seconds."""
         started = time.perf_counter()
         optimizer.zero_grad()
         with autocast:

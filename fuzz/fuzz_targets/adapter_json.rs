@@ -1,4 +1,4 @@
-//! `adapter_config.json`, in a directory of this process beside an `adapter.safetensors` without tensors.
+//! `adapter_config.json`, in a directory of this process, next to an `adapter.safetensors` without tensors.
 #![no_main]
 
 mod limit;
@@ -22,11 +22,11 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(read) => read,
         Err(error) => return limit::sentence(&error),
     };
-    read.config.check().expect("a config that was read is checked");
-    // What is written again says the same.
+    read.config.check().expect("reading validates the config");
+    // A round trip preserves the contents.
     let copy = PLACE.join("copy");
     let without_tensors = SavedAdapter { weights: Weights::default(), ..read.clone() };
     write_adapter(&copy, &without_tensors).expect("an adapter that was read can be written");
-    let again = read_adapter(&copy).expect("what is written is read");
+    let again = read_adapter(&copy).expect("a written adapter can be read");
     assert_eq!((again.name, again.config, again.model_type), (read.name, read.config, read.model_type));
 });

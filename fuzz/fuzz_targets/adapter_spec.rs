@@ -1,4 +1,4 @@
-//! Config strings of adapters, and their way back.
+//! Config strings of adapters, parsed and printed again.
 #![no_main]
 
 mod limit;
@@ -9,8 +9,8 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|spec: &str| {
     match limit::limited(16 * spec.len(), || AdapterConfig::parse(spec)) {
         Ok(config) => {
-            config.check().expect("a config that was read is checked");
-            assert_eq!(AdapterConfig::parse(&config.to_string()).expect("what is printed is read"), config);
+            config.check().expect("reading validates the config");
+            assert_eq!(AdapterConfig::parse(&config.to_string()).expect("a printed config can be parsed"), config);
         }
         Err(error) => {
             let message = error.to_string();

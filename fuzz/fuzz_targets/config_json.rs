@@ -7,10 +7,10 @@ use graftling::model::{Config, Family};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    // A list of short values takes 32 bytes for each two of the text.
+    // A list of short values needs 32 bytes for every two bytes of text.
     match limit::limited(16 * text.len(), || Config::from_json(text)) {
         Ok(config) => {
-            config.check().expect("a config that was read is checked");
+            config.check().expect("reading validates the config");
             if config.family == Family::Graftling {
                 assert_eq!(Config::from_json(&config.to_json()), Ok(config));
             }

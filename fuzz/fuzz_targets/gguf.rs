@@ -1,4 +1,4 @@
-//! GGUF files: the header, the metadata as each type, and every tensor of a moderate size decoded.
+//! GGUF files: the header, each metadata value read as every type, and every tensor of moderate size decoded.
 #![no_main]
 
 mod limit;
@@ -31,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
         if weight.shape.len() <= 1 << 16 {
             assert_eq!(weight.bytes().len() as u64, weight.dtype.bytes(weight.shape.len()));
             let values = weight.to_f32();
-            assert!(!finite || values.iter().all(|value| value.is_finite()), "{name} passes as finite");
+            assert!(!finite || values.iter().all(|value| value.is_finite()), "{name} passed the check for finite values");
         }
     }
 });

@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let Ok(gguf) = Gguf::from_bytes(Path::new("input"), bytes.to_vec()) else { return };
     match limit::limited(bytes.len(), || Config::from_gguf(&gguf)) {
-        Ok(config) => config.check().expect("a config that was read is checked"),
+        Ok(config) => config.check().expect("reading validates the config"),
         Err(error) => limit::sentence(&error),
     }
 });

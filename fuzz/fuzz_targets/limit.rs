@@ -1,5 +1,5 @@
-//! An allocator that ends the process when one allocation is larger than it may be: a file must not make the reader take more than a few
-//! times its own size.
+//! An allocator that ends the process when a single allocation exceeds a limit: a file must not make its reader allocate more than a few
+//! times the file's size.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,11 +15,11 @@ fn check(size: usize) {
     let most = MOST.load(Ordering::Relaxed);
     if size > most {
         MOST.store(usize::MAX, Ordering::Relaxed);
-        panic!("an allocation of {size} bytes, and {most} may be");
+        panic!("an allocation of {size} bytes exceeds the limit of {most}");
     }
 }
 
-// SAFETY: Every call goes to the system's allocator as it came.
+// SAFETY: Every call is forwarded unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Limited {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         check(layout.size());
@@ -41,7 +41,7 @@ unsafe impl GlobalAlloc for Limited {
     }
 }
 
-/// Runs what reads an input of `len` bytes. Messages and tables of a few entries may take some thousand bytes of their own.
+/// Runs a reader of `len` bytes under the limit, which leaves room for messages and small tables.
 pub fn limited<T>(len: usize, read: impl FnOnce() -> T) -> T {
     MOST.store(len * 4 + (64 << 10), Ordering::Relaxed);
     let result = read();
@@ -49,7 +49,7 @@ pub fn limited<T>(len: usize, read: impl FnOnce() -> T) -> T {
     result
 }
 
-/// What every error is: a sentence, and of a bad file.
+/// Asserts that an error is one sentence about a bad file.
 #[allow(dead_code, reason = "not every target has such errors")]
 pub fn sentence(error: &graftling::Error) {
     let message = error.to_string();

@@ -1,10 +1,10 @@
 //! use value
 
-// The activations of a bottleneck or a feed-forward layer and their derivatives, by the number that `Activation` has in Rust.
-// The names and formulas are those of the `transformers` library; "gelu" is the exact one with erf.
+// The activations of bottlenecks and feed-forward layers, and their derivatives, selected by the number of Rust's `Activation`.
+// Names and formulas are those of the `transformers` library; "gelu" is the exact form with erf.
 
-// erf(x) to 1.2e-7 absolute: W. J. Cody, "Rational Chebyshev approximation for the error function" (1969) is what libm uses; this
-// is the shorter pair of polynomials in the style of N. Juffa, one near zero and one for exp's argument beyond.
+// erf(x) with an absolute error of 1.2e-7. libm follows W. J. Cody, "Rational Chebyshev approximation for the error function" (1969);
+// this is a shorter pair of polynomials in the style of N. Juffa: one near zero, and beyond it one for the argument of exp.
 fn erf(x: Value) -> Value {
     let a = abs(x);
     let s = x * x;
@@ -26,7 +26,7 @@ fn erf(x: Value) -> Value {
     return select(sign(x) * (1.0 - exp(far)), fma(near, x, x), a < Value(0.921875));
 }
 
-// The three below take exp of negative numbers only, so none overflows.
+// The next three functions apply exp only to numbers that are not positive, so none overflows.
 fn sigmoid(x: Value) -> Value {
     let e = exp(-abs(x));
     return select(e, Value(1.0), x >= Value(0.0)) / (1.0 + e);
@@ -43,7 +43,7 @@ fn softplus(x: Value) -> Value {
 
 const ROOT_2_OVER_PI = 0.7978845608028654;
 
-// The number of each activation.
+// The number of each activation, as in Rust.
 const RELU = 0u;
 const GELU = 1u;
 const GELU_NEW = 2u;
@@ -56,12 +56,12 @@ const SIGMOID = 8u;
 const TANH = 9u;
 const LINEAR = 10u;
 
-// What stands inside the tanh of gelu_new and gelu_fast, one formula that the library writes in two ways.
+// The argument of tanh in gelu_new and gelu_fast, a single formula that the library writes in two ways.
 fn gelu_argument(x: Value) -> Value {
     return ROOT_2_OVER_PI * x * (1.0 + 0.044715 * x * x);
 }
 
-// kind is a constant of the kernel, so the switch is gone after compilation.
+// `kind` is a constant of the kernel, so compilation removes the switch.
 fn activate(kind: u32, x: Value) -> Value {
     switch kind {
         case RELU: { return max(x, Value(0.0)); }
@@ -82,7 +82,7 @@ fn derivative(kind: u32, x: Value) -> Value {
     switch kind {
         case RELU: { return select(Value(0.0), Value(1.0), x > Value(0.0)); }
         case GELU: {
-            // d/dx x·Φ(x) = Φ(x) + x·φ(x), φ the normal density with 1/sqrt(2π) before it
+            // d/dx x·Φ(x) = Φ(x) + x·φ(x), where φ is the standard normal density, 1/sqrt(2π) included
             return 0.5 * (1.0 + erf(x * 0.7071067811865476)) + x * 0.3989422804014327 * exp(-0.5 * x * x);
         }
         case GELU_NEW, GELU_FAST: {

@@ -1,7 +1,7 @@
 //! use step
 
-// Dropout masks by counter: a hash of (column, row, place in the model and batch, seed), so that backward computes the same mask again
-// and a resumed run repeats it. The hash is pcg4d of M. Jarzynski and M. Olano, "Hash Functions for GPU Rendering", JCGT 2020.
+// Counter-based dropout masks: a hash of (column, row, site in the model and batch, seed), so that the backward pass recomputes the same
+// mask and a resumed run repeats it. The hash is pcg4d from M. Jarzynski and M. Olano, "Hash Functions for GPU Rendering", JCGT 2020.
 fn pcg4d(seed: vec4<u32>) -> vec4<u32> {
     var v = seed * 1664525u + 1013904223u;
     v.x += v.y * v.w;

@@ -1,5 +1,5 @@
-// A row of a matrix is shared by LANES invocations of a workgroup: one on a CPU device, where a lane runs along its row alone, many on a
-// GPU, where they add up their parts through workgroup memory in a fixed order.
+// LANES invocations of a workgroup share each row of a matrix: one on a CPU device, where a lane processes its row alone; many on a GPU,
+// where the lanes combine their partial results through workgroup memory in a fixed order.
 override LANES: u32 = 1u;
 //! if LANES - 1u
 const GROUP: u32 = 64u;
@@ -12,7 +12,7 @@ const ROWS: u32 = GROUP / LANES;
 var<workgroup> lane_values: array<f32, GROUP>;
 //! end
 
-// The sum of v over the lanes of a row, for each of them.
+// The sum of v over the lanes of a row, returned to each of them.
 fn row_sum(v: f32, local: u32) -> f32 {
 //! if LANES - 1u
     workgroupBarrier();
@@ -27,7 +27,7 @@ fn row_sum(v: f32, local: u32) -> f32 {
 //! end
 }
 
-// The largest v over the lanes of a row, for each of them.
+// The largest v over the lanes of a row, returned to each of them.
 fn row_max(v: f32, local: u32) -> f32 {
 //! if LANES - 1u
     workgroupBarrier();

@@ -1,8 +1,8 @@
-// What the block formats of GGUF share. `src/weights/repack.rs` has the layout of each in device memory, where a buffer is a row of
-// groups of whole words. Groups of four elements are counted from the beginning of the matrix; four neighbours never leave a block.
+// Shared by GGUF's block formats. `src/weights/repack.rs` documents each format's layout in device memory, where a buffer is a sequence
+// of groups of whole words. Groups of four elements are counted from the start of the matrix; such a group never straddles two blocks.
 
-// The f16 in the low half of a word. By hand: a device may take subnormal numbers for zero in `unpack2x16float`, and subnormal is what the
-// scales of small weights are in formats that multiply them by two whole numbers.
+// The f16 in the low half of a word. Decoded by hand: a device's `unpack2x16float` may flush subnormals to zero, and the scales of small
+// weights are subnormal in formats that multiply them by two integers.
 fn half_to_single(bits: u32) -> f32 {
     let size = bits & 0x7fffu;
     let normal = bitcast<f32>((size << 13u) + (112u << 23u));
@@ -11,27 +11,27 @@ fn half_to_single(bits: u32) -> f32 {
     return bitcast<f32>(bitcast<u32>(select(normal, subnormal, size < 0x400u)) | sign);
 }
 
-// Both f16 of a word, the low half first.
+// Both f16 values of a word, the low half first.
 fn halves(word: u32) -> vec2<f32> {
     return vec2(half_to_single(word), half_to_single(word >> 16u));
 }
 
-// Four whole numbers of a word, the lowest byte first: signed, as devices convert those fastest. Of the formats, only Q8_0 sets the sign.
+// The four bytes of a word as integers, the lowest first. They are read as signed, which devices convert fastest; only Q8_0 sets the sign.
 fn four(bytes: u32) -> vec4<f32> {
     return vec4<f32>(unpack4xI8(bytes));
 }
 
-// The low four bits of each byte, or the high ones where `high` is 4 and not 0.
+// The low nibble of each byte if `high` is 0, the high nibble if it is 4.
 fn nibbles(word: u32, high: u32) -> u32 {
     return (word >> high) & 0x0f0f0f0fu;
 }
 
-// The low four of `bits`, each as the fifth bit of a byte. The product puts bit k at 8k, and no two bits meet.
+// Spreads the low four of `bits` over four bytes, each as the byte's fifth bit. The multiplication moves bit k to 8k without collisions.
 fn fifth_bits(bits: u32) -> u32 {
     return (((bits & 15u) * 0x00204081u) & 0x01010101u) << 4u;
 }
 
-// Scale and minimum of a sub-block of Q4_K and Q5_K, from the four words that a block begins with.
+// Scale and minimum of a sub-block of Q4_K or Q5_K, from the first four words of its block.
 fn scale_and_min(head: vec4<u32>, sub: u32) -> vec2<f32> {
     let shift = sub % 4u * 8u;
     let first = vec2(head.y, head.z) >> vec2(shift);
@@ -40,8 +40,8 @@ fn scale_and_min(head: vec4<u32>, sub: u32) -> vec2<f32> {
     return halves(head.x) * vec2<f32>(vec2<i32>(numbers));
 }
 
-// Of groups i of four neighbours, a format says how many in a row have their `scales` in common (SHARED, from a multiple of it on), and
-// what they are with those (`scaled`).
+// For group i of four elements, each format defines the `scales` and the values (`scaled`). SHARED consecutive groups, starting at a
+// multiple of SHARED, have the same scales.
 
 // Elements 4i to 4i + 3.
 fn weight4(i: u32) -> vec4<f32> {

@@ -1,4 +1,4 @@
-// A frozen weight in f16: groups of four consecutive elements, two a word, the first in the low half. Decoded without
+// A frozen weight in f16: groups of four consecutive elements, two per word, the first in the low half. Decoded without
 // SHADER_F16. The host pads the buffer to a multiple of 16 bytes.
 @group(0) @binding(2) var<storage, read> weight: array<vec2<u32>>; // (outputs, inputs) / 4
 

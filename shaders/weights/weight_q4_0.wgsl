@@ -1,6 +1,6 @@
 //! use quant
 
-// A frozen weight in Q4_0, two blocks of 32 elements a group of 9 words: their scales, four words of numbers, four words of numbers.
+// A frozen weight in Q4_0. Two blocks of 32 elements form a group of 9 words: both scales, then four words of values for each block.
 @group(0) @binding(2) var<storage, read> weight: array<u32>;
 
 const SHARED: u32 = 8u;

@@ -1,6 +1,6 @@
 //! use quant
 
-// A frozen weight in Q4_1, a block of 32 elements in 5 words: scale and minimum, four words of numbers.
+// A frozen weight in Q4_1. A block of 32 elements occupies 5 words: scale and minimum, then four words of values.
 @group(0) @binding(2) var<storage, read> weight: array<u32>;
 
 const SHARED: u32 = 8u;

@@ -1,7 +1,7 @@
 //! use quant
 
-// A frozen weight in Q4_K, a block of 256 elements in 9 vectors of 4 words: scales and minima of 8 sub-blocks, and 8 vectors of numbers,
-// of which two are a sub-block in their low bits and the next in their high ones.
+// A frozen weight in Q4_K. A block of 256 elements occupies 9 vectors of 4 words: scales and minima of 8 sub-blocks, then 8 vectors of
+// values. Each pair of those holds one sub-block in its low nibbles and the next sub-block in its high nibbles.
 @group(0) @binding(2) var<storage, read> weight: array<vec4<u32>>;
 
 const SHARED: u32 = 8u;

@@ -1,7 +1,7 @@
 //! use quant
 
-// A frozen weight in Q5_0, two blocks of 32 elements a group of 11 words: their scales, the fifth bits of the first and of the second,
-// four words of low bits of each.
+// A frozen weight in Q5_0. Two blocks of 32 elements form a group of 11 words: both scales, a word of fifth bits for each block, then
+// four words of low bits for each block.
 @group(0) @binding(2) var<storage, read> weight: array<u32>;
 
 const SHARED: u32 = 8u;

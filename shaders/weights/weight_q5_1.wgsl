@@ -1,6 +1,6 @@
 //! use quant
 
-// A frozen weight in Q5_1, a block of 32 elements in 6 words: scale and minimum, fifth bits, four words of low bits.
+// A frozen weight in Q5_1. A block of 32 elements occupies 6 words: scale and minimum, fifth bits, then four words of low bits.
 @group(0) @binding(2) var<storage, read> weight: array<u32>;
 
 const SHARED: u32 = 8u;

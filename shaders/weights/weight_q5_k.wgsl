@@ -1,7 +1,7 @@
 //! use quant
 
-// A frozen weight in Q5_K, a block of 256 elements in 11 vectors of 4 words: scales and minima of 8 sub-blocks, 2 vectors of fifth bits, of
-// which bit s of each byte belongs to sub-block s, and 8 vectors of low bits as in Q4_K.
+// A frozen weight in Q5_K. A block of 256 elements occupies 11 vectors of 4 words: scales and minima of 8 sub-blocks, 2 vectors of fifth bits
+// (bit s of each byte belongs to sub-block s), then 8 vectors of low bits, laid out as in Q4_K.
 @group(0) @binding(2) var<storage, read> weight: array<vec4<u32>>;
 
 const SHARED: u32 = 8u;

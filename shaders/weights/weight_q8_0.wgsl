@@ -1,6 +1,6 @@
 //! use quant
 
-// A frozen weight in Q8_0, two blocks of 32 elements a group of 17 words: their scales, eight words of numbers, eight words of numbers.
+// A frozen weight in Q8_0. Two blocks of 32 elements form a group of 17 words: both scales, then eight words of values for each block.
 @group(0) @binding(2) var<storage, read> weight: array<u32>;
 
 const SHARED: u32 = 8u;

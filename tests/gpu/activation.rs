@@ -17,7 +17,7 @@ fn values_and_gradients() {
     }
 }
 
-/// Against PyTorch's own values, far from zero too.
+/// Against PyTorch's values, including those far from zero.
 #[test]
 fn pytorch() {
     let file = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/activations.safetensors")).expect("the fixture");
@@ -42,7 +42,7 @@ fn extremes_stay_finite() {
     }
 }
 
-/// So many elements that the workgroups of an elementwise kernel fold into a second dimension.
+/// Enough elements that the workgroups of an elementwise kernel need a second dimension.
 #[test]
 fn more_workgroups_than_one_dimension_takes() {
     let len = 64 * 32_768 + 257;

@@ -30,7 +30,7 @@ fn check(form: &Form, trained_input: bool) {
         if !trained_input {
             arrays[0].kind = crate::harness::Kind::Frozen(graftling::graph::DType::F32);
         }
-        // Without this a wide layer has sums so large that σ is a step.
+        // Otherwise the sums of a wide layer are so large that the activation is a step.
         let shrink = |a: &mut Array, by: usize| a.values.iter_mut().for_each(|v| *v /= (by as f32).sqrt());
         shrink(&mut arrays[1], hidden);
         shrink(&mut arrays[2], bottleneck);
@@ -47,14 +47,14 @@ fn check(form: &Form, trained_input: bool) {
     }
 }
 
-/// Few forms, since a driver takes seconds to compile each width, activation and alignment; sizes and biases cost nothing more.
+/// Few forms, since a driver takes seconds to compile each width, activation and alignment; more sizes and biases cost nothing.
 const NARROW: Form = Form { rows: 19, hidden: 32, bottleneck: 8, biases: true, scaling: 1.0, dropout: 0.0, activation: Activation::Gelu };
 const DROPPING: Form = Form { rows: 3, hidden: 260, bottleneck: 68, scaling: 0.5, dropout: 0.25, activation: Activation::Relu, ..NARROW };
 
 #[test]
 fn values_and_gradients() {
     check(&NARROW, true);
-    check(&Form { rows: 64, ..NARROW }, true); // whole workgroups, to the last token
+    check(&Form { rows: 64, ..NARROW }, true); // only full workgroups
     check(&Form { rows: 33, hidden: 36, biases: false, ..NARROW }, true);
     check(&DROPPING, true);
     let unaligned = Form { rows: 5, hidden: 17, bottleneck: 3, scaling: 4.0, activation: Activation::Silu, ..NARROW };
@@ -65,7 +65,7 @@ fn values_and_gradients() {
     check(&Form { rows: 2, hidden: 257, bottleneck: 257, activation: Activation::LeakyRelu, ..NARROW }, true);
 }
 
-/// Where nothing below needs a gradient, only the weights get theirs.
+/// If nothing below needs a gradient, only the weights get theirs.
 #[test]
 fn above_frozen_layers() {
     check(&NARROW, false);

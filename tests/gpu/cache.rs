@@ -1,4 +1,4 @@
-//! Attention over a cache that several programs share, token by token and in chunks, against attention over the whole sequence.
+//! Attention over a cache that several programs share, token by token and in chunks, compared with attention over the whole sequence.
 
 use graftling::doctor::reference;
 use graftling::error::Error;
@@ -8,7 +8,7 @@ use graftling::ops::{self, Attention};
 
 use crate::harness::{Array, Check, Kind, Random, all_traits, close, device};
 
-/// One program that takes `length` tokens at a time, and its inputs.
+/// A program that processes `length` tokens at a time, and its tensors.
 struct Part {
     length: usize,
     program: Program,
@@ -18,7 +18,7 @@ struct Part {
     y: Tensor,
 }
 
-/// The numbers of each state behind those that attention knows of: nothing may be written there.
+/// Extra elements at the end of each state, outside the views that attention gets: nothing may be written there.
 const BEHIND: u32 = 3 * 128;
 
 fn record(g: &mut Graph, length: usize, context: u32, form: Attention) -> (Tensor, Tensor, [Tensor; 2], Tensor) {
@@ -32,13 +32,13 @@ fn record(g: &mut Graph, length: usize, context: u32, form: Attention) -> (Tenso
     (qkv, start, states, y)
 }
 
-/// Programs for each of `lengths` that share one cache.
+/// One program for each of `lengths`; all share one cache.
 fn parts(traits: &Traits, memory: &Memory, lengths: &[usize], context: u32, form: Attention) -> Vec<Part> {
     let mut state = None;
     let part = |&length: &usize| {
         let mut g = Graph::new(traits, memory.parameters(), false);
         let (qkv, start, states, y) = record(&mut g, length, context, form);
-        assert!(states.iter().all(|s| g.plan().buffer[s.index()].is_none()), "the plan gave a state away");
+        assert!(states.iter().all(|s| g.plan().buffer[s.index()].is_none()), "the plan assigned a buffer to a state");
         let state = state.get_or_insert_with(|| State::new(device(), &g).expect("memory"));
         assert_eq!(state.bytes(), 2 * 4 * u64::from(context * form.key_value_heads * form.head_size + BEHIND));
         let program = Program::with_state_and_canaries(device(), memory, state, &g).expect("a program");
@@ -48,7 +48,7 @@ fn parts(traits: &Traits, memory: &Memory, lengths: &[usize], context: u32, form
 }
 
 impl Part {
-    /// The rows of y for as many rows of qkv; what is missing to `length` is padding.
+    /// The rows of y for the given rows of qkv, which are padded to `length`.
     fn run(&mut self, memory: &Memory, start: usize, rows: &[f32], width: usize) -> Vec<f32> {
         let count = rows.len() / width;
         let mut padded = rows.to_vec();
@@ -67,14 +67,14 @@ impl Part {
     }
 }
 
-/// Attention of the whole sequence, in f64.
+/// Attention over the whole sequence, in f64.
 fn reference(qkv: &[f32], form: &Attention) -> Vec<f64> {
     let exact: Vec<f64> = qkv.iter().map(|&v| f64::from(v)).collect();
     let length = qkv.len() / ((form.heads + 2 * form.key_value_heads) * form.head_size) as usize;
     reference::attention(&exact, &[length], length, form, 0)
 }
 
-/// What `ops::attention` makes of the whole sequence.
+/// `ops::attention` over the whole sequence.
 fn uncached(traits: &Traits, memory: &Memory, qkv: &[f32], form: Attention) -> Vec<f64> {
     let width = ((form.heads + 2 * form.key_value_heads) * form.head_size) as usize;
     let length = (qkv.len() / width) as u32;
@@ -89,8 +89,8 @@ fn uncached(traits: &Traits, memory: &Memory, qkv: &[f32], form: Attention) -> V
     program.read(device(), memory, y).expect("a read").iter().map(|&v| f64::from(v)).collect()
 }
 
-/// `chunks` by a program of 8, the last of them padded, then one token at a time, up to `length`; twice, and with what a longer sequence
-/// left in the cache.
+/// Runs `chunks` through a program of 8 tokens, padding shorter chunks, then one token at a time up to `length`; then again over what a
+/// longer sequence left in the cache.
 fn check(form: Attention, chunks: &[usize], length: usize, context: u32) {
     for traits in [device().traits().clone(), Traits { cpu: false, ..device().traits().clone() }] {
         check_with(&traits, form, chunks, length, context);
@@ -125,24 +125,24 @@ fn check_with(traits: &Traits, form: Attention, chunks: &[usize], length: usize,
         for (t, head) in (0..length).flat_map(|t| (0..shared).map(move |head| (t, head))) {
             let cached = &state[(head * context as usize + t) * size..][..size];
             let given = &qkv[t * width + (heads + i * shared + head) * size..][..size];
-            assert_eq!(cached, given, "{name}: what is cached of head {head} of token {t}");
+            assert_eq!(cached, given, "{name}: the cached head {head} of token {t}");
         }
         assert!(state[end..].iter().all(|&v| v == 0.0), "{name}: written past the context");
     }
-    // A full context, whose last chunk reaches past it: 8s and a rest.
+    // A full context in chunks of 8; the padding of the last chunk reaches past the context.
     let full: Vec<usize> = (0..context as usize).step_by(8).map(|at| 8.min(context as usize - at)).collect();
     let (all, states) = run(&other, &full);
     close(&format!("{name}, full"), &all, &reference(&other, &form), 1e-5);
     assert!(states.iter().all(|s| s[end..].iter().all(|&v| v == 0.0)), "{name}: written past the context");
     let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    assert_eq!(bits(&run(&qkv, chunks).0), bits(&y), "{name}: a second run over a used cache gave something else");
+    assert_eq!(bits(&run(&qkv, chunks).0), bits(&y), "{name}: a second run over a used cache differs");
 }
 
 #[test]
 fn chunks_and_single_tokens() {
     let form = Attention { heads: 4, key_value_heads: 2, head_size: 8, causal: true, dropout: 0.0 };
     check(form, &[8, 8, 2], 21, 29);
-    // More keys than lanes, more heads than share one, a context that is all used.
+    // More keys than lanes, three query heads that share one key head, a full context.
     check(Attention { heads: 3, key_value_heads: 1, ..form }, &[8, 8, 8, 8, 8, 5], 75, 75);
     check(Attention { heads: 1, key_value_heads: 1, ..form }, &[1], 3, 3);
 }
@@ -154,7 +154,7 @@ fn wide_heads() {
     check(Attention { heads: 2, key_value_heads: 1, head_size: 128, ..form }, &[8, 8, 5], 23, 37);
 }
 
-/// Large scores on few keys: nothing overflows, and lanes without a key count nothing.
+/// Large scores on few keys: nothing overflows, and lanes without a key contribute nothing.
 #[test]
 fn large_scores() {
     let form = Attention { heads: 1, key_value_heads: 1, head_size: 8, causal: true, dropout: 0.0 };
@@ -202,8 +202,8 @@ fn states_that_do_not_fit_are_refused() {
     assert!(Program::with_state(device(), &memory, &state, &graph("keys", 5)).is_ok());
     for other in [graph("keys", 6), graph("values", 5), Graph::new(device().traits(), memory.parameters(), false)] {
         let made = std::panic::AssertUnwindSafe(|| Program::with_state(device(), &memory, &state, &other).is_ok());
-        assert!(std::panic::catch_unwind(made).is_err(), "a state of another recording was taken");
+        assert!(std::panic::catch_unwind(made).is_err(), "a state of another recording was accepted");
     }
     let made = std::panic::AssertUnwindSafe(|| Program::new(device(), &memory, &graph("keys", 5)).is_ok());
-    assert!(std::panic::catch_unwind(made).is_err(), "a recording with states did without memory for them");
+    assert!(std::panic::catch_unwind(made).is_err(), "a recording with states was accepted without memory for them");
 }

@@ -1,4 +1,4 @@
-//! Checkpointing changes the memory that a step takes, and not one bit of what it computes.
+//! Checkpointing changes how much memory a step needs, and not one bit of its results.
 
 use graftling::graph::{DType, Graph, Role};
 use graftling::model::{AdapterConfig, BaseDropout, Biases, Config, Family, Model, NormKind, Positions, Trains};
@@ -9,7 +9,7 @@ use graftling::train::{Estimate, TrainOptions, Trainer};
 use super::harness::device;
 use super::models;
 
-/// A Llama of four layers, with dropout at every place that has one.
+/// A Llama of four layers, with dropout at every site.
 pub fn llama() -> Config {
     Config {
         family: Family::Llama,
@@ -34,12 +34,12 @@ pub fn llama() -> Config {
     }
 }
 
-/// A GPT of four layers, likewise.
+/// A GPT of four layers, with the same dropout.
 pub fn gpt() -> Config {
     Config { layers: 4, context: 32, vocab_size: 50, dropout: BaseDropout::all(0.2), ..models::config() }
 }
 
-/// A batch for both.
+/// A batch for either model.
 pub fn batch() -> Batch {
     let rows: Vec<Vec<u32>> = (0..2).map(|row| (0..17).map(|i| (i * 7 + row * 3) % 50).collect()).collect();
     Batch::new(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>())
@@ -77,7 +77,7 @@ fn checkpointing_saves_memory_and_changes_no_bit() {
     }
 }
 
-/// Activations whose lives meet lie in different buffers, and the buffers are hardly more than what lives at once.
+/// Activations with overlapping lifetimes have different buffers, and the buffers are hardly larger than the live activations' peak.
 #[test]
 fn the_plan_shares_what_can_be_shared() {
     let adapter = AdapterConfig::parse("double_seq_bn[bottleneck=8]").expect("a spec");
@@ -105,13 +105,13 @@ fn the_plan_shares_what_can_be_shared() {
             for &(other, (first, last)) in &lives[n + 1..] {
                 let apart = end < first || last < begin;
                 let names = [i, other].map(|i| &g.tensors()[i].label);
-                assert!(apart || plan.buffer[other] != Some(buffer), "{names:?} share a buffer and meet");
+                assert!(apart || plan.buffer[other] != Some(buffer), "{names:?} share a buffer but overlap");
             }
         }
         let alive =
             |at| lives.iter().filter(|(_, (begin, end))| (*begin..=*end).contains(&at)).map(|(i, _)| g.tensors()[*i].bytes()).sum::<u64>();
         let most = (0..g.line().len()).map(alive).max().expect("a dispatch");
         let planned = plan.sizes.iter().sum::<u64>();
-        assert!(planned < most * 5 / 4, "{planned} bytes for {most}");
+        assert!(planned < most * 5 / 4, "{planned} bytes of buffers for {most} live bytes");
     }
 }

@@ -1,4 +1,4 @@
-//! The demonstration as a person runs it: what it prints, saves and exits with.
+//! The demo as a user runs it: its output, files and exit codes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -17,7 +17,7 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     Command::new(&*DEMO).args(arguments).envs(environment.iter().copied()).output().expect("the example runs")
 }
 
-/// One sentence on standard error that has these words, and that exit code.
+/// Expects one error on standard error that contains these words, and this exit code.
 fn fails(arguments: &[&str], environment: &[(&str, &str)], code: i32, words: &[&str]) {
     let output = run(arguments, environment);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -25,7 +25,7 @@ fn fails(arguments: &[&str], environment: &[(&str, &str)], code: i32, words: &[&
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
     assert_eq!(errors.len(), 1, "{arguments:?}: {said}");
     for word in words {
-        assert!(said.contains(word), "{arguments:?}: '{said}' does not say '{word}'");
+        assert!(said.contains(word), "{arguments:?}: '{said}' lacks '{word}'");
     }
     assert!(!said.contains("panicked"), "{said}");
 }
@@ -54,8 +54,8 @@ fn a_short_run() {
     for file in ["adapter/adapter_config.json", "adapter/adapter.safetensors", "adapter/model_head.safetensors", "base/model.safetensors"] {
         assert!(Path::new(out).join(file).exists(), "{file} was not saved");
     }
-    graftling::model::Base::open(&Path::new(out).join("base")).expect("the changed base is a base");
-    std::fs::remove_dir_all(place).expect("the directory goes");
+    graftling::model::Base::open(&Path::new(out).join("base")).expect("the changed base opens");
+    std::fs::remove_dir_all(place).expect("the directory is removed");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn mistakes_and_their_exit_codes() {
     fails(&["--text", empty], &[], 3, &[empty, "9 tokens"]);
     std::fs::write(empty, [0xff, 0xfe, 0x00]).expect("a file");
     fails(&["--text", empty], &[], 3, &[empty, "UTF-8"]);
-    std::fs::remove_file(empty).expect("the file goes");
+    std::fs::remove_file(empty).expect("the file is removed");
     fails(&["--text", "no-such-file"], &[], 3, &["no-such-file"]);
     fails(&["--model", "no-such-model"], &[], 3, &["no-such-model", "does not exist"]);
     fails(&["--device", "no such device"], &[], 4, &["no such device"]);

@@ -1,4 +1,4 @@
-//! The doctor: it finds this device healthy, and names a kernel that was made wrong.
+//! The doctor finds this device healthy, and names a kernel that was made wrong.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ fn wrong(findings: &[Finding]) -> Vec<&Finding> {
     findings.iter().filter(|finding| finding.wrong.is_some()).collect()
 }
 
-/// Some families, since all of them take minutes on a software device; `graftling doctor` goes through the rest.
+/// Some families only, since all of them take minutes on a software device; `graftling doctor` checks the rest.
 #[test]
 fn a_healthy_device_is_found_so() {
     let some = ["matmul q4_0", "head_norm", "gated", "dropout", "positions", "optimizer"];
@@ -25,7 +25,7 @@ fn a_healthy_device_is_found_so() {
     }
 }
 
-/// Multiplies a gate with itself.
+/// Multiplies the activated gate by the gate.
 fn tampered(kernel: &Kernel, source: String) -> String {
     let (right, wrong) = ("x[gate]) * x[gate + params.columns]", "x[gate]) * x[gate]");
     if kernel.file != "gated" {
@@ -49,7 +49,7 @@ fn a_planted_error_is_found_and_named() {
     assert!(sentence.contains("3×257 silu: value of gated.forward"), "{sentence}");
 }
 
-/// An error in a gradient alone.
+/// An error in a gradient only.
 #[test]
 fn a_planted_error_in_a_gradient_is_found() {
     let mut device = Device::open_checked(None).expect("these tests need a device");
@@ -63,7 +63,7 @@ fn a_planted_error_in_a_gradient_is_found() {
     assert!(sentence.contains("gradient of argument 0 of gated.backward"), "{sentence}");
 }
 
-/// What a driver does not compile is a finding, and the others go on.
+/// A kernel that the driver does not compile is a finding; the other checks continue.
 #[test]
 fn a_kernel_that_does_not_compile_is_a_finding() {
     let mut device = Device::open_checked(None).expect("these tests need a device");
@@ -81,7 +81,7 @@ fn large_products_are_for_gpus() {
     assert_eq!((large(&cpu), large(&Traits::minimal())), (0, 11));
 }
 
-/// The larger tiles that only large products get.
+/// The larger tiles, which only large products use.
 #[test]
 fn large_products() {
     let traits = Traits { cpu: false, ..device().traits().clone() };

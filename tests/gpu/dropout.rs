@@ -11,7 +11,7 @@ fn values_and_gradients() {
         let check = Check { name: "dropout", traits: &all_traits()[0], arrays: &arrays, tolerance: 1e-6, twice: false };
         let factor = |i: usize| factor((i / hidden) as u32, (i % hidden) as u32, 1, 0.3);
         check.run(|g, t| ops::dropout(g, t[0], 0.3), |v| v[0].iter().enumerate().map(|(i, x)| x * factor(i)).collect());
-        // The residual's gradient is there before dropout's own is added to it.
+        // The residual's gradient is recorded first, and dropout's is added to it.
         check.run(
             |g, t| {
                 let dropped = ops::dropout(g, t[0], 0.3);
@@ -22,7 +22,7 @@ fn values_and_gradients() {
     }
 }
 
-/// One decision for each sequence.
+/// One decision per sequence.
 #[test]
 fn stochastic_depth_leaves_out_whole_sequences() {
     for hidden in [5, 8] {
@@ -45,7 +45,7 @@ fn the_share_is_right_and_masks_differ() {
         .collect();
     assert!(shares.iter().all(|s| (s - 0.1).abs() < 0.01), "{shares:?}");
     let both = (0..20_000).filter(|i| factor(i / 100, i % 100, 1, 0.1) == 0.0 && factor(i / 100, i % 100, 2, 0.1) == 0.0).count();
-    assert!((both as f64 / 20_000.0 - 0.01).abs() < 0.004, "masks of two places are not independent: {both} of 20000 dropped in both");
+    assert!((both as f64 / 20_000.0 - 0.01).abs() < 0.004, "masks of two sites are not independent: {both} of 20000 dropped in both");
 }
 
 #[test]

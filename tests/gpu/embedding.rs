@@ -31,7 +31,7 @@ fn values_and_gradients() {
     });
 }
 
-/// A table that does not fit one binding passes in slices of 128 rows.
+/// A table too large for one binding is read in slices of 128 rows.
 #[test]
 fn large_tables() {
     let (hidden, vocabulary) = (6, 300);

@@ -1,4 +1,4 @@
-//! Files from outside: what is wrong with one is said in a sentence that names it, and nothing is left half-written.
+//! Files from outside: an error is one sentence that names the file, and nothing is left half-written.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use graftling::weights::{Weights, replace_file};
 
 use crate::harness::device;
 
-/// A directory that is gone when the test is.
+/// A directory that is removed when the test ends.
 struct Place(PathBuf);
 
 impl Place {
@@ -42,9 +42,9 @@ fn expect(error: Error, code: u8, words: &[&str]) {
     let message = error.to_string();
     assert_eq!(error.exit_code(), code, "{message}");
     for word in words {
-        assert!(message.contains(word), "'{message}' does not say '{word}'");
+        assert!(message.contains(word), "'{message}' lacks '{word}'");
     }
-    assert!(!message.contains('\n'), "more than a sentence: {message}");
+    assert!(!message.contains('\n'), "more than one line: {message}");
 }
 
 #[test]
@@ -80,17 +80,17 @@ fn bad_weights() {
     let last = nan.len() - 4;
     nan[last..].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, &nan).expect("the file");
-    let damaged = Weights::read(&path).expect("a file that is whole");
+    let damaged = Weights::read(&path).expect("a complete file");
     expect(damaged.check().expect_err("not a number"), 3, &[name, "not finite", "transformer."]);
     let mut json = good.clone();
     json[8] = b'x';
     expect(read(&json), 3, &[name]);
-    expect(Weights::read(&place.0.join("missing")).expect_err("nothing there"), 3, &["missing", "cannot be read"]);
+    expect(Weights::read(&place.0.join("missing")).expect_err("a missing file"), 3, &["missing", "cannot be read"]);
 
-    // A file that belongs to another config.
+    // A file for another config.
     std::fs::write(&path, &good).expect("the file");
     let weights = Weights::read(&path).expect("a good file");
-    let open = |config: &Config| Model::new(config, &[&weights], None, Trains::adapters()).err().expect("they do not fit");
+    let open = |config: &Config| Model::new(config, &[&weights], None, Trains::adapters()).err().expect("a mismatch");
     expect(open(&Config { vocab_size: 300, ..config() }), 3, &[name, "transformer.wte.weight", "(256, 16)", "(300, 16)"]);
     expect(open(&Config { layers: 2, ..config() }), 3, &[name, "transformer.h.1."]);
 }
@@ -164,7 +164,7 @@ fn files_are_written_whole_or_not_at_all() {
     assert_eq!(std::fs::read(&path).expect("the file"), b"two");
     assert_eq!(std::fs::read_dir(path.parent().expect("a parent")).expect("a directory").count(), 1);
 
-    // A directory where the file should go: what is there stays, and the temporary file goes.
+    // A directory in the file's place stays, and the temporary file is removed.
     let taken = place.0.join("taken");
     std::fs::create_dir_all(taken.join("inside")).expect("a directory");
     expect(replace_file(&taken, b"three").expect_err("a directory"), 1, &["taken", "cannot write"]);

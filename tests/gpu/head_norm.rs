@@ -4,7 +4,7 @@ use graftling::ops::{self, HeadNorm};
 
 use crate::harness::{Array, Check, Kind, Random, all_traits};
 
-/// Large, so that leaving it out shows.
+/// Large, so that omitting it shows.
 const EPSILON: f32 = 0.03125;
 
 fn check(kinds: [Kind; 2], batch: usize, length: usize, heads: u32, shared: u32, size: usize) {
@@ -34,7 +34,7 @@ fn values_and_gradients() {
     check(train, 1, 5, 3, 1, 64);
     check(train, 1, 5, 3, 1, 6);
     check(train, 1, 257, 2, 1, 20);
-    // More heads than one dimension of workgroups takes.
+    // More heads than one dimension of workgroups can hold.
     check(train, 1, 21_900, 1, 1, 4);
 }
 

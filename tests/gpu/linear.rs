@@ -4,7 +4,7 @@ use graftling::ops::{self, Activation, Linear};
 
 use crate::harness::{Array, Check, Kind, Random, all_traits, device, linear};
 
-/// Every variant (by shape and device), value and gradients: (rows, inputs, outputs).
+/// Values and gradients of every variant, chosen by device and shape (rows, inputs, outputs).
 #[test]
 fn values_and_gradients() {
     for traits in all_traits() {
@@ -24,13 +24,13 @@ fn values_and_gradients() {
     }
 }
 
-/// One row of a vocabulary with more tiles than a dimension of a dispatch may have.
+/// One row with so large a vocabulary that it has more tiles than one dimension of a dispatch allows.
 #[test]
 fn a_row_of_many_outputs() {
     let traits = Traits { cpu: false, ..device().traits().clone() };
     let outputs = 2 * 65_535 + 7;
     let mut random = Random(6);
-    // Without gradients: llvmpipe leaves a loop after 65,535 turns, and such a layer's input gradient is only ever taken in slices.
+    // No gradients: llvmpipe exits a loop after 65,535 iterations, and the input gradient of such a layer is only ever computed in slices.
     let arrays = [[1, 4], [outputs, 4]].map(|shape| Array::new(Kind::Frozen(DType::F32), &shape, &mut random));
     let check = Check { name: "a long row", traits: &traits, arrays: &arrays, tolerance: 2e-6, twice: false };
     check.run(|g, t| ops::linear(g, t[0], &Linear::new(t[1], None)), |v| linear(&v[0], &v[1], None, 4));
@@ -52,7 +52,7 @@ fn formats_of_frozen_weights() {
     }
 }
 
-/// Matrices one below the other, each in a format of its own, and those that a binding does not hold: (the outputs of each, a binding's bytes).
+/// Stacked matrices, each in its own format, also where they exceed a binding: (the outputs of each, inputs, bytes per binding).
 #[test]
 fn stacked_matrices() {
     for traits in all_traits() {

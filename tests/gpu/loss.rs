@@ -7,7 +7,7 @@ use graftling::text::IGNORED;
 use crate::harness::{Array, Random, STEP, all_traits, device, expect_right};
 
 fn check(traits: &Traits, rows: usize, hidden: usize, vocabulary: usize, max_binding: Option<u64>) {
-    let name = format!("cross-entropy {rows}×{hidden}, {vocabulary} words, bindings of {max_binding:?} bytes, cpu {}", traits.cpu);
+    let name = format!("cross-entropy {rows}×{hidden}, vocabulary of {vocabulary}, bindings of {max_binding:?} bytes, cpu {}", traits.cpu);
     let traits = Traits { max_binding: max_binding.unwrap_or(traits.max_binding), ..traits.clone() };
     let mut random = Random(14);
     let x = Array::input(&[rows, hidden], &mut random);
@@ -17,13 +17,13 @@ fn check(traits: &Traits, rows: usize, hidden: usize, vocabulary: usize, max_bin
     targets[rows / 2] = IGNORED;
     targets[0] = vocabulary as u32 - 1;
     if rows > 1 {
-        targets[1] = vocabulary as u32 / 2; // of three slices, in the middle one
+        targets[1] = vocabulary as u32 / 2; // in the middle one of three slices
     }
     let loss = Loss { name: &name, x, head, bias, targets: &targets, tolerance: [2e-6, 1e-5], half: false };
     expect_right(&loss.run(device(), &traits).expect("a working device"));
 }
 
-/// Batches and the shader mean the same token.
+/// Batches and the shader mark ignored targets with the same number.
 #[test]
 fn the_ignored_target_has_one_number() {
     assert_eq!(Kernel::new("loss", "slice").constant("IGNORED"), IGNORED);
@@ -34,14 +34,14 @@ fn values_and_gradients() {
     for traits in all_traits() {
         check(&traits, 7, 8, 67, None);
         check(&traits, 70, 5, 10, None);
-        // Bindings so small that the vocabulary passes in three slices of 128, and in two whose weights are in two parts or in one.
+        // Bindings small enough for three slices of 128 tokens of the vocabulary, and for two whose weights are in two parts or one.
         check(&traits, 13, 12, 259, Some(128 * 13 * 4));
         check(&traits, 5, 12, 259, Some(128 * 12 * 4));
         check(&traits, 4, 4, 256, Some(128 * 4 * 4));
     }
 }
 
-/// Logits far apart must not overflow, whichever lane and slice has the largest.
+/// Logits that are far apart must not overflow, whichever lane and slice has the largest.
 #[test]
 fn large_logits() {
     for traits in all_traits() {

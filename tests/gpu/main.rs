@@ -1,4 +1,4 @@
-//! Every test that records or runs kernels, in one binary with one device.
+//! All tests that record or run kernels, in one binary that shares one device.
 
 mod activation;
 mod adapter;

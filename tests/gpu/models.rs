@@ -1,4 +1,4 @@
-//! Whole models against PyTorch: `tests/fixtures/make.py` made the numbers.
+//! Whole models against PyTorch: `tests/fixtures/make.py` computed the expected values.
 
 use graftling::gpu::{Memory, Program, Step};
 use graftling::graph::{DType, Graph, Role, Tensor};
@@ -38,7 +38,7 @@ impl Fixture {
         bytemuck::pod_collect_to_vec(self.file().tensor(name).expect(name).data())
     }
 
-    /// The weights that are no input and no expectation.
+    /// The tensors that are neither inputs nor expected values.
     pub fn weights(&self) -> Weights {
         let mut weights = Weights::default();
         for (name, view) in self.file().tensors() {
@@ -108,7 +108,7 @@ fn gpt_logits_loss_and_every_gradient() {
             let Some(gradient) = g.weight_gradient(tensor) else { continue };
             let got = read_range(&memory, gradient, &g);
             let want = fixture.f64(&format!("expect.grad.{}", parameter.name));
-            // The gradient of the keys' biases is zero but for rounding, hence the small absolute part.
+            // The gradient of the key biases is zero up to rounding, hence the small absolute tolerance.
             let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
             close_to(&format!("gradient of {}", parameter.name), &got, &want, 1e-4 * largest + 1e-8);
             let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
@@ -128,7 +128,7 @@ fn read_range(memory: &Memory, gradient: Tensor, g: &Graph) -> Vec<f32> {
     arena[first..first + g.shape(gradient).len() as usize].to_vec()
 }
 
-/// The losses of training on one batch: before each of `steps` steps, and after the last.
+/// The losses of training on one batch, before each of 100 steps and after the last, and the gradient norms.
 fn curve(trains: Trains, options: TrainOptions, fixture: &Fixture) -> (Vec<f32>, Vec<f32>) {
     let (device, weights, batch) = (device(), fixture.weights(), batch(fixture));
     let model = Model::new(&config(), &[&weights], Some(&adapters()), trains).expect("a model");
@@ -175,7 +175,7 @@ fn curves_of_100_steps() {
 fn toy_layer() {
     let (device, fixture) = (device(), Fixture::read("toy"));
     let weights = fixture.weights();
-    // The fixture is (length 10, batch 32, hidden 128); a program takes (batch, length, hidden).
+    // The fixture is (length 10, batch 32, hidden 128); a program expects (batch, length, hidden).
     let (length, rows, hidden) = (10, 32, 128);
     let batch_first = |v: Vec<f32>| -> Vec<f32> {
         (0..v.len()).map(|i| v[(i / hidden % length * rows + i / (hidden * length)) * hidden + i % hidden]).collect()
@@ -220,7 +220,7 @@ fn toy_layer() {
     }
 }
 
-/// With its up-projections at zero, a model with adapters gives the base's logits to the bit.
+/// With zero up-projections, a model with adapters returns exactly the base's logits.
 #[test]
 fn identity_adapters_change_no_bit() {
     let (device, fixture) = (device(), Fixture::read("gpt"));
@@ -242,7 +242,7 @@ pub fn training(steps: u64) -> TrainOptions {
     TrainOptions { schedule, seed: 3, ..TrainOptions::default() }
 }
 
-/// Frozen bytes stay, whatever trains; the same run twice gives the same bits, dropout included.
+/// Frozen bytes do not change, whatever trains; a repeated run gives the same bits, dropout included.
 #[test]
 fn frozen_bytes_stay_and_runs_repeat() {
     let (device, fixture) = (device(), Fixture::read("gpt"));
@@ -270,7 +270,7 @@ fn frozen_bytes_stay_and_runs_repeat() {
     }
 }
 
-/// Two halves of a batch, accumulated, give the step of the whole.
+/// The rows of a batch, accumulated one by one, give the step of the whole batch.
 #[test]
 fn accumulation_is_the_whole_batch() {
     let (device, fixture) = (device(), Fixture::read("gpt"));
@@ -287,7 +287,7 @@ fn accumulation_is_the_whole_batch() {
         let memory = model.upload(device, &[&weights], 0, true).expect("memory");
         let mut trainer = Trainer::new(device, &model, &memory, training(1)).expect("a trainer");
         let early = trainer.step(batches).expect("a step");
-        let report = early.or_else(|| trainer.finish().expect("a report")).expect("one step was made");
+        let report = early.or_else(|| trainer.finish().expect("a report")).expect("the report of one step");
         let gradients: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device, memory.arenas().gradients).expect("gradients"));
         (report, gradients)
     };
@@ -319,7 +319,7 @@ fn backward_stops_at_the_lowest_trainable_tensor() {
         }
         g.line()[forward..].iter().map(|d| d.label.clone()).collect::<Vec<_>>()
     };
-    assert_eq!(record(None, Trains::adapters()), Vec::<String>::new(), "nothing trains, so nothing goes backward");
+    assert_eq!(record(None, Trains::adapters()), Vec::<String>::new(), "nothing trains, so there is no backward pass");
 
     // Only the head: its own gradient, nothing below.
     let head = record(None, Trains { head: true, ..Trains::adapters() });
@@ -331,13 +331,13 @@ fn backward_stops_at_the_lowest_trainable_tensor() {
     assert!(adapters.iter().any(|l| l.starts_with("h1.attn.attention") && l.contains(".backward")));
     let weights: Vec<_> = adapters.iter().filter(|l| l.contains("weight_gradient")).collect();
     assert!(weights.iter().all(|l| l.contains("_adapter.")), "{weights:?}");
-    assert_eq!(weights.len(), 2 * 2 * 2, "two matrices in each of two adapters in each of two blocks");
+    assert_eq!(weights.len(), 2 * 2 * 2, "two matrices in each of two adapters of each of two blocks");
 
     let everything = record(None, Trains::everything());
     assert_eq!(everything.iter().filter(|l| l.ends_with("embedding.token_gradient")).count(), 1);
 }
 
-/// The recorded program of a toy model, for whoever changes dispatches to see in review. `BLESS=1` writes it anew.
+/// A snapshot of a toy model's recorded program, which shows changed dispatches in review. `BLESS=1` rewrites it.
 #[test]
 fn the_program_of_a_toy_model() {
     let model = Model::new(&config(), &[], Some(&AdapterConfig::identity_bn(8)), Trains::adapters()).expect("a model");

@@ -4,7 +4,7 @@ use graftling::ops::{self, Activation, Norm};
 
 use crate::harness::{Array, Check, Kind, Random, all_traits};
 
-/// Large, so that leaving it out shows.
+/// Large, so that omitting it shows.
 const EPSILON: f32 = 0.03125;
 
 fn sum(x: &[f64], y: &[f64]) -> Vec<f64> {
@@ -16,7 +16,7 @@ fn check(with_bias: bool) {
     let shapes = [(1, 4), (3, 257), (130, 12), (257, 8), (5, 1)];
     for traits in all_traits() {
         for (rows, hidden) in shapes {
-            // A LayerNorm of one number is its bias, and every gradient but that is zero.
+            // A LayerNorm of one element returns its bias, and every other gradient is zero.
             if with_bias && hidden == 1 {
                 continue;
             }
@@ -36,7 +36,7 @@ fn check(with_bias: bool) {
             check.run(|g, t| ops::norm(g, t[0], &layer(t)), |v| normed(&v[0], v));
             check.run(|g, t| ops::add_norm(g, t[0], t[1], &layer(t)), |v| normed(&sum(&v[0], &v[1]), v));
 
-            // The two results are used in two ways, so that neither gradient can stand for the other.
+            // The two results are used differently, so that swapped gradients would show.
             let name = format!("sum and {name}");
             let check = Check { name: &name, ..check };
             check.run(
@@ -50,7 +50,7 @@ fn check(with_bias: bool) {
                     sum(&s.iter().map(|s| s.tanh()).collect::<Vec<_>>(), &normed(&s, v))
                 },
             );
-            // One feeding the next, as pre-norm blocks do.
+            // One feeds the next, as in pre-norm blocks.
             check.run(
                 |g, t| {
                     let (s, n) = ops::residual_norm(g, t[0], t[1], &layer(t));
@@ -77,7 +77,7 @@ fn rms_norm() {
     check(false);
 }
 
-/// Only the sum is used: its gradient passes on, and that of the weight stays zero.
+/// Only the sum is used: its gradient passes through, and the weight's stays zero.
 #[test]
 fn the_sum_alone() {
     let mut random = Random(7);
@@ -87,7 +87,7 @@ fn the_sum_alone() {
     check.run(|g, t| ops::residual_norm(g, t[0], t[1], &layer(t)).0, |v| sum(&v[0], &v[1]));
 }
 
-/// Weights that are frozen, or of which one trains: backward goes through and leaves the others alone.
+/// With all weights frozen, or all but one, the backward pass goes through and leaves the frozen ones alone.
 #[test]
 fn frozen_weights() {
     for traits in all_traits() {

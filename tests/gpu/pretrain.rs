@@ -1,4 +1,4 @@
-//! `graftling pretrain` as a person runs it: a model from scratch, which is then a model as any other.
+//! `graftling pretrain` as a user runs it: a model trained from scratch, which then works like any other.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -10,7 +10,7 @@ use graftling::train::Evaluator;
 
 use crate::harness::device;
 
-/// A directory with a config and data that is gone when the test is.
+/// A directory with a config and data that is removed when the test ends.
 struct Place(PathBuf);
 
 impl Place {
@@ -41,7 +41,7 @@ impl Drop for Place {
     }
 }
 
-/// The result of a run that succeeds.
+/// The JSON result of a successful run.
 fn result(output: &Output) -> serde_json::Value {
     let (printed, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}");
@@ -79,7 +79,7 @@ fn a_gated_rotary_model_with_its_own_tokens() {
     assert_eq!((metrics.matches("\"loss\"").count(), metrics.matches("\"eval_loss\"").count()), (3, 2), "{metrics}");
     assert!(std::fs::read_to_string(out.join("loss.svg")).expect("a drawing").contains("validation"));
 
-    // What is there is not written over.
+    // An existing model is not overwritten.
     let again = place.run("model", &["--steps", "3"]);
     assert_eq!(again.status.code(), Some(2), "{}", String::from_utf8_lossy(&again.stderr));
 }
@@ -94,7 +94,7 @@ fn a_post_norm_model_of_bytes_in_f32() {
     assert!(!base.config.norm_first && !base.config.tied && base.config.vocab_size == 256);
     assert!(base.weights.tensors.values().all(|weight| weight.dtype == DType::F32));
     assert_eq!(first["eval_loss"].as_f64(), Some(evaluated(&place, &place.path("one"))));
-    // The same seed gives the same bytes, another one others.
+    // The same seed gives the same bytes, another seed gives others.
     result(&place.run("two", &["--seed", "5"]));
     result(&place.run("three", &["--seed", "6"]));
     let bytes = |out: &str| std::fs::read(place.path(out).join("model.safetensors")).expect("weights");

@@ -1,4 +1,5 @@
-//! Tiny GPT-2, Llama, Qwen2 and Qwen3 models against what `transformers` and `adapters` compute: `tests/fixtures/make_models.py` made the numbers.
+//! Tiny GPT-2, Llama, Qwen2 and Qwen3 models against `transformers` and `adapters`: `tests/fixtures/make_models.py` computed the expected
+//! values.
 
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ use graftling::weights::Weights;
 use crate::harness::{close, device};
 use crate::whole::{logits, write_inputs};
 
-/// One of the fixture's models with the numbers that are expected of it.
+/// One of the fixture's models with its expected values.
 struct Fixture {
     name: &'static str,
     config: Config,
@@ -29,8 +30,8 @@ impl Fixture {
     fn open(name: &'static str) -> Fixture {
         let (config, weights) = Base::open_weights(&path(name)).expect("a model");
         let directory = name.strip_suffix(".gguf").unwrap_or(name);
-        let expected = Weights::read(&path(directory).join("expected.safetensors")).expect("the numbers");
-        // The numbers are those of a model whose own dropouts are off.
+        let expected = Weights::read(&path(directory).join("expected.safetensors")).expect("the expected values");
+        // The expected values are those of a model without its own dropout.
         Fixture { name, config: Config { dropout: BaseDropout::default(), ..config }, weights, expected }
     }
 
@@ -40,12 +41,12 @@ impl Fixture {
     }
 
     fn u32(&self, name: &str) -> Vec<u32> {
-        let bytes = std::fs::read(&self.expected.path).expect("the numbers");
+        let bytes = std::fs::read(&self.expected.path).expect("the expected values");
         let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
         bytemuck::pod_collect_to_vec::<u8, i32>(file.tensor(name).expect(name).data()).into_iter().map(|v| v as u32).collect()
     }
 
-    /// Two rows, of which the second is shorter; padding is seen by nobody.
+    /// Two rows, the second shorter; nothing attends to the padding.
     fn batch(&self) -> Batch {
         let (tokens, lengths) = (self.u32("tokens"), self.u32("lengths"));
         let length = tokens.len() / lengths.len();
@@ -57,7 +58,7 @@ impl Fixture {
         Batch { rows: lengths.len() as u32, length: length as u32, tokens, targets, lengths }
     }
 
-    /// The model with one of its adapters and what changes the base, and its memory.
+    /// The model with one of its adapters, including the adapter's changes to the base, and its memory.
     fn adapted(&self, preset: &str, trains: Trains) -> (Model, Memory) {
         let saved = read_adapter(&path(self.name).join(preset)).expect("an adapter");
         let changes = saved.sources(&self.config).expect("the adapter's tensors");
@@ -75,7 +76,7 @@ impl Fixture {
     }
 }
 
-/// The rows of (batch, length, width) that are no padding.
+/// The rows of (batch, length, width) that are not padding.
 fn real<T: Copy>(batch: &Batch, values: Vec<T>) -> Vec<T> {
     let width = values.len() / batch.tokens.len();
     let rows = values.chunks(width).enumerate();
@@ -83,7 +84,7 @@ fn real<T: Copy>(batch: &Batch, values: Vec<T>) -> Vec<T> {
     rows.filter(|(at, _)| is_real(*at)).flat_map(|(_, row)| row.iter().copied()).collect()
 }
 
-/// The relative error of a tensor, as the norm of the difference.
+/// The relative error of a tensor: the norm of the difference over that of `want`.
 fn error(got: &[f32], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
     let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
@@ -92,7 +93,7 @@ fn error(got: &[f32], want: &[f64]) -> f64 {
 
 const MODELS: [&str; 9] = ["gpt2", "gpt2_bare", "llama", "qwen2", "qwen3", "gpt2.gguf", "llama.gguf", "qwen2.gguf", "qwen3.gguf"];
 
-/// Both forms of file give the library's logits, and so the q/k permutation of GGUF's llama is right.
+/// Both file formats give the library's logits, which also checks the q/k permutation of llama GGUF files.
 #[test]
 fn logits_and_loss() {
     for name in MODELS {
@@ -107,7 +108,7 @@ fn logits_and_loss() {
     }
 }
 
-/// Token by token through the cache, the logits are those of the whole row at once.
+/// Processing a row token by token through the cache gives the same logits as the whole row at once.
 #[test]
 fn generation_agrees_with_the_whole() {
     for name in ["gpt2", "llama", "qwen2.gguf", "qwen3"] {
@@ -117,7 +118,7 @@ fn generation_agrees_with_the_whole() {
         let want = real(&batch, fixture.f64("logits"));
         let vocabulary = want.len() / batch.lengths.iter().sum::<u32>() as usize;
         let mut generator = Generator::new(device(), &model, &memory, 11).expect("a generator");
-        // The second row first, so that what is left of it in the cache would show.
+        // The second row first, so that its leftovers in the cache would show.
         for (row, before) in [(1, batch.lengths[0]), (0, 0)] {
             let tokens = &batch.tokens[row * batch.length as usize..][..batch.lengths[row] as usize];
             for end in [6, 7, tokens.len()] {
@@ -129,7 +130,7 @@ fn generation_agrees_with_the_whole() {
     }
 }
 
-/// Every preset of every model: loss and gradients at the start, 30 steps, and the tensors at their end.
+/// Every preset of every model: the gradients at the start, the losses of 30 steps, and the tensors after them.
 #[test]
 fn adapters_train_as_in_the_library() {
     for name in ["gpt2", "llama", "qwen2", "qwen3"] {
@@ -149,7 +150,7 @@ fn adapters_train_as_in_the_library() {
     follow(&Fixture::open("gpt2"), "seq_bn", "seq_bn_norms", Trains { norms: true, ..Trains::adapters() });
 }
 
-/// Trains the adapter of `preset` and compares with the numbers under `expected`.
+/// Trains the adapter of `preset` and compares it with the values under `expected`.
 fn follow(fixture: &Fixture, preset: &str, expected: &str, trains: Trains) {
     let (device, batch) = (device(), fixture.batch());
     let (model, memory) = fixture.adapted(preset, trains);
@@ -170,7 +171,7 @@ fn follow(fixture: &Fixture, preset: &str, expected: &str, trains: Trains) {
     memory.set_step(device, Step { loss_scale: 1.0 / batch.targets() as f32, ..Step::default() });
     program.run(device).expect("a run");
     let arena: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device, memory.arenas().gradients).expect("a read"));
-    // On disk the adapter is called `probe`, and not `default`.
+    // On disk the adapter is called `probe`, not `default`.
     let on_disk = |name: &str| name.replace(".adapters.default.", ".adapters.probe.");
     let mut compared = 0;
     for (_, parameter) in model.parameters.iter() {
@@ -205,7 +206,7 @@ fn follow(fixture: &Fixture, preset: &str, expected: &str, trains: Trains) {
     }
     let trained = model.download(device, &memory, |name| model.trains(name)).expect("the tensors");
     assert_eq!(trained.tensors.len(), compared);
-    // For `make_models.py check`, which asks the library for the loss.
+    // For `make_models.py check`, which computes the loss with the library.
     if let Some(place) = std::env::var_os("KEEP_ADAPTERS") {
         let place = PathBuf::from(place).join(format!("{}-{expected}", fixture.name));
         let saved = SavedAdapter::of(&model, &trained, "kept", fixture.name).expect("an adapter");

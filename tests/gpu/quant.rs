@@ -1,4 +1,4 @@
-//! Weights in the block formats of GGUF, decoded in the kernels, against `GgmlType::decode` on the host.
+//! Weights in GGUF's block formats, decoded in the kernels, against `GgmlType::decode` on the host.
 
 use graftling::doctor::special::Loss;
 use graftling::doctor::{random_blocks, usual_scale};
@@ -14,10 +14,10 @@ fn formats() -> impl Iterator<Item = GgmlType> {
     GgmlType::ALL.into_iter().filter(|format| format.block_len() > 1)
 }
 
-/// The f16 numbers at which decoding could go wrong: zeros, subnormal numbers, the least normal, and the largest, of both signs.
+/// The f16 values where decoding could go wrong: zeros, subnormals, the smallest normal and the largest, of both signs.
 const EDGES: [u16; 11] = [0, 0x8000, 1, 0x8001, 0x0200, 0x83ff, 0x0400, 0x8400, 0x3c00, 0x7bff, 0xfbff];
 
-/// The rows of a table (vocabulary, hidden) for these tokens, as the device gives them.
+/// The rows of a table (vocabulary, hidden) for these tokens, as the device decodes them.
 fn gathered(dtype: DType, shape: [u32; 2], bytes: &[u8], tokens: &[u32], traits: &Traits) -> Vec<f32> {
     let mut parameters = Parameters::default();
     let table = parameters.add("table", shape, dtype, false);
@@ -45,7 +45,7 @@ fn every_format_decodes_to_the_bits_of_the_host() {
     for format in formats() {
         let mut random = Random(17);
         let mut edges = EDGES.into_iter().cycle();
-        // An odd number of blocks, so that groups of two span rows and the last group has one.
+        // An odd number of blocks, so that groups of two span rows and the last group has only one.
         let (rows, per_row) = (11, 3);
         let file = random_blocks(format, rows * per_row, &mut random, |random| {
             if random.uniform() < 0.5 { edges.next().expect("a cycle") } else { usual_scale(random) }
@@ -71,7 +71,7 @@ fn every_f16_decodes_to_its_bits() {
     assert_same_bits("f16", &got, &want);
 }
 
-/// A table that does not fit one binding is cut where whole groups begin.
+/// A table too large for one binding is split at group boundaries.
 #[test]
 fn large_tables() {
     for format in formats() {
@@ -83,18 +83,18 @@ fn large_tables() {
         let tokens = [260, 0, 127, 128, 129, 255, 256];
         let traits = Traits { max_binding: format.dtype().bytes(128 * hidden as u64), ..all_traits()[0].clone() };
         let got = gathered(format.dtype(), [rows as u32, hidden as u32], &repack(format, &file), &tokens, &traits);
-        // Each slice adds zeros to the rows of the others, after which no zero is negative.
+        // Each slice adds zeros to the rows of the others, which turns negative zeros positive.
         let want: Vec<f32> = tokens.iter().flat_map(|&t| values[t as usize * hidden..][..hidden].iter().map(|v| v + 0.0)).collect();
         assert_same_bits(format.name(), &got, &want);
     }
 }
 
-/// Products in the kernels of every kind of device, by vectors of four and one by one, with whole tiles of rows and a single one.
+/// Products in the kernels of every kind of device, by vectors of four and by single elements, with full tiles of rows and a single row.
 #[test]
 fn products_and_input_gradients() {
     for traits in all_traits() {
         for (i, format) in formats().enumerate() {
-            // The kernel for any size takes outputs that are not a multiple of four; it is that of a CPU without subgroups anyway.
+            // Outputs that are not a multiple of four need the kernel for any size, which a CPU without subgroups uses anyway.
             let outputs = if traits.cpu && traits.subgroup.is_none() { 7 } else { 12 };
             let rows = [1, 33, 3, 5][i % 4];
             let inputs = [3, 1][i % 2] * format.block_len();
@@ -107,7 +107,7 @@ fn products_and_input_gradients() {
     }
 }
 
-/// The loss of a head in slices of the vocabulary, with the gradient of its input.
+/// The loss of a quantised head in slices of the vocabulary, with the gradient of its input.
 #[test]
 fn cross_entropy_in_slices() {
     for format in [GgmlType::Q4_0, GgmlType::Q5K] {

@@ -4,7 +4,7 @@ use graftling::ops::{self, Rope, RopePairs, RopeScaling, rope_frequencies, rope_
 
 use crate::harness::{Array, Check, Kind, Random, all_traits};
 
-/// One case: queries and keys of `size` numbers, of which `rotary` turn; `starts` for each row of the batch.
+/// One case: heads of `size` elements, of which the first `rotary` rotate; `starts` holds the first position of each row of the batch.
 struct Case {
     starts: &'static [u32],
     length: usize,
@@ -22,10 +22,10 @@ fn reference(qkv: &[f64], frequencies: &[f32], case: &Case) -> Vec<f64> {
     reference::rope(qkv, &Turn { starts, length, heads, key_value_heads: shared, head_size: size, pairs, frequencies })
 }
 
-/// With `starts` as a tensor, and without where all are zero.
+/// Runs a case with `starts` as a tensor, and also without if all are zero.
 fn check(case: Case) {
     let frequencies = rope_frequencies(THETA, case.rotary, &RopeScaling::None);
-    // No longer than it must be, so that a position past its end would show.
+    // No longer than necessary, so that a position past its end would show.
     let positions = case.starts.iter().max().expect("a row") + case.length as u32;
     let width = ((case.heads + 2 * case.shared) * case.size) as usize;
     let frozen = |shape: &[usize], values| Array { shape: shape.to_vec(), kind: Kind::Frozen(DType::F32), values };
@@ -40,7 +40,7 @@ fn check(case: Case) {
                 continue;
             }
             let Case { starts, length, heads, shared, size, rotary, pairs } = case;
-            let name = format!("rope {starts:?} + {length}, {heads} and {shared} heads of {size}, {rotary} turn, {pairs:?}");
+            let name = format!("rope {starts:?} + {length}, {heads} and {shared} heads of {size}, {rotary} rotated, {pairs:?}");
             let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 1e-6, twice: true };
             check.run(
                 |g, t| {
@@ -71,14 +71,14 @@ fn a_part_of_a_head() {
     }
 }
 
-/// A GGUF file of a llama has the numbers of each query and key head in another order, (2, size / 2) swapped, and turns adjacent pairs:
-/// what comes out is what Hugging Face's order gives, swapped.
+/// A llama GGUF file stores the elements of each query and key head in another order, with the axes (2, size / 2) swapped, and rotates
+/// adjacent pairs. The result is that of Hugging Face's order, swapped.
 #[test]
 fn both_orders_are_one_turn() {
     const SIZE: usize = 16;
     let frequencies = rope_frequencies(THETA, SIZE as u32, &RopeScaling::None);
     let case = Case { starts: &[0], length: 5, heads: 2, shared: 1, size: SIZE as u32, rotary: SIZE as u32, pairs: RopePairs::Halves };
-    // Values are not swapped in such a file, but here, where nothing happens to them, they may be.
+    // Such a file does not swap value heads; here they may be swapped, since nothing happens to them.
     let heads = |x: &[f64], from: &dyn Fn(usize) -> usize| -> Vec<f64> {
         x.chunks(SIZE).flat_map(|head| (0..SIZE).map(|i| head[from(i)]).collect::<Vec<_>>()).collect()
     };

@@ -12,7 +12,7 @@ fn a_constant() {
     }
 }
 
-/// One factor for all, and one for each column.
+/// One factor for all elements, and one per column.
 #[test]
 fn values_and_gradients() {
     for (hidden, columns) in [(7, 1), (7, 7), (8, 1), (8, 8)] {

@@ -1,14 +1,14 @@
-//! Every shader, without a device: it validates, and naga translates it for Vulkan, Metal, DX12 and OpenGL.
+//! Every shader validates, and naga translates it for Vulkan, Metal, DX12 and OpenGL; this needs no device.
 
 use graftling::graph::Kernel;
 use graftling::graph::wgsl::FILES;
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Block, Expression, Handle, Statement, TypeInner};
 
-/// Every format of frozen weights.
+/// All formats of frozen weights.
 const FORMATS: [&str; 11] = ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k"];
 
-/// Every file with entry points, in each form that differs in more than numbers.
+/// Every file with entry points, in each variant that differs in more than numbers.
 fn kernels() -> Vec<Kernel> {
     let mut all = Vec::new();
     for (file, text) in FILES {
@@ -117,7 +117,7 @@ fn stores(block: &Block, each: &mut dyn FnMut(Handle<Expression>)) {
     }
 }
 
-/// As they are, and with all their tensors in f16.
+/// Each kernel as it is, and with all its tensors in f16.
 #[test]
 fn every_shader_translates_to_every_backend() {
     for kernel in kernels().into_iter().flat_map(|kernel| [Kernel { half: u32::MAX, ..kernel.clone() }, kernel]) {
@@ -146,7 +146,7 @@ fn every_shader_translates_to_every_backend() {
         naga::back::hlsl::Writer::new(&mut String::new(), &options, &pipeline)
             .write(&module, &info, None)
             .unwrap_or_else(|e| panic!("{name} to HLSL: {e}"));
-        // OpenGL has no subgroups here, and no 16-bit floats; there the variants without them are chosen.
+        // OpenGL supports neither subgroups nor 16-bit floats here; devices there use the variants without them.
         if source.contains("subgroupBroadcast") || kernel.half != 0 {
             continue;
         }

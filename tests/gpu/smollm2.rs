@@ -1,5 +1,5 @@
-//! The real SmolLM2-135M-Instruct, quantised in Q4_1, against `transformers` on the same weights decoded: `tests/fixtures/make_smollm2.py` made
-//! the numbers, and `scripts/fetch-smollm2` gets the model.
+//! The real SmolLM2-135M-Instruct, quantised in Q4_1, against `transformers` on the same weights decoded. `tests/fixtures/make_smollm2.py`
+//! computed the expected values; `scripts/fetch-smollm2` downloads the model.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -24,9 +24,9 @@ fn file() -> PathBuf {
     project("models/SmolLM2-135M-Instruct.Q4_1.gguf")
 }
 
-static BASE: LazyLock<Base> = LazyLock::new(|| Base::open(&file()).expect("the model, which scripts/fetch-smollm2 gets"));
+static BASE: LazyLock<Base> = LazyLock::new(|| Base::open(&file()).expect("the model; run scripts/fetch-smollm2"));
 
-/// The numbers of a tensor of the fixture.
+/// The values of a tensor in the fixture.
 fn numbers<T: bytemuck::Pod>(name: &str) -> Vec<T> {
     let bytes = std::fs::read(project("tests/fixtures/smollm2.safetensors")).expect("the fixture");
     let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
@@ -41,7 +41,7 @@ fn texts() -> Value {
     serde_json::from_str(&std::fs::read_to_string(project("tests/fixtures/smollm2.json")).expect("the fixture")).expect("JSON")
 }
 
-/// No difference is larger than 2e-3.
+/// Expects no difference above 2e-3.
 fn close(what: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{what}");
     let far = got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, f32::max);
@@ -95,7 +95,7 @@ fn logits_and_a_continuation() {
     assert!(base.tokenizer.decode(&continuation).starts_with(" Paris"));
 }
 
-/// Six steps of seq_bn follow PyTorch's, in memory that the file's size bounds.
+/// Six steps of seq_bn follow PyTorch's, and the weights need hardly more memory than the file's size.
 #[test]
 fn training_follows_the_library() {
     let base = &*BASE;
@@ -131,7 +131,7 @@ fn training_follows_the_library() {
         losses.push(report.loss);
     }
     let taken = memory.bytes() + trainer.bytes();
-    assert!(taken.abs_diff(estimate.total()) * 100 <= 15 * taken, "{taken} bytes were taken, {} were estimated", estimate.total());
+    assert!(taken.abs_diff(estimate.total()) * 100 <= 15 * taken, "{taken} bytes allocated, {} estimated", estimate.total());
     losses.push(Evaluator::new(device(), &model, &memory).loss(&[batch]).expect("a loss") as f32);
     let curve = numbers::<f32>("train.loss_curve");
     assert_eq!(losses.len(), curve.len());

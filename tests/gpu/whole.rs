@@ -1,4 +1,4 @@
-//! What the tests of whole models share: a batch goes in, logits come out.
+//! Shared by the tests of whole models: a batch goes in, logits come out.
 
 use graftling::gpu::{Memory, Program};
 use graftling::graph::Graph;
@@ -7,7 +7,7 @@ use graftling::text::{Batch, order_of};
 
 use crate::harness::device;
 
-/// Writes all that a recording of the model needs for a batch.
+/// Writes every input that a recording of the model needs for a batch.
 pub fn write_inputs(program: &Program, model: &Model, inputs: &Inputs, batch: &Batch) {
     program.write(device(), inputs.tokens, &batch.tokens);
     program.write(device(), inputs.lengths, &batch.lengths);

@@ -1,10 +1,10 @@
-//! Burn's wgpu backend on Graftling's work, for benches/peers/run.py. The last line of standard output is the result as JSON.
+//! Graftling's workloads on Burn's wgpu backend, for benches/peers/run.py. The last line of standard output is the result as JSON.
 //!
 //!     matmul [--size 1024]
 //!     step [--batch-size 1] [--length 128] [--bottleneck 64] [--warm-up 3] [--steps 5]
 //!
-//! `matmul` times the three products of a layer in f32, as the best of several. `step` times whole training steps of adapters in a frozen decoder of
-//! SmolLM2-135M's shape, with random weights.
+//! `matmul` times the three products of a layer in f32 and reports the best of several runs. `step` times whole training steps of adapters in
+//! a frozen decoder of SmolLM2-135M's shape, with random weights.
 
 #[path = "../../common.rs"]
 mod common;
@@ -27,7 +27,7 @@ fn main() {
     let mut result = match options.command.as_str() {
         "matmul" => json!({ "matmul": products(&options, &device) }),
         "step" => steps(&options, &device, started),
-        _ => panic!("matmul or step"),
+        _ => panic!("the command must be matmul or step"),
     };
     let compiler = if cfg!(feature = "vulkan") { "SPIR-V" } else { "WGSL" };
     result["peer"] = json!(format!("burn 0.22.1, wgpu, {compiler}"));
@@ -45,7 +45,7 @@ fn vulkan() -> Device {
     unreachable!("built without the feature")
 }
 
-/// GFLOP/s of the products of a layer whose weight is [inputs, outputs], as Burn's are: y = x·W, dx = dy·Wᵀ, dW = xᵀ·dy.
+/// GFLOP/s of a layer's products; the weight is [inputs, outputs], as in Burn's layers: y = x·W, dx = dy·Wᵀ, dW = xᵀ·dy.
 fn products(options: &Options, device: &Device) -> Vec<Value> {
     let size = options.get("--size", 1024);
     let random = || Tensor::<2>::random([size, size], Distribution::Uniform(-0.5, 0.5), device);
@@ -64,7 +64,7 @@ fn products(options: &Options, device: &Device) -> Vec<Value> {
     };
     directions
         .map(|(direction, product)| {
-            // Burn tries its kernels out in the first rounds.
+            // Burn autotunes its kernels in the first rounds.
             (0..options.get("--warm-up", 3)).for_each(|_| _ = time(product));
             let best = (0..options.get("--steps", 5)).map(|_| time(product)).fold(f64::INFINITY, f64::min);
             let gflops = 2.0 * (size as f64).powi(3) / best / 1e9;
@@ -73,7 +73,7 @@ fn products(options: &Options, device: &Device) -> Vec<Value> {
         .into()
 }
 
-/// Steps of Adam on the adapters alone.
+/// Adam steps that train only the adapters.
 fn steps(options: &Options, device: &Device, started: Instant) -> Value {
     let (batch_size, length) = (options.get("--batch-size", 1), options.get("--length", 128));
     let count = batch_size * length;
@@ -85,7 +85,7 @@ fn steps(options: &Options, device: &Device, started: Instant) -> Value {
 
     let numbers: Vec<i32> = tokens(count, VOCABULARY as u32).iter().map(|&token| token as i32).collect();
     let inputs = Tensor::<1, Int>::from_ints(numbers.as_slice(), &device);
-    // Each token's target is the next one; that of the last is the first, so that every row of the logits counts.
+    // Each token's target is the next token; the last token's is the first, so that every row of the logits counts.
     let targets: Vec<i32> = (0..count).map(|i| numbers[(i + 1) % count]).collect();
     let targets = Tensor::<1, Int>::from_ints(targets.as_slice(), &device);
     let (trained, trained_tensors) = model.as_ref().map_or((0, 0), Decoder::trained);

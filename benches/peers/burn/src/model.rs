@@ -1,4 +1,4 @@
-//! A decoder of SmolLM2-135M's shape, a Llama, with `double_seq_bn` adapters. Everything but the adapters is frozen.
+//! A Llama decoder of SmolLM2-135M's shape with `double_seq_bn` adapters. Everything but the adapters is frozen.
 
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig};
@@ -20,7 +20,7 @@ const NORMAL: Initializer = Initializer::Normal { mean: 0.0, std: 0.02 };
 
 #[derive(Module, Debug)]
 pub struct Decoder {
-    /// Also the head.
+    /// Tied: the head is the same matrix.
     embedding: Embedding,
     blocks: Vec<Block>,
     norm: RmsNorm,
@@ -48,7 +48,7 @@ struct Adapter {
     up: Linear,
 }
 
-/// The cosines and sines of rotary positions, [length, head].
+/// The cosines and sines of the rotary embedding, [length, head].
 pub struct Rotation {
     cos: Tensor<2>,
     sin: Tensor<2>,
@@ -61,7 +61,7 @@ impl Decoder {
         Self { embedding, blocks, norm: norm(device) }
     }
 
-    /// How many numbers train, in how many tensors.
+    /// The number of trainable parameters, and of the tensors that hold them.
     pub fn trained(&self) -> (usize, usize) {
         let numbers = self.blocks.iter().map(|block| block.attention_adapter.num_params() + block.output_adapter.num_params()).sum();
         (numbers, self.blocks.len() * 2 * 4)
@@ -111,7 +111,7 @@ impl Block {
         let query = rotation.apply(heads(self.query.forward(x.clone()), HEADS));
         let key = rotation.apply(heads(self.key.forward(x.clone()), KV_HEADS));
         let value = heads(self.value.forward(x), KV_HEADS);
-        // Burn's attention wants as many keys and values as queries.
+        // Burn's attention needs as many key and value heads as query heads.
         let repeat = |x: Tensor<4>| {
             let shape = [batch, KV_HEADS, HEADS / KV_HEADS, length, HEAD];
             x.unsqueeze_dim::<5>(2).expand(shape).reshape([batch, HEADS, length, HEAD])

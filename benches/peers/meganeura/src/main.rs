@@ -2,8 +2,8 @@
 //!
 //!     adapters|full [--length 32] [--bottleneck 64] [--warm-up 3] [--steps 5]
 //!
-//! `adapters` trains `double_seq_bn` adapters in the frozen model, the work that Graftling does; `full` trains every weight, the graph that Meganeura
-//! brings for it. The model has random weights, and Meganeura's graphs take one sequence, not a batch.
+//! `adapters` trains `double_seq_bn` adapters in the frozen model, as Graftling does; `full` trains every weight, with Meganeura's own graph.
+//! The model has random weights, and Meganeura's graphs process one sequence, not a batch.
 
 #[path = "../../common.rs"]
 mod common;
@@ -23,7 +23,7 @@ fn main() {
     let graph = match options.command.as_str() {
         "adapters" => model::training_graph(&config, length, options.get("--bottleneck", 64)),
         "full" => build_training_graph(&config, length),
-        _ => panic!("adapters or full"),
+        _ => panic!("the command must be adapters or full"),
     };
     let mut session = meganeura::build(&graph, meganeura::SessionConfig::from_env()).0;
     for (name, buffer) in session.plan().param_buffers.clone() {
@@ -31,7 +31,7 @@ fn main() {
         session.set_parameter(&name, &values(&name, count));
     }
 
-    // Each token's target is the next one; that of the last is the first. Meganeura's loss takes them as rows of a matrix with a single 1.
+    // Each token's target is the next token; the last token's is the first. Meganeura's loss expects one-hot rows.
     let tokens = tokens(length, config.vocab_size as u32);
     let mut labels = vec![0.0; length * config.vocab_size];
     for row in 0..length {
@@ -56,7 +56,7 @@ fn main() {
     println!("{result}");
 }
 
-/// Norms start at 1, biases at 0, matrices as numbers of ordinary size.
+/// Norms start at 1, biases at 0, and matrices with pseudo-random values of a realistic size.
 fn values(name: &str, count: usize) -> Vec<f32> {
     if name.contains("norm") {
         vec![1.0; count]

@@ -1,5 +1,5 @@
-//! SmolLM2 with `double_seq_bn` adapters, on one sequence. Everything but the adapters is frozen: it stands behind `stop_gradient`, and Meganeura
-//! gives it neither gradients nor optimizer state.
+//! SmolLM2 with `double_seq_bn` adapters, on one sequence. Everything but the adapters is frozen: it passes through `stop_gradient`, so that
+//! Meganeura gives it neither gradients nor optimizer state.
 
 use meganeura::models::smollm2::SmolLM2Config;
 use meganeura::{Graph, NodeId};
