@@ -312,12 +312,12 @@ mod tests {
         let cases = [
             ("norm", json!("batch_norm"), "has norm = \"batch_norm\", which is not known; layer_norm and rms_norm are"),
             ("positions", json!("alibi"), "has positions = \"alibi\", which is not known; learned and rotary are"),
-            ("rope_theta", json!(1e4), "has rope_theta = 10000.0, which is not known here"),
-            ("gated", json!(1), "has gated = 1 where true or false belongs"),
-            ("biases", json!({ "mlp": false }), "has biases.mlp = false, which is not known here"),
+            ("rope_theta", json!(1e4), "has an unknown key rope_theta = 10000.0, which may change"),
+            ("gated", json!(1), "has gated = 1, expected true or false"),
+            ("biases", json!({ "mlp": false }), "has an unknown key biases.mlp = false, which may change"),
             ("num_key_value_heads", json!(3), "4 heads do not share 3 key and value heads evenly"),
             ("head_dim", json!(6), "heads of 6 numbers are not supported"),
-            ("ffn_output_dropout", json!(1), "has ffn_output_dropout = 1 where a number from 0 to below 1 belongs"),
+            ("ffn_output_dropout", json!(1), "has ffn_output_dropout = 1, expected a number from 0 to below 1"),
             ("hidden_act", Value::Null, "has no hidden_act"),
         ];
         for (key, value, sentence) in cases {
