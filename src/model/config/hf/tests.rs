@@ -376,7 +376,7 @@ fn bad_configs_of_the_small_gpt() {
 fn what_is_no_config_at_all() {
     let texts =
         ["", "{", "[]", "null", "{\"model_type\": \"gpt2\", \"model_type\": \"llama\"}", "{\"rope_theta\": NaN}", "{\"n_embd\": 1e999}"];
-    for (text, word) in texts.into_iter().zip(["JSON", "JSON", "a list", "null", "'model_type' is there twice", "JSON", "JSON"]) {
+    for (text, word) in texts.into_iter().zip(["JSON", "JSON", "a list", "null", "'model_type' appears twice", "JSON", "JSON"]) {
         let problem = Config::from_json(text).expect_err(text);
         assert!(problem.contains(word) && !problem.contains('\n'), "{text}: {problem}");
     }
