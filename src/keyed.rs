@@ -56,7 +56,7 @@ impl Keyed {
             let key = key.replace('_', "-");
             if !known.contains(&&key[..]) {
                 let meant = nearest(&key, known.iter().copied());
-                return Err(format!("has an unknown key {prefix}{}; did you mean '{prefix}{meant}'?", shown(&key)));
+                return Err(format!("has an unknown key {prefix}{}; the nearest known key is {prefix}{meant}", shown(&key)));
             }
             if entries.insert(key.clone(), value).is_some() {
                 return Err(format!("has {prefix}{key} twice; remove one"));

@@ -162,7 +162,7 @@ impl Model {
         for (i, block) in self.blocks.iter().enumerate() {
             let scope = format!("h{i}");
             let record = |g: &mut Graph| {
-                // A pre-norm block normalizes the input of a sublayer, a post-norm block the residual sum.
+                // A pre-norm block normalises the input of a sublayer, a post-norm block the residual sum.
                 let first = self.config.norm_first;
                 let after = |norm| Some(norm).filter(|_| !first);
                 let before = |g: &mut Graph, stream: Stream, scope: &str, norm: &Norm| {

@@ -45,7 +45,7 @@ pub struct Config {
     pub epsilon: f32,
     /// How positions are encoded.
     pub positions: Positions,
-    /// Whether each query and key head is normalized, as in Qwen3.
+    /// Whether each query and key head is normalised, as in Qwen3.
     pub head_norm: bool,
     /// Which linear layers have biases.
     pub biases: Biases,

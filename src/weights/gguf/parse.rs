@@ -223,7 +223,7 @@ fn described(cursor: &mut Cursor<'_>, index: u64) -> Result<Described, String> {
     let Some(format) = GgmlType::from_id(id) else {
         let supported = GgmlType::ALL.map(GgmlType::name).join(", ");
         let has = quant::name_of_unsupported(id).map_or(format!("unknown type {id}"), |name| format!("type {name}"));
-        return Err(format!("{} is of the {has}, which is not supported; use a file with {supported}", tensor()));
+        return Err(format!("{} has the {has}, which is not supported; use a file with {supported}", tensor()));
     };
     let offset = cursor.u64().ok_or_else(cut)?;
 
