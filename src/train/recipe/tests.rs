@@ -132,7 +132,7 @@ fn what_is_wrong_is_named() {
     }
     let replaced = [
         ("heads = 4", "", "has no heads; add it"),
-        ("context = 32", "context = 1", "has context = 1 where"),
+        ("context = 32", "context = 1", "has context = 1, expected a whole number from 2"),
         ("hidden = 64", "hidden = 66", "has hidden = 66, which heads = 4 do not share evenly"),
         ("layers = 2", "layers = 5000", "has layers = 5000 where 4096 is the most"),
         ("hidden = 64", "hidden = 16777216\nhead-size = 128", "asks for a model of"),
