@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory, Program, State};
-use crate::graph::{DType, Graph, Tensor};
+use crate::graph::{DType, Graph, Tensor, Traits, largest_fitting};
 use crate::model::{Cache, Inputs, Model};
 use crate::ops;
 use crate::sampling::{Sampler, Sampling};
@@ -27,7 +27,18 @@ pub struct Generator<'a> {
     forgotten: usize,
 }
 
-/// A recording that takes some tokens to the logits of the last.
+/// A recording that takes some tokens to the logits of the last, before it is compiled.
+struct Recorded {
+    graph: Graph,
+    inputs: Inputs,
+    cache: Cache,
+    last: Tensor,
+    logits: Tensor,
+    /// The rows of the rotary table.
+    positions: u32,
+}
+
+/// The same, compiled.
 struct Step {
     program: Program,
     inputs: Inputs,
@@ -41,12 +52,14 @@ impl<'a> Generator<'a> {
     /// A generator that sees at most `context` tokens. When those are full it forgets the older half.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the model's own context is shorter; or if the device is out of memory or fails.
+    /// [`Error::Usage`] if the model's own context is shorter; [`Error::Limit`] if that many tokens are past the device's limits; or if the
+    /// device is out of memory or fails.
     pub fn new(device: &'a Device, model: &'a Model, memory: &'a Memory, context: u32) -> Result<Generator<'a>> {
         if context == 0 || context > model.config.context {
             let most = model.config.context;
             return Err(Error::Usage(format!("a context of {context} tokens was asked for, but the model has from 1 to {most}")));
         }
+        check_limits(model, device.traits(), context)?;
         let mut g = Graph::new(device.traits(), &model.parameters, false);
         model.cache(&mut g, context);
         let state = State::new(device, &g)?;
@@ -125,20 +138,39 @@ impl<'a> Generator<'a> {
     }
 }
 
+/// Records `length` tokens behind a cache of `context`.
+fn record(model: &Model, traits: &Traits, context: u32, length: u32) -> Recorded {
+    let mut g = Graph::new(traits, &model.parameters, false);
+    let cache = model.cache(&mut g, context);
+    // The last chunk may reach past the context with tokens that are only padding.
+    let positions = context + length;
+    let inputs = model.inputs(&mut g, 1, length, positions);
+    let last = g.input("last", [1, 1], DType::U32);
+    let hidden = model.hidden(&mut g, &inputs, Some(&cache));
+    // The head looks at one row only: the last token's, taken like a row of an embedding table.
+    let hidden = ops::embedding(&mut g, last, hidden, None);
+    let logits = model.logits(&mut g, hidden);
+    g.keep(logits);
+    Recorded { graph: g, inputs, cache, last, logits, positions }
+}
+
+/// # Errors
+/// [`Error::Limit`] if generating with a cache of `context` tokens is past the limits of the device. It says which context is not.
+fn check_limits(model: &Model, traits: &Traits, context: u32) -> Result<()> {
+    let check = |context| record(model, traits, context, CHUNK.min(context)).graph.check_limits();
+    check(context).map_err(|error| match (error, largest_fitting(context - 1, |context| check(context).is_ok())) {
+        (Error::Limit { what, needed, unit, limit, .. }, Some(most)) => {
+            let advice = format!("use a shorter prompt or fewer --max-tokens: a context of {most} fits");
+            Error::Limit { what, needed, unit, limit, advice }
+        }
+        (error, _) => error,
+    })
+}
+
 impl Step {
     fn new(device: &Device, model: &Model, memory: &Memory, state: &State, context: u32, length: u32) -> Result<Step> {
-        let mut g = Graph::new(device.traits(), &model.parameters, false);
-        let cache = model.cache(&mut g, context);
-        // The last chunk may reach past the context with tokens that are only padding.
-        let positions = context + length;
-        let inputs = model.inputs(&mut g, 1, length, positions);
-        let last = g.input("last", [1, 1], DType::U32);
-        let hidden = model.hidden(&mut g, &inputs, Some(&cache));
-        // The head looks at one row only: the last token's, taken like a row of an embedding table.
-        let hidden = ops::embedding(&mut g, last, hidden, None);
-        let logits = model.logits(&mut g, hidden);
-        g.keep(logits);
-        let program = Program::with_state(device, memory, state, &g)?;
+        let Recorded { graph, inputs, cache, last, logits, positions } = record(model, device.traits(), context, length);
+        let program = Program::with_state(device, memory, state, &graph)?;
         if let Some((rope, table)) = inputs.rope.zip(model.rope_table(positions)) {
             program.write(device, rope, &table);
         }
