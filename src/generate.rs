@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory, Program, State};
-use crate::graph::{DType, Graph, Tensor};
+use crate::graph::{DType, Graph, Tensor, Traits, largest_fitting};
 use crate::model::{Cache, Inputs, Model};
 use crate::ops;
 use crate::sampling::{Sampler, Sampling};
@@ -27,7 +27,18 @@ pub struct Generator<'a> {
     forgotten: usize,
 }
 
-/// A recording that computes the logits of the last of `length` tokens.
+/// A recording that computes the logits of the last of `length` tokens, before it is compiled.
+struct Recorded {
+    graph: Graph,
+    inputs: Inputs,
+    cache: Cache,
+    last: Tensor,
+    logits: Tensor,
+    /// The rows of the rotary table.
+    positions: u32,
+}
+
+/// The same, compiled.
 struct Step {
     program: Program,
     inputs: Inputs,
@@ -41,13 +52,15 @@ impl<'a> Generator<'a> {
     /// Creates a generator that sees at most `context` tokens. When the context is full, it drops the older half.
     ///
     /// # Errors
-    /// [`Error::Usage`] if `context` is 0 or longer than the model's own context. Fails if the device is out of memory or fails.
+    /// [`Error::Usage`] if `context` is 0 or longer than the model's own context; [`Error::Limit`] if it exceeds the device's limits. Fails if
+    /// the device is out of memory or fails.
     pub fn new(device: &'a Device, model: &'a Model, memory: &'a Memory, context: u32) -> Result<Generator<'a>> {
         if context == 0 || context > model.config.context {
             let most = model.config.context;
             let advice = "choose a length in that range";
             return Err(Error::Usage(format!("the context is {context} tokens, but the model supports 1 to {most}; {advice}")));
         }
+        check_limits(model, device.traits(), context)?;
         let mut g = Graph::new(device.traits(), &model.parameters, false);
         model.cache(&mut g, context);
         let state = State::new(device, &g)?;
@@ -126,20 +139,39 @@ impl<'a> Generator<'a> {
     }
 }
 
+/// Records `length` tokens that follow a cache of `context`.
+fn record(model: &Model, traits: &Traits, context: u32, length: u32) -> Recorded {
+    let mut g = Graph::new(traits, &model.parameters, false);
+    let cache = model.cache(&mut g, context);
+    // The last chunk may extend past the context with padding.
+    let positions = context + length;
+    let inputs = model.inputs(&mut g, 1, length, positions);
+    let last = g.input("last", [1, 1], DType::U32);
+    let hidden = model.hidden(&mut g, &inputs, Some(&cache));
+    // The head needs only the last token's row, gathered like a row of an embedding table.
+    let hidden = ops::embedding(&mut g, last, hidden, None);
+    let logits = model.logits(&mut g, hidden);
+    g.keep(logits);
+    Recorded { graph: g, inputs, cache, last, logits, positions }
+}
+
+/// # Errors
+/// [`Error::Limit`] if generating with a cache of `context` tokens exceeds the device's limits. It says which context fits.
+fn check_limits(model: &Model, traits: &Traits, context: u32) -> Result<()> {
+    let check = |context| record(model, traits, context, CHUNK.min(context)).graph.check_limits();
+    check(context).map_err(|error| match (error, largest_fitting(context - 1, |context| check(context).is_ok())) {
+        (Error::Limit { what, needed, unit, limit, .. }, Some(most)) => {
+            let advice = format!("use a shorter prompt or fewer --max-tokens: a context of {most} fits");
+            Error::Limit { what, needed, unit, limit, advice }
+        }
+        (error, _) => error,
+    })
+}
+
 impl Step {
     fn new(device: &Device, model: &Model, memory: &Memory, state: &State, context: u32, length: u32) -> Result<Step> {
-        let mut g = Graph::new(device.traits(), &model.parameters, false);
-        let cache = model.cache(&mut g, context);
-        // The last chunk may extend past the context with padding.
-        let positions = context + length;
-        let inputs = model.inputs(&mut g, 1, length, positions);
-        let last = g.input("last", [1, 1], DType::U32);
-        let hidden = model.hidden(&mut g, &inputs, Some(&cache));
-        // The head needs only the last token's row, gathered like a row of an embedding table.
-        let hidden = ops::embedding(&mut g, last, hidden, None);
-        let logits = model.logits(&mut g, hidden);
-        g.keep(logits);
-        let program = Program::with_state(device, memory, state, &g)?;
+        let Recorded { graph, inputs, cache, last, logits, positions } = record(model, device.traits(), context, length);
+        let program = Program::with_state(device, memory, state, &graph)?;
         if let Some((rope, table)) = inputs.rope.zip(model.rope_table(positions)) {
             program.write(device, rope, &table);
         }

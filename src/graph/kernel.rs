@@ -16,12 +16,15 @@ pub struct Kernel {
     pub constants: Vec<(&'static str, Constant)>,
     /// Bit b is set if the tensor at binding b is f16.
     pub half: u32,
+    /// The workgroups along x, y, z, where they are folded because a dimension has more than the device allows; [1, 1, 1] for a line
+    /// of them.
+    pub folded: Option<[u32; 3]>,
 }
 
 impl Kernel {
     /// The entry point `entry` of `shaders/<file>.wgsl` with every constant at its default.
     pub fn new(file: &'static str, entry: &'static str) -> Self {
-        Kernel { file, entry, constants: Vec::new(), half: 0 }
+        Kernel { file, entry, constants: Vec::new(), half: 0, folded: None }
     }
 
     /// The same kernel with one constant set.
@@ -30,12 +33,25 @@ impl Kernel {
         self
     }
 
-    /// The WGSL of the whole file for these constants.
-    pub fn wgsl(&self) -> String {
-        wgsl::expand(self.file, &self.constants, self.half)
+    /// The kernel and the grid that launch these workgroups on a device that allows `most` along a dimension: as they are, or folded into
+    /// x and y. A grid that stays past `most` has more workgroups than the device can launch at all.
+    pub(super) fn within(mut self, workgroups: [u32; 3], most: u32) -> (Kernel, [u32; 3]) {
+        let total: u128 = workgroups.iter().map(|&count| u128::from(count)).product();
+        let foldable = total <= u128::from(most).pow(2).min(u32::MAX.into());
+        if !foldable || workgroups.iter().all(|&count| count <= most) {
+            return (self, workgroups);
+        }
+        self.folded = Some(if workgroups[1..] == [1, 1] { [1; 3] } else { workgroups });
+        let down = (total as u32).div_ceil(most);
+        (self, [(total as u32).div_ceil(down), down, 1])
     }
 
-    /// What the WGSL declares for this entry point.
+    /// The WGSL of the whole file for these constants.
+    pub fn wgsl(&self) -> String {
+        wgsl::expand(self.file, &self.constants, self.half, self.folded)
+    }
+
+    /// What the WGSL declares for this entry point, folded or not.
     ///
     /// # Panics
     /// If the WGSL does not parse or validate, or lacks the entry point: a bug in the project's own shaders.
@@ -109,7 +125,7 @@ struct Module {
 
 impl Module {
     fn read(kernel: &Kernel) -> Module {
-        let source = kernel.wgsl();
+        let source = wgsl::expand(kernel.file, &kernel.constants, kernel.half, None);
         let module = naga::front::wgsl::parse_str(&source)
             .unwrap_or_else(|e| panic!("the shader {} does not parse: {}", kernel.file, e.emit_to_string(&source)));
         let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());

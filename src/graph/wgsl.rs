@@ -1,4 +1,4 @@
-//! Expanding a shader file to the WGSL of one kernel: five small text transformations, so that the files in `shaders/` stay plain WGSL.
+//! Expanding a shader file to the WGSL of one kernel: six small text transformations, so that the files in `shaders/` stay plain WGSL.
 //!
 //! 1. `//! use a, b` inserts `a.wgsl` and `b.wgsl` before the file. `{NAME}` in such a line is replaced by a constant's word
 //!    (`//! use weight_{FORMAT}`). Comments are removed.
@@ -6,7 +6,9 @@
 //! 3. Lines between `//! if NAME` and `//! else` or `//! end` are kept only if the constant (or a sum) is not zero.
 //! 4. Buffers are declared to match their tensors: as images if `//! image a, b` in the kernel's own file names them, as f16 if the tensors
 //!    are f16 (`storage.rs`).
-//! 5. `@unroll for (var i = 0u; i < ROWS; i++) { … }` is unrolled: the body is repeated for each `i`, as `{ const i = 0u; … }`. naga
+//! 5. If a grid exceeds the device's limit along a dimension, its workgroups are folded into x and y, and each computes the
+//!    `@builtin(workgroup_id)` that it would have without the limit.
+//! 6. `@unroll for (var i = 0u; i < ROWS; i++) { … }` is unrolled: the body is repeated for each `i`, as `{ const i = 0u; … }`. naga
 //!    cannot ask a driver to unroll a loop, and register tiles need it.
 
 use std::collections::BTreeMap;
@@ -62,11 +64,12 @@ impl From<&'static str> for Constant {
     }
 }
 
-/// The WGSL of `file` (a stem in `shaders/`) with its constants set. Bit b of `half` is set if the tensor at binding b is f16.
+/// The WGSL of `file` (a stem in `shaders/`) with its constants set. Bit b of `half` is set if the tensor at binding b is f16. `folded`
+/// is [`Kernel::folded`](super::Kernel::folded).
 ///
 /// # Panics
 /// On a file, a constant or an unroll bound that does not exist: a bug in the project's own shaders.
-pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32) -> String {
+pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32, folded: Option<[u32; 3]>) -> String {
     let mut parts = Vec::new();
     collect(file, constants, &mut parts);
     let text = parts.iter().map(|name| source(name)).collect::<Vec<_>>().join("\n");
@@ -110,7 +113,32 @@ pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32) -> 
     assert!(numbers.is_empty(), "shader '{file}' has no override named {:?}", numbers.keys());
     let images = source(file).lines().filter_map(|line| line.strip_prefix("//! image ")).flat_map(|names| names.split(", ")).collect();
     let out = storage::declared(out, images, half, &values);
+    let out = folded.map_or(out.clone(), |extents| unfolded(&out, extents));
     unroll(&out, &values)
+}
+
+/// The WGSL with workgroups numbered through x and y. In a one-dimensional grid the kernel itself must ignore those past the end, so that
+/// one pipeline serves every length.
+fn unfolded(text: &str, [across, down, deep]: [u32; 3]) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once("@builtin(workgroup_id) ") {
+        let (name, after) = after.split_once(": vec3<u32>").expect("the type of a workgroup's number");
+        let (arguments, body) = after.split_once('{').expect("a body after the arguments");
+        let meant = match [down, deep] {
+            [1, 1] => format!("let {name} = vec3(folded_number, 0u, 0u);"),
+            _ => format!(
+                "if (folded_number >= {}u) {{ return; }} \
+                 let {name} = vec3(folded_number % {across}u, folded_number / {across}u % {down}u, folded_number / {}u);",
+                across * down * deep,
+                across * down
+            ),
+        };
+        out += before;
+        out += "@builtin(workgroup_id) folded: vec3<u32>, @builtin(num_workgroups) folds: vec3<u32>";
+        out += &format!("{arguments}{{ let folded_number = folded.y * folds.x + folded.x; {meant}");
+        rest = body;
+    }
+    out + rest
 }
 
 /// The text of a file in `shaders/`.
@@ -198,6 +226,17 @@ mod tests {
         assert_eq!(evaluate("ROWS * 2u + 3u * 2u / 4u - 1u", &values), 24);
         assert_eq!(try_evaluate("ROWS / 0u", &values), None);
         assert_eq!(try_evaluate("COLUMNS", &values), None);
+    }
+
+    #[test]
+    fn workgroups_are_counted() {
+        let text = "fn f(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) lane: u32) {\n y[tile.x] = 0.0;\n}";
+        let line = unfolded(text, [9, 1, 1]);
+        assert!(line.contains("folds: vec3<u32>, @builtin(local_invocation_index) lane: u32) {"), "{line}");
+        assert!(line.contains("let tile = vec3(folded_number, 0u, 0u);\n y[tile.x] = 0.0;\n}"), "{line}");
+        let block = unfolded(text, [9, 5, 2]);
+        assert!(block.contains("if (folded_number >= 90u) { return; }"), "{block}");
+        assert!(block.contains("let tile = vec3(folded_number % 9u, folded_number / 9u % 5u, folded_number / 45u);"), "{block}");
     }
 
     #[test]

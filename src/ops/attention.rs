@@ -84,20 +84,20 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
     let log_sum_exp = g.single("log_sum_exp", [batch, heads, length]);
     let arguments = [read(qkv), read(lengths), write(y), write(log_sum_exp)];
     g.dispatch(kernel("forward"), p, arguments, [blocks, heads, batch]);
-    // Pairs of a query and a key that it may see; a product over a head is two operations for each number of it.
-    let pairs = u64::from(length) * u64::from(if causal { length.div_ceil(2) } else { length });
-    let product = 2 * u64::from(batch) * u64::from(heads) * pairs * u64::from(head_size);
-    g.operations(2 * product);
+    // A query and the keys that it may see; a product over a head is two operations for each number of it.
+    let seen = if causal { length.div_ceil(2) } else { length };
+    let product = [batch, heads, length, seen, head_size].map(u64::from).into_iter().fold(2, u64::saturating_mul);
+    g.operations(product.saturating_mul(2));
 
     g.on_backward(y, &[qkv], move |g, dy| {
         let dqkv = g.like("dqkv", qkv);
         let delta = g.single("delta", [batch, heads, length]);
         let arguments = [read(qkv), read(lengths), read(y), read(log_sum_exp), read(dy), write(delta), write(dqkv)];
         g.dispatch(kernel("backward_queries"), p, arguments, [blocks, heads, batch]);
-        g.operations(3 * product);
+        g.operations(product.saturating_mul(3));
         let arguments = [read(qkv), read(lengths), read(delta), read(log_sum_exp), read(dy), write(dqkv)];
         g.dispatch(kernel("backward_keys"), p, arguments, [blocks, key_value_heads, batch]);
-        g.operations(4 * product);
+        g.operations(product.saturating_mul(4));
         g.contribute(qkv, |g, before| sum(g, before, dqkv));
     });
     y

@@ -94,6 +94,24 @@ impl Batch {
         Batch { rows: sequences.len() as u32, length: length as u32, tokens, targets, lengths }
     }
 
+    /// The batch cut into micro-batches of `rows` rows; the last may have fewer.
+    ///
+    /// # Panics
+    /// If `rows` is 0.
+    pub fn cut(&self, rows: u32) -> Vec<Batch> {
+        let Batch { length, tokens, targets, lengths, .. } = self;
+        let (rows, width) = (rows as usize, *length as usize);
+        let parts = lengths.chunks(rows).zip(tokens.chunks(rows * width).zip(targets.chunks(rows * width)));
+        let part = |(lengths, (tokens, targets)): (&[u32], (&[u32], &[u32]))| Batch {
+            rows: lengths.len() as u32,
+            length: *length,
+            tokens: tokens.into(),
+            targets: targets.into(),
+            lengths: lengths.into(),
+        };
+        parts.map(part).collect()
+    }
+
     /// The number of tokens that have a target.
     pub fn targets(&self) -> u64 {
         self.targets.iter().filter(|&&t| t != IGNORED).count() as u64
@@ -143,6 +161,15 @@ mod tests {
         assert_eq!(batch.tokens, [5, 6, 7, 8, 0, 0]);
         assert_eq!(batch.targets, [6, 7, IGNORED, IGNORED, IGNORED, IGNORED]);
         assert_eq!((batch.lengths.as_slice(), batch.targets()), ([3, 1].as_slice(), 2));
+    }
+
+    #[test]
+    fn a_cut_batch_has_the_same_rows() {
+        let batch = Batch::new(&[&[5, 6, 7], &[8], &[9, 1]]);
+        assert_eq!(batch.cut(3), [batch.clone()]);
+        let [first, last] = &batch.cut(2)[..] else { panic!("two parts") };
+        assert_eq!((first.rows, &first.tokens[..], &first.lengths[..]), (2, &[5, 6, 7, 8, 0, 0][..], &[3, 1][..]));
+        assert_eq!((last.rows, &last.tokens[..], &last.targets[..]), (1, &[9, 1, 0][..], &[1, IGNORED, IGNORED][..]));
     }
 
     #[test]
