@@ -1,9 +1,18 @@
 //! Attention over packed queries, keys and values.
 
-use super::{Dropout, qkv_shape, sum};
-use crate::graph::{Graph, Kernel, Tensor, Traits, read, write};
+use super::{Dropout, dispatch_in_parts, qkv_shape, sum};
+use crate::graph::{Argument, Graph, Kernel, Tensor, Traits, read, write};
 
-crate::params!(Params { length: u32, heads: u32, key_value_heads: u32, scale: f32, threshold: u32, keep_scale: f32, site: u32 });
+crate::params!(Params {
+    length: u32,
+    heads: u32,
+    key_value_heads: u32,
+    scale: f32,
+    threshold: u32,
+    keep_scale: f32,
+    site: u32,
+    first: u32
+});
 
 /// The form of an attention layer.
 #[derive(Clone, Copy, Debug)]
@@ -78,26 +87,26 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
         threshold: dropout.map_or(0, |d| d.threshold),
         keep_scale: dropout.map_or(1.0, |d| d.scale),
         site: dropout.map_or(0, |d| d.site),
+        first: 0,
     };
     let blocks = length.div_ceil(rows);
+    let record = move |g: &mut Graph, entry, heads: u32, operations: u64, arguments: &[Argument]| {
+        dispatch_in_parts(g, kernel(entry), |first| Params { first, ..p }, arguments, [blocks, heads, batch], operations);
+    };
     let y = g.activation("attention", [batch, length, heads * head_size]);
     let log_sum_exp = g.single("log_sum_exp", [batch, heads, length]);
-    let arguments = [read(qkv), read(lengths), write(y), write(log_sum_exp)];
-    g.dispatch(kernel("forward"), p, arguments, [blocks, heads, batch]);
     // A query and the keys that it may see; a product over a head is two operations for each number of it.
     let seen = if causal { length.div_ceil(2) } else { length };
     let product = [batch, heads, length, seen, head_size].map(u64::from).into_iter().fold(2, u64::saturating_mul);
-    g.operations(product.saturating_mul(2));
+    record(g, "forward", heads, product.saturating_mul(2), &[read(qkv), read(lengths), write(y), write(log_sum_exp)]);
 
     g.on_backward(y, &[qkv], move |g, dy| {
         let dqkv = g.like("dqkv", qkv);
         let delta = g.single("delta", [batch, heads, length]);
         let arguments = [read(qkv), read(lengths), read(y), read(log_sum_exp), read(dy), write(delta), write(dqkv)];
-        g.dispatch(kernel("backward_queries"), p, arguments, [blocks, heads, batch]);
-        g.operations(product.saturating_mul(3));
+        record(g, "backward_queries", heads, product.saturating_mul(3), &arguments);
         let arguments = [read(qkv), read(lengths), read(delta), read(log_sum_exp), read(dy), write(dqkv)];
-        g.dispatch(kernel("backward_keys"), p, arguments, [blocks, key_value_heads, batch]);
-        g.operations(product.saturating_mul(4));
+        record(g, "backward_keys", key_value_heads, product.saturating_mul(4), &arguments);
         g.contribute(qkv, |g, before| sum(g, before, dqkv));
     });
     y
