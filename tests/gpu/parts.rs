@@ -1,5 +1,4 @@
-//! Ops that are split into several dispatches because one would keep the device busy for too long: the same numbers, to the bit, in no more
-//! memory.
+//! Ops that are split into several dispatches because one would keep the device busy for too long: same bits, no more memory.
 
 use graftling::gpu::{Memory, Program};
 use graftling::graph::{DType, Graph, Parameters, Tensor, Traits};
@@ -7,14 +6,18 @@ use graftling::ops::{self, Activation, Adapter, Attention, Linear};
 
 use crate::harness::{Random, STEP, all_traits, device};
 
-/// A recording of an op, run: how many dispatches it has, the bytes of its plan, and the bits of its value, of the gradient of its input and of
-/// those of its weights.
-fn run(
-    traits: &Traits,
-    inputs: &[&[usize]],
-    weights: &[&[usize]],
-    op: &dyn Fn(&mut Graph, &[Tensor], &[Tensor]) -> Tensor,
-) -> (usize, u64, [Vec<u32>; 3]) {
+/// Records an op on inputs and weights.
+type Op<'a> = &'a dyn Fn(&mut Graph, &[Tensor], &[Tensor]) -> Tensor;
+
+/// A recording and what it computed.
+struct Ran {
+    dispatches: usize,
+    planned_bytes: u64,
+    /// The bits of the value, of the gradient of the first input, and of those of all weights.
+    bits: [Vec<u32>; 3],
+}
+
+fn run(traits: &Traits, inputs: &[&[usize]], weights: &[&[usize]], op: Op) -> Ran {
     let mut parameters = Parameters::default();
     let weights: Vec<_> = weights.iter().enumerate().map(|(i, &shape)| parameters.add(format!("w{i}"), shape, DType::F32, true)).collect();
     let mut g = Graph::new(traits, &parameters, true);
@@ -24,7 +27,7 @@ fn run(
     let dy = g.input("dy", g.shape(y).clone(), DType::F32);
     g.backward(y, dy);
     let dx = g.gradient(inputs[0]).expect("a gradient");
-    let planned = g.plan().sizes.iter().sum();
+    let planned_bytes = g.plan().sizes.iter().sum();
     g.keep(y);
     g.keep(dx);
 
@@ -43,26 +46,27 @@ fn run(
     assert_eq!(program.damaged_canary(device()).expect("a read"), None);
     let bits = |tensor| program.read(device(), &memory, tensor).expect("a read").iter().map(|v| v.to_bits()).collect();
     let gradients = memory.read(device(), memory.arenas().gradients).expect("gradients");
-    (g.line().len(), planned, [bits(y), bits(dx), bytemuck::pod_collect_to_vec(&gradients)])
+    let bits = [bits(y), bits(dx), bytemuck::pod_collect_to_vec(&gradients)];
+    Ran { dispatches: g.line().len(), planned_bytes, bits }
 }
 
-/// Compares an op as it is with the same in parts as small as they can be.
+/// Compares an op with the same op in the smallest parts.
 fn check(name: &str, inputs: &[&[usize]], weights: &[&[usize]], op: impl Fn(&mut Graph, &[Tensor], &[Tensor]) -> Tensor) {
     for traits in all_traits() {
         let name = format!("{name}, cpu {}, subgroup {:?}", traits.cpu, traits.subgroup);
-        let (line, bytes, whole) = run(&traits, inputs, weights, &op);
-        let (parts, split_bytes, split) = run(&Traits { dispatch_operations: 1, ..traits }, inputs, weights, &op);
-        assert!(parts >= line + 2, "{name}: {parts} dispatches in parts, {line} as a whole");
-        assert!(split_bytes <= bytes, "{name}: {split_bytes} bytes in parts, {bytes} as a whole");
-        for (what, (split, whole)) in ["the value", "the gradient of x", "those of the weights"].iter().zip(split.iter().zip(&whole)) {
-            assert!(split == whole, "{name}: {what} has other bits in parts");
+        let whole = run(&traits, inputs, weights, &op);
+        let split = run(&Traits { dispatch_operations: 1, ..traits }, inputs, weights, &op);
+        assert!(split.dispatches >= whole.dispatches + 2, "{name}: {} dispatches, split {}", whole.dispatches, split.dispatches);
+        assert!(split.planned_bytes <= whole.planned_bytes, "{name}: {} bytes, split {}", whole.planned_bytes, split.planned_bytes);
+        for (i, what) in ["value", "gradient of the input", "gradients of the weights"].iter().enumerate() {
+            assert!(split.bits[i] == whole.bits[i], "{name}: the {what} differs when split");
         }
     }
 }
 
 #[test]
 fn products() {
-    // Rows of whole 256 bytes and of 4; the gradient of a weight in chunks of rows, with a rest, and, of many tiles, as a whole.
+    // Rows that end on 256 bytes and others; weight gradients in chunks of rows, and, with many tiles, in one.
     for (rows, inputs, outputs) in [(300, 64, 128), (131, 33, 70), (130, 36, 68), (40, 256, 520)] {
         check(&format!("{rows}×{inputs}→{outputs}"), &[&[rows, inputs]], &[&[outputs, inputs], &[outputs]], |g, x, w| {
             ops::linear(g, x[0], &Linear::new(w[0], Some(w[1])))
@@ -76,7 +80,7 @@ fn products() {
     });
 }
 
-/// A gradient that is added to what came before.
+/// The second product adds its gradient to that of the first.
 #[test]
 fn products_with_an_addend() {
     check("both of two", &[&[200, 64]], &[&[72, 64], &[72, 64]], |g, x, w| {
