@@ -35,7 +35,7 @@ pub struct Case<'a> {
     pub arrays: &'a [Array],
     /// The largest error allowed, relative to the largest expected value.
     pub tolerance: f64,
-    /// Whether activations are f16, the inputs and the gradient of the result too.
+    /// Whether activations are f16, the inputs too. The gradient of the result has the format of the result, as in a model.
     pub half: bool,
     /// Also record the op twice on the same arguments and add the results, so that each gradient gets a second contribution.
     pub twice: bool,
@@ -126,7 +126,7 @@ impl Case<'_> {
         let y = record(&mut graph, &tensors);
         graph.keep(y);
         let shape = graph.shape(y).clone();
-        let dy = graph.input("dy", shape.clone(), dtype);
+        let dy = graph.input("dy", shape.clone(), graph.info(y).dtype);
         graph.backward(y, dy);
         let gradients: Vec<_> = (0..arrays.len())
             .map(|i| match arrays[i].kind {
@@ -145,7 +145,7 @@ impl Case<'_> {
             }
         }
         let cotangent = Array::input(&[shape.len() as usize], &mut Random(99)).rounded(half).values;
-        write_floats(&program, device, dy, &cotangent, half);
+        write_floats(&program, device, dy, &cotangent, graph.info(dy).dtype == DType::F16);
         memory.set_step(device, STEP);
 
         let mut run = || -> Result<Numbers> {
