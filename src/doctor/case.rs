@@ -10,7 +10,7 @@ use crate::graph::{Access, DType, Graph, Kernel, Parameters, Tensor, Traits};
 use crate::ops;
 
 /// The step at which comparisons run.
-pub const STEP: Step = Step { seed: 7, counter: 3, loss_scale: 0.25, learning_rate: 0.01, backward_scale: 4.0 };
+pub const STEP: Step = Step { seed: 7, counter: 3, target_weight: 0.25, learning_rate: 0.01, backward_scale: 4.0 };
 
 /// The largest error allowed where activations are f16, relative to the largest expected value. A device may round to either neighbour, so
 /// a value may be off by 2⁻¹⁰ of itself; this allows two such errors.

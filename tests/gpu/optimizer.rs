@@ -1,4 +1,4 @@
-use graftling::doctor::special::{adam_steps, skipped_steps};
+use graftling::doctor::special::{adam_steps, loss_scaling, skipped_steps};
 use graftling::ops::optimizer::Adam;
 
 use crate::harness::{device, expect_right};
@@ -17,4 +17,9 @@ fn follows_the_formulas() {
 #[test]
 fn a_step_that_is_not_finite_changes_nothing_and_is_counted() {
     expect_right(&skipped_steps(device(), device().traits()).expect("a working device"));
+}
+
+#[test]
+fn the_loss_scale_follows_the_rule_of_grad_scaler() {
+    expect_right(&loss_scaling(device(), device().traits(), 2e-6).expect("a working device"));
 }
