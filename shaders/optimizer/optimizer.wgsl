@@ -19,7 +19,7 @@ struct Params {
     weight_decay: f32,     // Adam: added to the gradient; AdamW: taken from the weight
     decoupled: u32,        // 1: AdamW
     first_chunk: u32,
-    growth_interval: u32,  // of the loss scale; 0: it stays
+    growth_interval: u32,  // of the loss scale; 0: it is fixed
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -64,11 +64,11 @@ fn is_finite(v: f32) -> bool {
     return (bitcast<u32>(v) & 0x7f800000u) != 0x7f800000u;
 }
 
-// The loss scale, by the rule of PyTorch's GradScaler: a step whose gradient overflows is skipped and halves the scale, and after
-// growth_interval steps in a row without one it doubles.
+// The loss scale follows the rule of PyTorch's GradScaler: a step whose gradient overflows is skipped and halves the scale;
+// growth_interval steps in a row without an overflow double it.
 //
-// The lowest scale is that of f32. The gradient of a token's own loss, multiplied by 1/1024 (`train::LossScaler`), then overflows only past
-// 6.7e7: what a lower scale would save is no gradient to train with.
+// At the lowest scale a token's own gradient is multiplied by 1/1024 (`train::LossScaler`), so it overflows f16 only past 6.7e7. Training
+// has then diverged, and a lower scale would not save it.
 const LOWEST_SCALE: f32 = 1.0;
 
 fn grow_scale() {
@@ -102,7 +102,7 @@ fn finish_norm(@builtin(local_invocation_index) lane: u32) {
         metrics.finite = 0u;
         metrics.skipped += 1u;
         metrics.growth_tracker = 0u;
-        // Where the loss is not finite the forward pass has overflowed, in which the scale has no part.
+        // If the loss is not finite, the forward pass overflowed, and the scale plays no part in that.
         if (is_finite(metrics.loss) && metrics.loss_scale > LOWEST_SCALE) {
             metrics.loss_scale *= 0.5;
         } else {

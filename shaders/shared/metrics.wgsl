@@ -6,7 +6,7 @@ struct Metrics {
     finite: u32,           // 1 where loss and gradients are finite: the step counts
     updates: u32,          // steps that counted: Adam's t
     skipped: u32,          // steps that did not
-    skipped_in_a_row: u32, // since the last that did, without those that lowered the loss scale
+    skipped_in_a_row: u32, // since the last update, except those that lowered the loss scale
     loss_scale: f32,       // of the next step (optimizer.wgsl); 1 where gradients are f32
     growth_tracker: u32,   // steps in a row that counted at this loss scale
 }

@@ -4,6 +4,6 @@ struct Step {
     counter: u32,       // differs from batch to batch
     target_weight: f32, // one over the number of targets in the step
     learning_rate: f32,
-    backward_scale: f32, // times the loss scale of the metrics: what gradients are multiplied by until the optimizer has them
+    backward_scale: f32, // gradients are multiplied by this and by the metrics' loss_scale; the optimizer divides by both
 }
 @group(1) @binding(0) var<uniform> step_values: Step;

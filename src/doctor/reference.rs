@@ -270,28 +270,28 @@ impl AdamState {
     }
 }
 
-/// What becomes of a step with dynamic loss scaling.
+/// The outcome of a step, as dynamic loss scaling sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
     /// Loss and gradient are finite.
     Finite,
-    /// Only the loss is.
+    /// The loss is finite, the gradient is not.
     GradientOverflows,
-    /// Neither is.
+    /// Neither is finite.
     LossOverflows,
 }
 
-/// Dynamic loss scaling as `GradScaler` does it, with a lowest scale of 1; a loss that is not finite leaves the scale as it is.
+/// PyTorch's `GradScaler`, except that the scale never falls below 1 and that a loss that is not finite leaves it unchanged.
 pub struct LossScale {
     /// The scale of the next step.
     pub scale: f32,
     /// Finite steps in a row at this scale.
     pub tracker: u32,
-    /// Finite steps.
+    /// Finite steps so far.
     pub updates: u32,
-    /// The others.
+    /// Skipped steps so far.
     pub skipped: u32,
-    /// Those since the last finite one that did not lower the scale.
+    /// Skipped steps since the last finite one, except those that lowered the scale.
     pub skipped_in_a_row: u32,
     growth_interval: u32,
 }

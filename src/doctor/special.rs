@@ -196,8 +196,8 @@ pub fn skipped_steps(device: &Device, traits: &Traits) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Made-up sequences of steps, some of which overflow: what is counted, the loss scale and the weights after each. One begins low, so that
-/// the scale falls to the lowest and grows from there, one at the largest number of f32 that can be a scale.
+/// The counters, the loss scale and the weights over made-up sequences of steps, some of which overflow. One starts at a low scale, which
+/// falls to the lowest and grows from there; the other at a scale that soon cannot double within f32.
 ///
 /// # Errors
 /// If the device fails.

@@ -22,8 +22,8 @@ pub struct Step {
     pub target_weight: f32,
     /// The optimizer's learning rate.
     pub learning_rate: f32,
-    /// What gradients are multiplied by on their way back, beside [`Metrics::loss_scale`], until the optimizer divides them by both: 1 where
-    /// they are f32.
+    /// Gradients are multiplied by this and by [`Metrics::loss_scale`] in the backward pass; the optimizer divides by both. 1 where
+    /// gradients are f32.
     pub backward_scale: f32,
 }
 
@@ -47,11 +47,11 @@ pub struct Metrics {
     pub finite: u32,
     /// Steps that counted.
     pub updates: u32,
-    /// Steps that did not.
+    /// Steps that were skipped.
     pub skipped: u32,
-    /// Those of them since the last step that counted, without those that lowered the loss scale.
+    /// Skipped steps since the last one that counted, except those that lowered the loss scale.
     pub skipped_in_a_row: u32,
-    /// What the gradients of the next step are multiplied by, so that f16 holds them (Micikevicius et al. 2018); 1 where they are f32.
+    /// The loss scale of the next step, which keeps gradients within the range of f16 (Micikevicius et al. 2018); 1 where they are f32.
     pub loss_scale: f32,
     /// Steps in a row that counted at this loss scale.
     pub growth_tracker: u32,

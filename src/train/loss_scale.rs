@@ -6,12 +6,12 @@ use crate::gpu::Metrics;
 use crate::graph::Traits;
 use crate::model::Model;
 
-/// The loss scale of a run whose gradients pass through f16, with the rule and the numbers of PyTorch's `GradScaler`: it begins at 2¹⁶, an
+/// The loss scale of a run whose gradients pass through f16. Rule and numbers are those of PyTorch's `GradScaler`: it starts at 2¹⁶, an
 /// overflow halves it, and 2000 steps in a row without one double it. The device applies the rule (`shaders/optimizer/optimizer.wgsl`).
 ///
-/// PyTorch multiplies the mean loss, so what the gradient of a token's own loss is multiplied by depends on the batch: scale / targets.
-/// Here it is scale / 1024 whatever the batch, 64 at first. Since the numbers of f16 go from 6.1e-5 with all their bits to 65,504, it then
-/// holds a token's gradients from 1e-6 to 1e3, and with fewer bits down to 1e-9.
+/// PyTorch scales the mean loss, so the gradient of a token's own loss is multiplied by scale / targets, which depends on the batch. Here
+/// it is multiplied by scale / 1024 whatever the batch: 64 at first. f16 has all its bits from 6.1e-5 to 65,504, so a token's gradients
+/// then keep them from 1e-6 to 1e3, and lose them gradually down to 1e-9.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossScaler {
@@ -21,7 +21,7 @@ pub struct LossScaler {
     pub growth_tracker: u32,
 }
 
-/// The targets of the batch at which `GradScaler`'s scale and this one are the same.
+/// The number of targets in a step at which this scale means what `GradScaler`'s does.
 const TARGETS: f32 = 1024.0;
 
 impl Default for LossScaler {
@@ -31,7 +31,7 @@ impl Default for LossScaler {
 }
 
 impl LossScaler {
-    /// The scale of gradients in f32, which stays.
+    /// No scaling: gradients are f32.
     pub(super) const NONE: LossScaler = LossScaler { scale: 1.0, growth_tracker: 0 };
 
     /// How many steps in a row without an overflow double the scale, where a model's gradients pass through f16.
@@ -39,7 +39,7 @@ impl LossScaler {
         (model.half && traits.half).then_some(2000)
     }
 
-    /// What gradients are multiplied by beside the scale in a step with that many targets.
+    /// The factor of gradients beside the scale ([`Step::backward_scale`](crate::gpu::Step)), in a step with this many targets.
     pub(super) fn backward_scale(targets: u64) -> f32 {
         targets as f32 / TARGETS
     }

@@ -20,9 +20,9 @@ pub struct TrainerState {
     pub updates: u32,
     /// Steps that were left out because their gradient was not finite.
     pub skipped: u32,
-    /// Those of them since the last step that changed weights, without those that lowered the loss scale.
+    /// Skipped steps since the last one that changed weights, except those that lowered the loss scale.
     pub skipped_in_a_row: u32,
-    /// The loss scale of a run in f16; none in f32, and in checkpoints from before it was dynamic.
+    /// The loss scale of a run in f16; none in f32, nor in checkpoints written before it was dynamic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scaler: Option<LossScaler>,
 }

@@ -11,8 +11,8 @@ use crate::model::{Inputs, Model};
 use crate::ops::optimizer::{Adam, adam};
 use crate::text::{Batch, order_of};
 
-/// After this many steps in a row whose gradients were not finite, training has diverged. In f16 those that lowered the loss scale are
-/// not counted: that is how it finds its level.
+/// After this many steps in a row whose gradients were not finite, training has diverged. In f16 those that lowered the loss scale do
+/// not count: that is how it finds its level.
 const PATIENCE: u32 = 10;
 /// Steps that may be under way on the device while the host goes on.
 const IN_FLIGHT: usize = 2;
@@ -59,7 +59,7 @@ pub struct Report {
     pub skipped: bool,
     /// Steps that were left out so far.
     pub skipped_so_far: u32,
-    /// The loss scale after the step, where gradients pass through f16; a step that was left out may have halved it.
+    /// The loss scale after the step, if gradients pass through f16; a skipped step may have halved it.
     pub loss_scale: Option<f32>,
 }
 
@@ -223,7 +223,7 @@ impl<'a> Trainer<'a> {
         LossScaler::growth_interval(self.model, self.device.traits()).is_some()
     }
 
-    /// The loss scaler to go on with after `before`.
+    /// The loss scaler that continues from `before`, that of an earlier trainer.
     pub(super) fn scaler(&self, before: Option<LossScaler>) -> LossScaler {
         if self.scales_loss() { before.unwrap_or_default() } else { LossScaler::NONE }
     }
@@ -242,7 +242,7 @@ impl<'a> Trainer<'a> {
     /// soon as the device has it; the host never waits for the step that it has just started.
     ///
     /// # Errors
-    /// [`Error::Diverged`] after ten steps in a row without finite gradients, which no lower loss scale could have made finite; [`Error::Usage`] if no token has a target; or what the
+    /// [`Error::Diverged`] after ten steps in a row without finite gradients that no lower loss scale could mend; [`Error::Usage`] if no token has a target; or what the
     /// device says.
     pub fn step(&mut self, batches: &[Batch]) -> Result<Option<Report>> {
         let targets: u64 = batches.iter().map(Batch::targets).sum();

@@ -72,8 +72,7 @@ impl Weights {
         weights
     }
 
-    /// Writes a safetensors file, complete or not at all. Whatever training saves is written here, so none of it has a number that is not
-    /// finite.
+    /// Writes a safetensors file, complete or not at all. Everything that training saves is written here, and this check keeps it finite.
     ///
     /// # Errors
     /// [`Error::DivergedWeight`] if there is such a number, or [`Error::Write`].
