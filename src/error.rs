@@ -96,10 +96,10 @@ pub enum Error {
         learning_rate: f32,
     },
 
-    /// Training took a weight past the range of numbers.
-    #[error("training diverged: the weight '{name}' is not finite any more; use a lower learning rate, warm-up or gradient clipping")]
+    /// Training took a weight, or a moment of Adam's, past the range of numbers.
+    #[error("training diverged: '{name}' is not finite any more; use a lower learning rate, warm-up or gradient clipping")]
     DivergedWeight {
-        /// The weight.
+        /// The weight, or `first.` or `second.` and the weight.
         name: String,
     },
 

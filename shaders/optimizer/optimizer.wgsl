@@ -19,6 +19,7 @@ struct Params {
     weight_decay: f32,     // Adam: added to the gradient; AdamW: taken from the weight
     decoupled: u32,        // 1: AdamW
     first_chunk: u32,
+    growth_interval: u32,  // of the loss scale; 0: it is fixed
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -63,26 +64,50 @@ fn is_finite(v: f32) -> bool {
     return (bitcast<u32>(v) & 0x7f800000u) != 0x7f800000u;
 }
 
-// The norm, the factor that clips it, and whether this step counts. One workgroup.
+// The loss scale follows the rule of PyTorch's GradScaler: a step whose gradient overflows is skipped and halves the scale;
+// growth_interval steps in a row without an overflow double it.
+//
+// At the lowest scale a token's own gradient is multiplied by 1/1024 (`train::LossScaler`), so it overflows f16 only past 6.7e7. Training
+// has then diverged, and a lower scale would not save it.
+const LOWEST_SCALE: f32 = 1.0;
+
+fn grow_scale() {
+    if (params.growth_interval == 0u) { return; }
+    metrics.growth_tracker += 1u;
+    if (metrics.growth_tracker < params.growth_interval) { return; }
+    metrics.growth_tracker = 0u;
+    let doubled = 2.0 * metrics.loss_scale;
+    if (is_finite(doubled)) { metrics.loss_scale = doubled; }
+}
+
+// The norm, the factor that clips it, whether this step counts, and the next loss scale. One workgroup.
 @compute @workgroup_size(64)
 fn finish_norm(@builtin(local_invocation_index) lane: u32) {
     var sum = 0.0;
     for (var i = lane; i < params.chunks; i += 64u) { sum += squares[i]; }
     let total = group_sum(sum, lane);
     if (lane != 0u) { return; }
-    let norm = sqrt(total) / step_values.backward_scale;
+    let backward_scale = step_values.backward_scale * metrics.loss_scale;
+    let norm = sqrt(total) / backward_scale;
     metrics.gradient_norm = norm;
     var scale = 1.0;
     if (params.max_norm > 0.0) { scale = min(1.0, params.max_norm / (norm + 1.0e-6)); }
-    metrics.gradient_scale = scale / step_values.backward_scale;
+    metrics.gradient_scale = scale / backward_scale;
     if (is_finite(total) && is_finite(metrics.loss)) {
         metrics.finite = 1u;
         metrics.updates += 1u;
         metrics.skipped_in_a_row = 0u;
+        grow_scale();
     } else {
         metrics.finite = 0u;
         metrics.skipped += 1u;
-        metrics.skipped_in_a_row += 1u;
+        metrics.growth_tracker = 0u;
+        // If the loss is not finite, the forward pass overflowed, and the scale plays no part in that.
+        if (is_finite(metrics.loss) && metrics.loss_scale > LOWEST_SCALE) {
+            metrics.loss_scale *= 0.5;
+        } else {
+            metrics.skipped_in_a_row += 1u;
+        }
     }
 }
 

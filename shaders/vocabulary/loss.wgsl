@@ -22,6 +22,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> metrics: Metrics;
 @group(0) @binding(2) var<storage, read> kept_log_sum_exp: array<f32>;    // (rows)
 @group(0) @binding(3) var<storage, read_write> dlogits: array<vec4<f32>>; // (rows, stride): logits before
+@group(0) @binding(4) var<storage, read> kept_metrics: Metrics;
 
 // Words 4c to 4c + 3 of a slice, and which of them there are: a row is padded to a multiple of four.
 fn words(c: u32) -> vec4<u32> {
@@ -72,7 +73,7 @@ fn slice(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_inde
     states[3u * row + 2u] = at_target;
 }
 
-// The rows' log-sum-exp, and metrics.loss += Σ (log-sum-exp - target's logit) · loss_scale. One workgroup.
+// The rows' log-sum-exp, and metrics.loss += Σ (log-sum-exp - target's logit) · target_weight. One workgroup.
 var<workgroup> partial_losses: array<f32, 64>;
 @compute @workgroup_size(64)
 fn finish(@builtin(local_invocation_index) local: u32) {
@@ -87,17 +88,19 @@ fn finish(@builtin(local_invocation_index) local: u32) {
     if (local == 0u) {
         var total = 0.0;
         for (var i = 0u; i < 64u; i++) { total += partial_losses[i]; }
-        metrics.loss += total * step_values.loss_scale;
+        metrics.loss += total * step_values.target_weight;
     }
 }
 
-// dlogits = (softmax - [word is the target]) · loss_scale · backward_scale, in place; 0 for rows without target and past the slice's width.
+// dlogits = (softmax - [word is the target]) · target_weight · backward_scale · loss_scale, in place; 0 for rows without a target and past
+// the slice's width.
 @compute @workgroup_size(GROUP)
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = group.x * ROWS + local / LANES;
     if (row >= params.rows) { return; }
     let target_word = targets[row];
-    let scale = select(step_values.loss_scale * step_values.backward_scale, 0.0, target_word == IGNORED);
+    let weight = step_values.target_weight * step_values.backward_scale * kept_metrics.loss_scale;
+    let scale = select(weight, 0.0, target_word == IGNORED);
     let normaliser = kept_log_sum_exp[row];
     for (var c = local % LANES; c < params.stride; c += LANES) {
         let i = row * params.stride + c;

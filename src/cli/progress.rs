@@ -141,10 +141,14 @@ impl<'a> Progress<'a> {
                 self.common.note(format!("step {step}/{}  {message}", self.steps));
             }
             self.bar.set_message(message);
-            self.write(&json!({
+            let mut line = json!({
                 "step": step, "epoch": epoch, "loss": report.loss, "learning_rate": report.learning_rate, "grad_norm": report.gradient_norm,
                 "tokens": self.tokens, "tokens_per_second": speed, "gpu_bytes": gpu_bytes,
-            }))?;
+            });
+            if let Some(scale) = report.loss_scale {
+                line["loss_scale"] = scale.into();
+            }
+            self.write(&line)?;
         }
         Ok(())
     }

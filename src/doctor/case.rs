@@ -10,7 +10,7 @@ use crate::graph::{Access, DType, Graph, Kernel, Parameters, Tensor, Traits};
 use crate::ops;
 
 /// The step at which comparisons run.
-pub const STEP: Step = Step { seed: 7, counter: 3, loss_scale: 0.25, learning_rate: 0.01, backward_scale: 4.0 };
+pub const STEP: Step = Step { seed: 7, counter: 3, target_weight: 0.25, learning_rate: 0.01, backward_scale: 4.0 };
 
 /// The largest error allowed where activations are f16, relative to the largest expected value. A device may round to either neighbour, so
 /// a value may be off by 2⁻¹⁰ of itself; this allows two such errors.
@@ -37,7 +37,7 @@ pub struct Case<'a> {
     pub arrays: &'a [Array],
     /// The largest error allowed, relative to the largest expected value.
     pub tolerance: f64,
-    /// Whether activations are f16, the inputs and the gradient of the result too.
+    /// Whether activations are f16, the inputs too. The gradient of the result has the format of the result, as in a model.
     pub half: bool,
     /// Also record the op twice on the same arguments and add the results, so that each gradient gets a second contribution.
     pub twice: bool,
@@ -154,7 +154,7 @@ impl Case<'_> {
         let y = record(&mut graph, &tensors);
         graph.keep(y);
         let shape = graph.shape(y).clone();
-        let dy = graph.input("dy", shape.clone(), dtype);
+        let dy = graph.input("dy", shape.clone(), graph.info(y).dtype);
         graph.backward(y, dy);
         let gradients: Vec<_> = (0..arrays.len())
             .map(|i| match arrays[i].kind {
@@ -173,7 +173,7 @@ impl Case<'_> {
             }
         }
         let cotangent = Array::input(&[shape.len() as usize], &mut Random(99)).rounded(half).values;
-        write_floats(&program, device, dy, &cotangent, half);
+        write_floats(&program, device, dy, &cotangent, graph.info(dy).dtype == DType::F16);
         memory.set_step(device, STEP);
 
         let mut run = || -> Result<Numbers> {

@@ -2,7 +2,7 @@
 
 use super::array::{Array, Kind, Random};
 use super::reference::{self, Turn};
-use super::special::{Loss, adam_steps, cached_attention, skipped_steps};
+use super::special::{Loss, adam_steps, cached_attention, loss_scaling, skipped_steps};
 use super::{Bench, Family};
 use crate::error::Result;
 use crate::graph::{DType, Graph, Tensor};
@@ -322,7 +322,7 @@ fn loss(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Adam and AdamW, clipped and not; steps that are not finite.
+/// Adam and AdamW, clipped and not; steps that are not finite, and the loss scale that follows from them.
 fn optimizer(bench: &mut Bench) -> Result<()> {
     let adam = Adam { weight_decay: 0.1, ..Adam::default() };
     for (config, len) in [(adam, 257), (Adam { decoupled: true, clip_norm: Some(0.05), ..adam }, 20_000)] {
@@ -330,6 +330,8 @@ fn optimizer(bench: &mut Bench) -> Result<()> {
         bench.add(outcome);
     }
     let outcome = skipped_steps(bench.device, bench.traits)?;
+    bench.add(outcome);
+    let outcome = loss_scaling(bench.device, bench.traits, bench.tolerance)?;
     bench.add(outcome);
     Ok(())
 }

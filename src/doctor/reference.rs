@@ -221,7 +221,7 @@ pub fn rope(qkv: &[f64], turn: &Turn) -> Vec<f64> {
     y
 }
 
-/// loss_scale · Σ (log Σ exp(logit) - target's logit) over the rows that have a target.
+/// target_weight · Σ (log Σ exp(logit) - target's logit) over the rows that have a target.
 pub fn cross_entropy(x: &[f64], w: &[f64], b: Option<&[f64]>, hidden: usize, targets: &[u32]) -> f64 {
     let logits = linear(x, w, b, hidden);
     let rows = logits.chunks(w.len() / hidden).zip(targets).filter(|(_, t)| **t != IGNORED);
@@ -229,7 +229,7 @@ pub fn cross_entropy(x: &[f64], w: &[f64], b: Option<&[f64]>, hidden: usize, tar
         let largest = row.iter().fold(f64::MIN, |m, &v| m.max(v));
         row.iter().map(|v| (v - largest).exp()).sum::<f64>().ln() + largest - row[t as usize]
     });
-    loss.sum::<f64>() * f64::from(STEP.loss_scale)
+    loss.sum::<f64>() * f64::from(STEP.target_weight)
 }
 
 /// Adam's weights and moments.
@@ -267,5 +267,58 @@ impl AdamState {
             self.values[i] -= learning_rate * m / (v.sqrt() + config.epsilon);
         }
         norm
+    }
+}
+
+/// The outcome of a step, as dynamic loss scaling sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepKind {
+    /// Loss and gradient are finite.
+    Finite,
+    /// The loss is finite, the gradient is not.
+    GradientOverflows,
+    /// Neither is finite.
+    LossOverflows,
+}
+
+/// PyTorch's `GradScaler`, except that the scale never falls below 1 and that a loss that is not finite leaves it unchanged.
+pub struct LossScale {
+    /// The scale of the next step.
+    pub scale: f32,
+    /// Finite steps in a row at this scale.
+    pub tracker: u32,
+    /// Finite steps so far.
+    pub updates: u32,
+    /// Skipped steps so far.
+    pub skipped: u32,
+    /// Skipped steps since the last finite one, except those that lowered the scale.
+    pub skipped_in_a_row: u32,
+    growth_interval: u32,
+}
+
+impl LossScale {
+    /// Before the first step.
+    pub fn new(scale: f32, growth_interval: u32) -> LossScale {
+        LossScale { scale, tracker: 0, updates: 0, skipped: 0, skipped_in_a_row: 0, growth_interval }
+    }
+
+    /// One step.
+    pub fn step(&mut self, kind: StepKind) {
+        if kind == StepKind::Finite {
+            self.updates += 1;
+            self.skipped_in_a_row = 0;
+            self.tracker = (self.tracker + 1) % self.growth_interval;
+            if self.tracker == 0 && (self.scale * 2.0).is_finite() {
+                self.scale *= 2.0;
+            }
+            return;
+        }
+        self.skipped += 1;
+        self.tracker = 0;
+        if kind == StepKind::GradientOverflows && self.scale > 1.0 {
+            self.scale /= 2.0;
+        } else {
+            self.skipped_in_a_row += 1;
+        }
     }
 }

@@ -3,9 +3,9 @@
 use super::array::{Array, Kind, Random};
 use super::case::{STEP, compare_gradient, write_floats};
 use super::outcome::Outcome;
-use super::reference::{self, AdamState};
+use super::reference::{self, AdamState, LossScale, StepKind};
 use crate::error::Result;
-use crate::gpu::{Device, Memory, Program, State, Step};
+use crate::gpu::{Device, Memory, Metrics, Program, State, Step};
 use crate::graph::{DType, Graph, Parameters, Traits};
 use crate::ops::optimizer::{Adam, adam};
 use crate::ops::{self, Attention, Linear};
@@ -60,14 +60,15 @@ impl Loss<'_> {
         if let (Some(tensor), Some(array)) = (bias, &self.bias) {
             memory.write(device, tensor, &array.encode().0);
         }
+        const LOSS_SCALE: f32 = 2.0;
         memory.set_step(device, STEP);
+        memory.set_metrics(device, Metrics { loss_scale: LOSS_SCALE, ..Metrics::default() });
         let mut run = || -> Result<(f32, Vec<f32>, Vec<f32>)> {
             memory.clear(device);
             program.run(device)?;
-            let metrics = memory.read(device, memory.arenas().metrics)?;
             let arena = memory.read(device, memory.arenas().gradients)?;
             let dx = program.read(device, &memory, dx)?;
-            Ok((bytemuck::pod_read_unaligned(&metrics[..4]), dx, bytemuck::pod_collect_to_vec(&arena)))
+            Ok((memory.metrics(device)?.loss, dx, bytemuck::pod_collect_to_vec(&arena)))
         };
         let (loss, dx, arena) = run()?;
         let mut outcome = Outcome::default();
@@ -84,7 +85,7 @@ impl Loss<'_> {
         outcome.close(&format!("{}: the loss", self.name), &[loss], &[at(&values)], self.tolerance[0]);
         let mut compare = |i: usize, what: &str, gradient: &[f32]| {
             let what = format!("{}: the gradient of {what}", self.name);
-            let gradient: Vec<_> = gradient.iter().map(|g| g / STEP.backward_scale).collect();
+            let gradient: Vec<_> = gradient.iter().map(|g| g / (STEP.backward_scale * LOSS_SCALE)).collect();
             compare_gradient(&mut outcome, &what, i, &gradient, &values, &at, self.tolerance[1]);
         };
         compare(0, "the input", &dx);
@@ -98,9 +99,16 @@ impl Loss<'_> {
     }
 }
 
-/// The words of the metrics.
-fn metrics(device: &Device, memory: &Memory) -> Result<Vec<u32>> {
-    Ok(bytemuck::pod_collect_to_vec(&memory.read(device, memory.arenas().metrics)?))
+/// What the optimizer counts: whether the last step did, those that did, those that did not, and the last of these in a row.
+fn counted(metrics: &Metrics) -> [u32; 4] {
+    [metrics.finite, metrics.updates, metrics.skipped, metrics.skipped_in_a_row]
+}
+
+/// Writes the gradients of a step: `gradient` times `scale`.
+fn write_gradient(device: &Device, memory: &Memory, gradient: &[f32], scale: f32) {
+    let mut arena: Vec<_> = gradient.iter().map(|g| g * scale).collect();
+    arena.resize(memory.parameters().arena_len() as usize, 0.0);
+    memory.write(device, memory.arenas().gradients, bytemuck::cast_slice(&arena));
 }
 
 /// Forty steps of the optimizer over `len` weights with bindings of 8192 numbers.
@@ -112,10 +120,13 @@ pub fn adam_steps(device: &Device, traits: &Traits, config: &Adam, len: u32, tol
     let weight = parameters.add("weight", [len], DType::F32, true);
     let traits = Traits { max_binding: 8192 * 4, ..traits.clone() }; // so that a longer arena is taken in ranges
     let mut g = Graph::new(&traits, &parameters, true);
-    adam(&mut g, config);
+    adam(&mut g, config, None);
     let memory = Memory::new(device, &parameters, true)?;
     let mut program = Program::with_canaries(device, &memory, &g)?;
 
+    const BACKWARD_SCALE: f32 = 2.0;
+    const LOSS_SCALE: f32 = 4.0;
+    memory.set_metrics(device, Metrics { loss_scale: LOSS_SCALE, ..Metrics::default() });
     let mut random = Random(20);
     let mut outcome = Outcome::default();
     let start = random.values(len as usize);
@@ -125,18 +136,15 @@ pub fn adam_steps(device: &Device, traits: &Traits, config: &Adam, len: u32, tol
         let learning_rate = 0.01 / (step + 1) as f32;
         let mut gradient = random.values(len as usize);
         gradient.iter_mut().for_each(|g| *g *= 0.1);
-        const BACKWARD_SCALE: f32 = 8.0;
-        let mut arena: Vec<_> = gradient.iter().map(|g| g * BACKWARD_SCALE).collect();
-        arena.resize(parameters.arena_len() as usize, 0.0);
-        memory.write(device, memory.arenas().gradients, bytemuck::cast_slice(&arena));
+        write_gradient(device, &memory, &gradient, BACKWARD_SCALE * LOSS_SCALE);
         memory.set_step(device, Step { learning_rate, backward_scale: BACKWARD_SCALE, ..Step::default() });
         program.run(device)?;
         let norm = state.step(config, &gradient, f64::from(learning_rate));
-        outcome.close("the norm of optimizer.finish_norm", &[f32::from_bits(metrics(device, &memory)?[1])], &[norm], tolerance);
+        outcome.close("the norm of optimizer.finish_norm", &[memory.metrics(device)?.gradient_norm], &[norm], tolerance);
     }
     let values: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device, weight)?);
     outcome.close(&format!("optimizer.adam, {config:?}"), &values, &state.values, tolerance);
-    let counted = &metrics(device, &memory)?[3..7];
+    let counted = counted(&memory.metrics(device)?);
     if counted != [1, 40, 0, 0] {
         outcome.fail(format!("optimizer.finish_norm counted {counted:?}, not 40 good steps"));
     }
@@ -151,7 +159,7 @@ pub fn skipped_steps(device: &Device, traits: &Traits) -> Result<Outcome> {
     let mut parameters = Parameters::default();
     let weight = parameters.add("weight", [100], DType::F32, true);
     let mut g = Graph::new(traits, &parameters, true);
-    adam(&mut g, &Adam::default());
+    adam(&mut g, &Adam::default(), None);
     let memory = Memory::new(device, &parameters, true)?;
     let mut program = Program::new(device, &memory, &g)?;
     memory.set_step(device, Step { learning_rate: 0.1, ..Step::default() });
@@ -167,11 +175,11 @@ pub fn skipped_steps(device: &Device, traits: &Traits) -> Result<Outcome> {
     ];
     let mut outcome = Outcome::default();
     let mut before = memory.read(device, weight)?;
-    for (number, loss, is_step, counted) in steps {
+    for (number, loss, is_step, want) in steps {
         let mut gradient = vec![0.5f32; parameters.arena_len() as usize];
         gradient[63] = number;
         memory.write(device, memory.arenas().gradients, bytemuck::cast_slice(&gradient));
-        memory.write_at(device, memory.arenas().metrics, 0, &loss.to_le_bytes());
+        memory.set_metrics(device, Metrics { loss, ..memory.metrics(device)? });
         program.run(device)?;
         let after = memory.read(device, weight)?;
         if (after != before) != is_step {
@@ -179,12 +187,69 @@ pub fn skipped_steps(device: &Device, traits: &Traits) -> Result<Outcome> {
             outcome.fail(format!("optimizer.adam: a gradient with {number} and a loss of {loss} {did}"));
         }
         before = after;
-        let got = &metrics(device, &memory)?[3..7];
-        if got != counted {
-            outcome.fail(format!(
-                "optimizer.finish_norm counted {got:?}, not {counted:?}, after a gradient with {number} and a loss of {loss}"
-            ));
+        let got = counted(&memory.metrics(device)?);
+        if got != want {
+            outcome
+                .fail(format!("optimizer.finish_norm counted {got:?}, not {want:?}, after a gradient with {number} and a loss of {loss}"));
         }
+    }
+    Ok(outcome)
+}
+
+/// The counters, the loss scale and the weights over made-up sequences of steps, some of which overflow. One starts at a low scale, which
+/// falls to the lowest and grows from there; the other at a scale that soon cannot double within f32.
+///
+/// # Errors
+/// If the device fails.
+pub fn loss_scaling(device: &Device, traits: &Traits, tolerance: f64) -> Result<Outcome> {
+    const GROWTH_INTERVAL: u32 = 3;
+    const BACKWARD_SCALE: f32 = 0.25;
+    const LEARNING_RATE: f32 = 0.01;
+    let mut parameters = Parameters::default();
+    let weight = parameters.add("weight", [100], DType::F32, true);
+    let config = Adam { clip_norm: Some(1.0), ..Adam::default() };
+    let mut g = Graph::new(traits, &parameters, true);
+    adam(&mut g, &config, Some(GROWTH_INTERVAL));
+
+    let mut outcome = Outcome::default();
+    for (start, largest_gradient, steps) in [(8.0, 0.1, 80), (2f32.powi(126), 0.0, 8)] {
+        let memory = Memory::new(device, &parameters, true)?;
+        let mut program = Program::new(device, &memory, &g)?;
+        let mut random = Random(21);
+        let values = random.values(100);
+        memory.write(device, weight, bytemuck::cast_slice(&values));
+        memory.set_step(device, Step { learning_rate: LEARNING_RATE, backward_scale: BACKWARD_SCALE, ..Step::default() });
+        memory.set_metrics(device, Metrics { loss_scale: start, ..Metrics::default() });
+        let (mut adam, mut scale) = (AdamState::new(&values), LossScale::new(start, GROWTH_INTERVAL));
+        for step in 0..steps {
+            let kind = match random.below(8) {
+                0..=1 if largest_gradient > 0.0 => StepKind::GradientOverflows,
+                2 if largest_gradient > 0.0 => StepKind::LossOverflows,
+                _ => StepKind::Finite,
+            };
+            let mut gradient: Vec<f32> = random.values(100).iter().map(|g| g * largest_gradient).collect();
+            if kind == StepKind::Finite {
+                adam.step(&config, &gradient, f64::from(LEARNING_RATE));
+            } else {
+                gradient[step % 100] = [f32::INFINITY, f32::NAN, f32::NEG_INFINITY][step % 3];
+            }
+            write_gradient(device, &memory, &gradient, BACKWARD_SCALE * scale.scale);
+            let loss = if kind == StepKind::LossOverflows { f32::INFINITY } else { 1.0 };
+            memory.set_metrics(device, Metrics { loss, ..memory.metrics(device)? });
+            program.run(device)?;
+
+            scale.step(kind);
+            let metrics = memory.metrics(device)?;
+            let got = (counted(&metrics), metrics.loss_scale, metrics.growth_tracker);
+            let want =
+                ([u32::from(kind == StepKind::Finite), scale.updates, scale.skipped, scale.skipped_in_a_row], scale.scale, scale.tracker);
+            if got != want {
+                outcome.fail(format!("optimizer.finish_norm, loss scaling from {start}, step {step}, {kind:?}: {got:?}, not {want:?}"));
+                return Ok(outcome);
+            }
+        }
+        let values: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device, weight)?);
+        outcome.close("optimizer.adam, scaled gradients", &values, &adam.values, tolerance);
     }
     Ok(outcome)
 }

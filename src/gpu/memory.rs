@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use super::device::Device;
 use super::pipeline::step_layout;
 use crate::error::Result;
-use crate::graph::{Arenas, Graph, IMAGE_ROW, Image, Info, Parameters, Role, Tensor};
+use crate::graph::{Arenas, Graph, IMAGE_ROW, Image, Info, METRICS_WORDS, Parameters, Role, Tensor};
 
 /// The numbers that change from step to step; `shaders/shared/step.wgsl` is their twin.
 #[repr(C)]
@@ -19,17 +19,49 @@ pub struct Step {
     /// A number that differs from batch to batch, so that masks do.
     pub counter: u32,
     /// What each target's loss counts: one over the number of targets in the step.
-    pub loss_scale: f32,
+    pub target_weight: f32,
     /// The optimizer's learning rate.
     pub learning_rate: f32,
-    /// What gradients are multiplied with on their way back, and the optimizer divides them by: 1, or more where they pass through f16
-    /// (loss scaling, Micikevicius et al. 2018).
+    /// Gradients are multiplied by this and by [`Metrics::loss_scale`] in the backward pass; the optimizer divides by both. 1 where
+    /// gradients are f32.
     pub backward_scale: f32,
 }
 
 impl Default for Step {
     fn default() -> Self {
-        Step { seed: 0, counter: 0, loss_scale: 0.0, learning_rate: 0.0, backward_scale: 1.0 }
+        Step { seed: 0, counter: 0, target_weight: 0.0, learning_rate: 0.0, backward_scale: 1.0 }
+    }
+}
+
+/// What a step tells the host, and what the optimizer keeps between steps; `shaders/shared/metrics.wgsl` is its twin.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Metrics {
+    /// The mean loss over the targets of the step.
+    pub loss: f32,
+    /// The norm of the gradient, before clipping.
+    pub gradient_norm: f32,
+    /// What the optimizer multiplied the gradient by, to clip it and to undo its scaling.
+    pub gradient_scale: f32,
+    /// 1 where loss and gradient are finite, so that the step counts; else 0.
+    pub finite: u32,
+    /// Steps that counted.
+    pub updates: u32,
+    /// Steps that were skipped.
+    pub skipped: u32,
+    /// Skipped steps since the last one that counted, except those that lowered the loss scale.
+    pub skipped_in_a_row: u32,
+    /// The loss scale of the next step, which keeps gradients within the range of f16 (Micikevicius et al. 2018); 1 where they are f32.
+    pub loss_scale: f32,
+    /// Steps in a row that counted at this loss scale.
+    pub growth_tracker: u32,
+}
+
+const _: () = assert!(std::mem::size_of::<Metrics>() == 4 * METRICS_WORDS as usize);
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics { loss_scale: 1.0, ..bytemuck::Zeroable::zeroed() }
     }
 }
 
@@ -62,7 +94,7 @@ pub(super) const STORAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_DST).union(wgpu::BufferUsages::COPY_SRC);
 
 impl Memory {
-    /// Allocates zeroed memory for a model's weights and, where it is to be trained, for gradients and moments.
+    /// Allocates zeroed memory for a model's weights and, where it is to be trained, for gradients and moments. The loss scale is 1.
     ///
     /// # Errors
     /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`].
@@ -88,7 +120,7 @@ impl Memory {
             layout: &step_layout(&device.device),
             entries: &[wgpu::BindGroupEntry { binding: 0, resource: step.as_entire_binding() }],
         });
-        Ok(Memory {
+        let memory = Memory {
             parameters: parameters.clone(),
             infos,
             arenas,
@@ -98,7 +130,9 @@ impl Memory {
             bytes,
             scratch: Mutex::default(),
             staged: AtomicUsize::new(0),
-        })
+        };
+        memory.set_metrics(device, Metrics::default());
+        Ok(memory)
     }
 
     /// The list of weights that this is the memory of.
@@ -210,6 +244,19 @@ impl Memory {
     /// Sets the numbers of the step that is submitted next.
     pub fn set_step(&self, device: &Device, step: Step) {
         device.queue.write_buffer(&self.step, 0, bytemuck::bytes_of(&step));
+    }
+
+    /// The metrics, after all that was submitted.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn metrics(&self, device: &Device) -> Result<Metrics> {
+        Ok(bytemuck::pod_read_unaligned(&self.read(device, self.arenas.metrics)?))
+    }
+
+    /// Sets the metrics that the step submitted next begins with.
+    pub fn set_metrics(&self, device: &Device, metrics: Metrics) {
+        self.write(device, self.arenas.metrics, bytemuck::bytes_of(&metrics));
     }
 
     /// Zeroes the loss and, where there is one, the gradient arena: the beginning of a step.

@@ -11,7 +11,7 @@ mod state;
 mod timing;
 
 pub use device::{Device, DeviceInfo, devices, find_device};
-pub use memory::{Memory, Step};
+pub use memory::{Memory, Metrics, Step};
 pub use program::{Program, bytes_of};
 pub use readback::Readback;
 pub use state::State;

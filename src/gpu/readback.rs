@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 use std::sync::mpsc;
 
 use super::device::Device;
-use super::memory::Memory;
+use super::memory::{Memory, Metrics};
 use crate::error::{Error, Result};
-use crate::graph::METRICS_WORDS;
 
-const BYTES: u64 = METRICS_WORDS as u64 * 4;
+const BYTES: u64 = std::mem::size_of::<Metrics>() as u64;
 
 /// Copies of the metrics that are under way, so that reading them never holds up the device.
 #[derive(Default)]
@@ -42,11 +41,11 @@ impl Readback {
         Ok(())
     }
 
-    /// The words of the oldest request, if more than `in_flight` are under way or it has already arrived.
+    /// The answer to the oldest request, if more than `in_flight` are under way or it has already arrived.
     ///
     /// # Errors
     /// If the device fails.
-    pub fn next(&mut self, device: &Device, in_flight: usize) -> Result<Option<Vec<u32>>> {
+    pub fn next(&mut self, device: &Device, in_flight: usize) -> Result<Option<Metrics>> {
         let Some(oldest) = self.pending.front() else { return Ok(None) };
         if self.pending.len() > in_flight {
             device.wait(Some(oldest.submission.clone()))?;
@@ -59,10 +58,10 @@ impl Readback {
         let Some(Pending { staging, .. }) = self.pending.pop_front() else { return Ok(None) };
         let view = staging.get_mapped_range(..BYTES);
         let view = view.map_err(|e| Error::Device { device: device.info().to_string(), reason: e.to_string() })?;
-        let words = bytemuck::pod_collect_to_vec(&view);
+        let metrics = bytemuck::pod_read_unaligned(&view);
         drop(view);
         staging.unmap();
         self.idle.push(staging);
-        Ok(Some(words))
+        Ok(Some(metrics))
     }
 }

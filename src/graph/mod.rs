@@ -66,12 +66,12 @@ pub struct Arenas {
     pub first_moment: Tensor,
     /// Adam's running mean of its square (arena).
     pub second_moment: Tensor,
-    /// The loss, the gradient norm and the counters; `shaders/shared/metrics.wgsl` has the fields.
+    /// The loss, the gradient norm, the counters and the loss scale; `shaders/shared/metrics.wgsl` has the fields.
     pub metrics: Tensor,
 }
 
 /// The 32-bit words of the metrics buffer.
-pub const METRICS_WORDS: u32 = 8;
+pub const METRICS_WORDS: u32 = 9;
 
 impl Graph {
     /// An empty recording for a model with these weights on a device with these traits. `training` lets dropout act.

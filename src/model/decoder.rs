@@ -219,7 +219,8 @@ impl Model {
         } else {
             ops::linear_activated(g, x, &block.ffn_input, self.config.activation)
         };
-        let f = ops::linear(g, f, &block.ffn_output);
+        // f32 even where activations are f16: massive activations enter the residual stream here (see `ops::gated`).
+        let f = g.in_single(|g| ops::linear(g, f, &block.ffn_output));
         ops::dropout(g, f, self.config.dropout.ffn_output)
     }
 

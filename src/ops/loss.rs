@@ -18,7 +18,7 @@ struct Slice {
     layer: Linear,
 }
 
-/// Adds loss_scale · Σ cross-entropy(x·Wᵀ + b, target) to the loss of the step, over the tokens whose target is not the
+/// Adds target_weight · Σ cross-entropy(x·Wᵀ + b, target) to the loss of the step, over the tokens whose target is not the
 /// shader's `IGNORED`.
 /// x (…, hidden), targets (…), W (vocabulary, hidden). The result stands for the loss: pass it to [`Graph::backward`] as both arguments.
 pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -> Tensor {
@@ -52,7 +52,7 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
             let stride = width.next_multiple_of(4);
             let logits = last.take().unwrap_or_else(|| g.in_single(|g| matmul::forward(g, x, layer, stride, None).0));
             let p = Params { rows, width, stride: stride / 4, start };
-            g.dispatch(kernel("backward"), p, [read(targets), read(log_sum_exp), update(logits)], groups);
+            g.dispatch(kernel("backward"), p, [read(targets), read(log_sum_exp), update(logits), read(metrics)], groups);
             matmul::layer_gradients(g, logits, x, layer);
             g.contribute(x, |g, before| matmul::input_gradient(g, logits, x, layer, before));
         }

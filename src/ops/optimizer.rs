@@ -17,6 +17,7 @@ crate::params!(Params {
     weight_decay: f32,
     decoupled: u32,
     first_chunk: u32,
+    growth_interval: u32,
 });
 
 /// Adam (Kingma and Ba 2015), or AdamW (Loshchilov and Hutter 2019) where `decoupled`.
@@ -42,8 +43,11 @@ impl Default for Adam {
     }
 }
 
-/// Records norm, clipping and update. A step whose gradient or loss is not finite changes nothing and is counted.
-pub fn adam(g: &mut Graph, config: &Adam) {
+/// Records norm, clipping and update. A step whose gradient or loss is not finite changes no weight and is counted.
+///
+/// Where the loss scale is dynamic (`growth_interval`), a step whose gradient overflows halves it, down to 1, and that many steps in a row
+/// without an overflow double it.
+pub fn adam(g: &mut Graph, config: &Adam, growth_interval: Option<u32>) {
     let arenas = g.arenas();
     let len = g.parameters().arena_len();
     let mut p = Params {
@@ -60,6 +64,7 @@ pub fn adam(g: &mut Graph, config: &Adam) {
         weight_decay: config.weight_decay as f32,
         decoupled: config.decoupled as u32,
         first_chunk: 0,
+        growth_interval: growth_interval.unwrap_or(0),
     };
     // A large arena does not fit one binding, so each kernel goes over it in ranges.
     let chunk = u64::from(Kernel::new("optimizer", "sum_squares").constant("CHUNK"));

@@ -98,7 +98,7 @@ impl Checkpoint {
     /// Writes the directory, complete or not at all. It is that of an adapter too.
     ///
     /// # Errors
-    /// [`Error::Write`].
+    /// [`Error::DivergedWeight`] if a weight or a moment is not finite, or [`Error::Write`].
     pub fn write(&self, directory: &Path) -> Result<()> {
         replace_directory(directory, |temporary| {
             write_adapter(temporary, &self.adapter)?;

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod checkpoints;
 mod estimate;
+mod loss_scale;
 mod micro_batch;
 mod recipe;
 mod schedule;
@@ -12,6 +13,7 @@ mod trainer;
 pub use checkpoint::{Best, Checkpoint, RunState};
 pub use checkpoints::{Checkpoints, Found};
 pub use estimate::Estimate;
+pub use loss_scale::LossScaler;
 pub use recipe::{Recipe, Vocabulary};
 pub use schedule::{Schedule, Shape};
 pub use state::TrainerState;

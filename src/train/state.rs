@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Trainer;
+use super::{LossScaler, Trainer};
 use crate::error::{Error, Result};
-use crate::graph::{DType, METRICS_WORDS, Piece, Tensor};
+use crate::gpu::Metrics;
+use crate::graph::{DType, Piece, Tensor};
 use crate::weights::{Weight, Weights};
 
 /// What the steps to come depend on, beside weights and moments.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainerState {
     /// Steps that are done: the place in the schedule.
@@ -19,12 +20,12 @@ pub struct TrainerState {
     pub updates: u32,
     /// Steps that were left out because their gradient was not finite.
     pub skipped: u32,
-    /// How many of these were the last ones without a break.
+    /// Skipped steps since the last one that changed weights, except those that lowered the loss scale.
     pub skipped_in_a_row: u32,
+    /// The loss scale of a run in f16; none in f32, nor in checkpoints written before it was dynamic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scaler: Option<LossScaler>,
 }
-
-/// Where the counters stand in `shaders/shared/metrics.wgsl`: updates, skipped, skipped in a row.
-const COUNTERS: std::ops::Range<usize> = 4..7;
 
 impl Trainer<'_> {
     /// Where the trainer is, after all the steps that it has started. Waits for them.
@@ -32,10 +33,10 @@ impl Trainer<'_> {
     /// # Errors
     /// If the device fails.
     pub fn state(&self) -> Result<TrainerState> {
-        let metrics = self.memory.read(self.device, self.memory.arenas().metrics)?;
-        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&metrics);
-        let &[updates, skipped, skipped_in_a_row] = &words[COUNTERS] else { unreachable!("three words") };
-        Ok(TrainerState { step: self.step, batches: self.batches, updates, skipped, skipped_in_a_row })
+        let metrics = self.memory.metrics(self.device)?;
+        let Metrics { updates, skipped, skipped_in_a_row, .. } = metrics;
+        let loss_scaler = self.scales_loss().then(|| LossScaler::of(metrics));
+        Ok(TrainerState { step: self.step, batches: self.batches, updates, skipped, skipped_in_a_row, loss_scaler })
     }
 
     /// Adam's two moments of each tensor that trains and that `wanted` says by name, as `first.NAME` and `second.NAME`.
@@ -68,9 +69,9 @@ impl Trainer<'_> {
             self.memory.write_at(self.device, arena, start, &moment.bytes());
             Ok(())
         })?;
-        let mut metrics = [0u32; METRICS_WORDS as usize];
-        metrics[COUNTERS].copy_from_slice(&[state.updates, state.skipped, state.skipped_in_a_row]);
-        self.memory.write(self.device, self.memory.arenas().metrics, bytemuck::cast_slice(&metrics));
+        let &TrainerState { updates, skipped, skipped_in_a_row, loss_scaler, .. } = state;
+        let metrics = Metrics { updates, skipped, skipped_in_a_row, ..Metrics::default() };
+        self.memory.set_metrics(self.device, self.scaler(loss_scaler).put_into(metrics));
         (self.step, self.batches) = (state.step, state.batches);
         Ok(())
     }

@@ -3,22 +3,19 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::micro_batch::micro_batch;
-use super::{Schedule, Shape};
+use super::{LossScaler, Schedule, Shape};
 use crate::error::{Error, Result};
-use crate::gpu::{Device, Memory, Program, Readback, Step, Timing};
-use crate::graph::{DType, Graph, METRICS_WORDS, Tensor, Traits};
+use crate::gpu::{Device, Memory, Metrics, Program, Readback, Step, Timing};
+use crate::graph::{DType, Graph, Tensor, Traits};
 use crate::model::{Inputs, Model};
 use crate::ops::optimizer::{Adam, adam};
 use crate::text::{Batch, order_of};
 
-/// After so many steps in a row whose gradients were not finite, training has diverged.
+/// After this many steps in a row whose gradients were not finite, training has diverged. In f16 those that lowered the loss scale do
+/// not count: that is how it finds its level.
 const PATIENCE: u32 = 10;
 /// Steps that may be under way on the device while the host goes on.
 const IN_FLIGHT: usize = 2;
-
-/// Where gradients are f16, that of one token's loss times this goes back: the numbers that f16 holds to all its digits are then those of a
-/// token's gradient from 1e-6 to 1e3, whatever the batch.
-const HALF_SCALE: f32 = 64.0;
 
 /// Batches of an evaluation whose losses the device adds up.
 const AT_ONCE: usize = 32;
@@ -62,6 +59,8 @@ pub struct Report {
     pub skipped: bool,
     /// Steps that were left out so far.
     pub skipped_so_far: u32,
+    /// The loss scale after the step, if gradients pass through f16; a skipped step may have halved it.
+    pub loss_scale: Option<f32>,
 }
 
 /// A recording of a batch's shape, compiled.
@@ -96,7 +95,7 @@ pub(super) fn record(model: &Model, traits: &Traits, [rows, length]: [u32; 2], m
 /// Records the optimizer's part of a step.
 pub(super) fn record_update(model: &Model, traits: &Traits, options: &Adam) -> Graph {
     let mut g = Graph::new(traits, &model.parameters, true);
-    g.scoped("update", |g| adam(g, options));
+    g.scoped("update", |g| adam(g, options, LossScaler::growth_interval(model, traits)));
     g
 }
 
@@ -203,7 +202,7 @@ impl<'a> Trainer<'a> {
         }
         let update = Program::new(device, memory, &record_update(model, device.traits(), &options.adam))?;
         let programs = Programs::new(Mode::Training { checkpointing: options.checkpointing });
-        Ok(Trainer {
+        let trainer = Trainer {
             device,
             model,
             memory,
@@ -214,7 +213,19 @@ impl<'a> Trainer<'a> {
             started: VecDeque::new(),
             step: 0,
             batches: 0,
-        })
+        };
+        memory.set_metrics(device, trainer.scaler(None).put_into(memory.metrics(device)?));
+        Ok(trainer)
+    }
+
+    /// Whether gradients pass through f16, so that the loss is scaled.
+    pub(super) fn scales_loss(&self) -> bool {
+        LossScaler::growth_interval(self.model, self.device.traits()).is_some()
+    }
+
+    /// The loss scaler that continues from `before`, that of an earlier trainer.
+    pub(super) fn scaler(&self, before: Option<LossScaler>) -> LossScaler {
+        if self.scales_loss() { before.unwrap_or_default() } else { LossScaler::NONE }
     }
 
     /// Allocates the memory of the largest batch, `rows` sequences of `length` tokens, before the first step, so that a device that has
@@ -231,7 +242,7 @@ impl<'a> Trainer<'a> {
     /// soon as the device has it; the host never waits for the step that it has just started.
     ///
     /// # Errors
-    /// [`Error::Diverged`] after ten steps in a row without finite gradients; [`Error::Usage`] if no token has a target; or what the
+    /// [`Error::Diverged`] after ten steps in a row without finite gradients that no lower loss scale could mend; [`Error::Usage`] if no token has a target; or what the
     /// device says.
     pub fn step(&mut self, batches: &[Batch]) -> Result<Option<Report>> {
         let targets: u64 = batches.iter().map(Batch::targets).sum();
@@ -257,6 +268,7 @@ impl<'a> Trainer<'a> {
             targets,
             skipped: false,
             skipped_so_far: 0,
+            loss_scale: None,
         });
         self.step += 1;
         self.next(IN_FLIGHT)
@@ -264,10 +276,9 @@ impl<'a> Trainer<'a> {
 
     /// Sets the numbers of the next batch, in a step with so many targets.
     fn set_step(&self, targets: u64, learning_rate: f32) {
-        let loss_scale = (1.0 / targets as f64) as f32;
-        let half = self.model.half && self.device.traits().half;
-        let backward_scale = if half { HALF_SCALE * targets as f32 } else { 1.0 };
-        let step = Step { seed: self.options.seed, counter: self.batches, loss_scale, learning_rate, backward_scale };
+        let target_weight = (1.0 / targets as f64) as f32;
+        let backward_scale = if self.scales_loss() { LossScaler::backward_scale(targets) } else { 1.0 };
+        let step = Step { seed: self.options.seed, counter: self.batches, target_weight, learning_rate, backward_scale };
         self.memory.set_step(self.device, step);
     }
 
@@ -297,20 +308,13 @@ impl<'a> Trainer<'a> {
     }
 
     fn next(&mut self, in_flight: usize) -> Result<Option<Report>> {
-        let Some(words) = self.readback.next(self.device, in_flight)? else { return Ok(None) };
+        let Some(metrics) = self.readback.next(self.device, in_flight)? else { return Ok(None) };
         let report = self.started.pop_front().expect("a report for each request");
-        // The order of `shaders/shared/metrics.wgsl`.
-        let [loss, gradient_norm, _, finite, _, skipped_so_far, in_a_row, _]: [u32; METRICS_WORDS as usize] =
-            words.try_into().expect("the metrics have that many words");
-        let report = Report {
-            loss: f32::from_bits(loss),
-            gradient_norm: f32::from_bits(gradient_norm),
-            skipped: finite == 0,
-            skipped_so_far,
-            ..report
-        };
-        if in_a_row >= PATIENCE {
-            return Err(Error::Diverged { count: in_a_row, step: report.step, learning_rate: report.learning_rate });
+        let Metrics { loss, gradient_norm, finite, skipped, skipped_in_a_row, loss_scale, .. } = metrics;
+        let loss_scale = self.scales_loss().then_some(loss_scale);
+        let report = Report { loss, gradient_norm, skipped: finite == 0, skipped_so_far: skipped, loss_scale, ..report };
+        if skipped_in_a_row >= PATIENCE {
+            return Err(Error::Diverged { count: skipped_in_a_row, step: report.step, learning_rate: report.learning_rate });
         }
         Ok(Some(report))
     }
@@ -356,14 +360,13 @@ impl<'a> Evaluator<'a> {
         // The device adds up in f32: of many batches not all at once.
         for batches in batches.chunks(AT_ONCE) {
             self.memory.clear(self.device);
-            self.memory.set_step(self.device, Step { loss_scale: (1.0 / targets as f64) as f32, ..Step::default() });
+            self.memory.set_step(self.device, Step { target_weight: (1.0 / targets as f64) as f32, ..Step::default() });
             for batch in batches {
                 for batch in self.programs.cut(self.device, self.model, batch)? {
                     self.programs.run(self.device, self.model, self.memory, &batch)?;
                 }
             }
-            let metrics = self.memory.read(self.device, self.memory.arenas().metrics)?;
-            loss += f64::from(bytemuck::pod_read_unaligned::<f32>(&metrics[..4]));
+            loss += f64::from(self.memory.metrics(self.device)?.loss);
         }
         Ok(loss)
     }

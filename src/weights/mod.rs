@@ -72,11 +72,14 @@ impl Weights {
         weights
     }
 
-    /// Writes a safetensors file, complete or not at all.
+    /// Writes a safetensors file, complete or not at all. Everything that training saves is written here, and this check keeps it finite.
     ///
     /// # Errors
-    /// [`Error::Write`].
+    /// [`Error::DivergedWeight`] if there is such a number, or [`Error::Write`].
     pub fn write(&self, path: &Path) -> Result<()> {
+        if let Some((name, _)) = self.tensors.iter().find(|(_, weight)| weight.first_non_finite().is_some()) {
+            return Err(Error::DivergedWeight { name: name.clone() });
+        }
         safetensors::write(&self.tensors, path)
     }
 

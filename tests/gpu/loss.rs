@@ -73,7 +73,7 @@ fn large_logits() {
                 memory.set_step(device, STEP);
                 program.run(device).expect("a run");
                 let loss = memory.read(device, memory.arenas().metrics).expect("metrics");
-                assert_eq!(bytemuck::pod_read_unaligned::<f32>(&loss[..4]), 4.0 * 2000.0 * STEP.loss_scale);
+                assert_eq!(bytemuck::pod_read_unaligned::<f32>(&loss[..4]), 4.0 * 2000.0 * STEP.target_weight);
             }
         }
     }

@@ -100,7 +100,7 @@ fn gpt_logits_loss_and_every_gradient() {
         let mut program = Program::new(device, &memory, &g).expect("a program");
         write_inputs(&program, &model, &inputs, &batch);
         program.write(device, targets, &batch.targets);
-        memory.set_step(device, Step { loss_scale: 1.0 / 22.0, ..Step::default() });
+        memory.set_step(device, Step { target_weight: 1.0 / 22.0, ..Step::default() });
         memory.clear(device);
         program.run(device).expect("a run");
         let mut compared = 0;

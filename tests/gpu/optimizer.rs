@@ -1,4 +1,4 @@
-use graftling::doctor::special::{adam_steps, skipped_steps};
+use graftling::doctor::special::{adam_steps, loss_scaling, skipped_steps};
 use graftling::ops::optimizer::Adam;
 
 use crate::harness::{builds, expect_right};
@@ -21,4 +21,9 @@ fn a_step_that_is_not_finite_changes_nothing_and_is_counted() {
     for device in builds() {
         expect_right(&skipped_steps(device, device.traits()).expect("a working device"));
     }
+}
+
+#[test]
+fn the_loss_scale_follows_the_rule_of_grad_scaler() {
+    expect_right(&loss_scaling(device(), device().traits(), 2e-6).expect("a working device"));
 }

@@ -168,7 +168,7 @@ fn follow(fixture: &Fixture, preset: &str, expected: &str, trains: Trains) {
     program.write(device, targets, &batch.targets);
     write_inputs(&program, &model, &inputs, &batch);
     memory.clear(device);
-    memory.set_step(device, Step { loss_scale: 1.0 / batch.targets() as f32, ..Step::default() });
+    memory.set_step(device, Step { target_weight: 1.0 / batch.targets() as f32, ..Step::default() });
     program.run(device).expect("a run");
     let arena: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device, memory.arenas().gradients).expect("a read"));
     // On disk the adapter is called `probe`, not `default`.

@@ -257,6 +257,17 @@ fn refusals() {
     assert!(!place.path("new").exists());
 }
 
+/// A run that diverges leaves the checkpoints that it has saved, all of whose numbers are finite, and no adapter.
+#[test]
+fn a_diverged_run_keeps_its_checkpoints() {
+    let place = Place::new("diverged");
+    fails(place.train("--out run --steps 20 --save-every 1 --learning-rate 1e38"), 6, &["training diverged", "10 steps in a row"]);
+    let checkpoints = Checkpoints::of(&place.path("run"));
+    let found = checkpoints.newest();
+    assert!(found.newest.is_some() && found.torn.is_empty() && checkpoints.steps().len() > 1, "{:?}", found.torn);
+    assert!(!place.path("run/adapter").exists());
+}
+
 #[test]
 fn places_that_cannot_be_written() {
     let place = Place::new("unwritable");

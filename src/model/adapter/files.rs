@@ -111,7 +111,7 @@ impl SavedAdapter {
 /// Writes the adapter's files into `directory`, each complete or not at all; a head that an earlier adapter left there goes.
 ///
 /// # Errors
-/// [`Error::Write`]; [`Error::Usage`] if its name or configuration cannot be.
+/// [`Error::DivergedWeight`] if a number is not finite; [`Error::Write`]; [`Error::Usage`] if its name or configuration cannot be.
 pub fn write_adapter(directory: &Path, adapter: &SavedAdapter) -> Result<()> {
     check_name(&adapter.name).and_then(|()| adapter.config.check()).map_err(Error::Usage)?;
     let json = adapter.json();

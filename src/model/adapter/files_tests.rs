@@ -297,9 +297,15 @@ fn a_head_of_an_earlier_adapter_goes() {
     let mut damaged = adapter.clone();
     let nan = Weight::from_f32([1].into(), &[f32::NAN]);
     damaged.head.as_mut().expect("a head").tensors.insert("lm_head.bias".into(), nan);
-    write_adapter(&place.0, &damaged).expect("an adapter");
+    let problem = write_adapter(&place.0, &damaged).expect_err("no number").to_string();
+    assert!(problem.contains("'lm_head.bias' is not finite") && !place.0.join(HEAD).exists(), "{problem}");
+    write_adapter(&place.0, &adapter).expect("an adapter");
+    let mut bytes = fs::read(place.0.join(HEAD)).expect("a head");
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(place.0.join(HEAD), bytes).expect("a damaged head");
     let problem = read_adapter(&place.0).expect_err("no number").to_string();
-    assert!(problem.contains("model_head.safetensors: tensor 'lm_head.bias' has a number that is not finite"), "{problem}");
+    assert!(problem.contains("model_head.safetensors: tensor 'lm_head.weight' has a number that is not finite"), "{problem}");
 
     for adapter in [
         SavedAdapter { name: "a.b".into(), ..adapter.clone() },
