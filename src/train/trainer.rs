@@ -46,7 +46,7 @@ impl Default for TrainOptions {
 }
 
 /// What became of one step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Report {
     /// The step, from 0.
     pub step: u64,
