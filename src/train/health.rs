@@ -11,10 +11,12 @@ const WINDOW: usize = 32;
 const HISTORY: usize = 256;
 /// Losses before which nothing is said of them.
 const SOONEST: usize = 10;
-/// How many standard errors apart two means of losses must lie. That many, since of all the means in a long run the outermost are compared.
+/// Losses count by their logarithms, since batches differ and training fails by factors. Below this all is learned.
+const LEAST_LOSS: f64 = 1e-3;
+/// How many standard errors apart two means must lie. That many, since of all the means in a long run the outermost are compared.
 const STANDARD_ERRORS: f64 = 6.0;
-/// The part of a loss by which it must rise at least.
-const LEAST_RISE: f64 = 0.1;
+/// The factor by which a loss must rise at least.
+const LEAST_RISE: f64 = 1.1;
 /// The part of what had been gained that must be lost again.
 const LOST: f64 = 0.5;
 /// Steps in a row after which a gradient counts as vanished or exploding.
@@ -57,7 +59,7 @@ pub struct Rise {
     pub from: f64,
     /// The step at which it was that, or the last of those whose mean that is.
     pub at: u64,
-    /// What it is now, the mean of the latest losses.
+    /// What it is now, the geometric mean of the latest losses.
     pub to: f64,
     /// The step from which on all losses lie nearer to `to` than to `from`.
     pub since: u64,
@@ -68,9 +70,9 @@ pub struct Rise {
 /// Watches a run.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
-    /// The latest finite losses with their steps.
+    /// The logarithms of the latest finite losses, with their steps.
     losses: VecDeque<(u64, f64)>,
-    /// The first loss: that of the model before any update.
+    /// The first of them: that of the model before any update.
     first: Option<(u64, f64)>,
     /// The first mean over a window.
     start: Option<f64>,
@@ -103,34 +105,35 @@ impl Health {
         &self.warnings[before..]
     }
 
-    /// Takes a validation loss, the first of them that of the model before any update.
-    pub fn measured(&mut self, loss: f64) {
-        self.validation = Some([self.validation.map_or(loss, |[first, _]| first), loss]);
+    /// Takes the validation loss after `step` steps. Later ones say something if there is one of step 0.
+    pub fn measured(&mut self, step: u64, loss: f64) {
+        let before = self.validation.map(|[before, _]| before).or(Some(loss).filter(|_| step == 0));
+        self.validation = before.map(|before| [before, loss]);
     }
 
-    /// The mean of the latest losses.
+    /// The geometric mean of the latest losses.
     pub fn smoothed(&self) -> Option<f64> {
-        Some(self.losses.len().min(WINDOW)).filter(|&count| count > 0).map(|count| self.latest(count))
+        Some(self.losses.len().min(WINDOW)).filter(|&count| count > 0).map(|count| self.latest(count).exp())
     }
 
     /// How far the loss lies above what it was, if that is more than chance and worth telling.
     pub fn rise(&self) -> Option<Rise> {
-        let (first_step, first) = self.first.filter(|_| self.losses.len() >= SOONEST)?;
+        let first = self.first.filter(|_| self.losses.len() >= SOONEST)?;
         let count = WINDOW.min(self.losses.len() - 1);
-        let (to, deviation) = (self.latest(count), self.deviation());
-        let above = |(at, from): (u64, f64), of: usize, start: f64| {
+        let (now, deviation) = (self.latest(count), self.deviation());
+        let is_above = |from: f64, of: usize, start: f64| {
             let noise = STANDARD_ERRORS * deviation * (1.0 / of as f64 + 1.0 / count as f64).sqrt();
-            let rise = to - from;
-            (rise > noise.max(LEAST_RISE * from.abs()).max(LOST * (start - from))).then(|| {
-                let high = self.losses.iter().rev().take_while(|(_, loss)| *loss > from + 0.5 * rise);
-                Rise { from, at, to, since: high.last().map_or(at + 1, |&(step, _)| step), above_start: false }
-            })
+            now - from > noise.max(LEAST_RISE.ln()) && now.exp() - from.exp() > LOST * (start.exp() - from.exp())
         };
+        let window = self.lowest.zip(self.start);
         // The first loss alone too, for training that goes wrong at once leaves no better measure of the beginning.
-        let above_first = above((first_step, first), 1, first);
-        let above_start = self.start.and_then(|start| above((0, start), WINDOW, start)).is_some() || above_first.is_some();
-        let above_lowest = self.lowest.zip(self.start).and_then(|(lowest, start)| above(lowest, WINDOW, start));
-        above_lowest.or(above_first).map(|rise| Rise { above_start, ..rise })
+        let above_first = is_above(first.1, 1, first.1);
+        let above_start = above_first || window.is_some_and(|(_, start)| is_above(start, WINDOW, start));
+        let lowest = window.and_then(|(lowest, start)| is_above(lowest.1, WINDOW, start).then_some(lowest));
+        let (at, from) = lowest.or(above_first.then_some(first))?;
+        let high = self.losses.iter().rev().take_while(|(_, loss)| *loss > (from + now) / 2.0);
+        let since = high.last().map_or(at + 1, |&(step, _)| step);
+        Some(Rise { from: from.exp(), at, to: now.exp(), since, above_start })
     }
 
     /// What is wrong with the run as it is now, in the words of one clause each; nothing if all is well.
@@ -185,6 +188,7 @@ impl Health {
     }
 
     fn observe_loss(&mut self, step: u64, loss: f64) {
+        let loss = loss.max(LEAST_LOSS).ln();
         push(&mut self.losses, (step, loss), HISTORY);
         self.first.get_or_insert((step, loss));
         if self.losses.len() >= WINDOW {
@@ -207,7 +211,7 @@ impl Health {
         }
     }
 
-    /// The mean of so many losses, the latest; without the lowest and the highest where there are enough, so that one odd batch does not count.
+    /// The mean of so many logarithms, the latest; without the lowest and the highest where there are enough, so that one odd batch does not count.
     fn latest(&self, count: usize) -> f64 {
         let mut latest: Vec<f64> = self.losses.iter().rev().take(count).map(|&(_, loss)| loss).collect();
         latest.sort_by(f64::total_cmp);
@@ -215,7 +219,7 @@ impl Health {
         kept.iter().sum::<f64>() / kept.len() as f64
     }
 
-    /// The standard deviation of single losses, from the differences of neighbours (von Neumann 1941), which a trend hardly changes. Of few
+    /// The standard deviation of single logarithms, from the differences of neighbours (von Neumann 1941), which a trend hardly changes. Of few
     /// the largest is left out: it may be the very jump that is to be judged.
     fn deviation(&self) -> f64 {
         let differences = self.losses.iter().zip(self.losses.iter().skip(1)).map(|((_, a), (_, b))| (b - a) * (b - a));
@@ -285,8 +289,16 @@ mod tests {
         assert_eq!((rise.at, rise.since, rise.above_start), (1, 2, true));
         assert!((rise.from - 7.9).abs() < 1e-5 && (rise.to - 10.85).abs() < 0.05, "{rise:?}");
         assert!(health.is_worse_than_at_start());
-        assert_eq!(health.problems(), ["the loss rose from 7.9000 to 10.8500"]);
+        assert_eq!(health.problems(), ["the loss rose from 7.9000 to 10.8499"]);
         assert!(told[0].to_string().starts_with("the loss has risen from 7.9000 at step 1 to 10.8"), "{}", told[0]);
+    }
+
+    #[test]
+    fn a_loss_that_is_wild() {
+        let wild = [6.9, 121.0, 171.4, 338.3, 396.7, 604.7, 563.4, 286.6, 375.1, 336.1, 460.6, 455.0, 578.0, 754.0];
+        let (told, health) = losses(wild);
+        assert!(matches!(told[..], [Warning::Rising(Rise { at: 1, since: 2, above_start: true, .. })]), "{told:?}");
+        assert!(health.rise().is_some());
     }
 
     #[test]
@@ -362,14 +374,16 @@ mod tests {
         let (told, health) = run([(3.0, 1.0), (f32::NAN, f32::NAN), (3.0, f32::INFINITY), (3.0, 1.0)]);
         assert_eq!(told, [Warning::Skipped { step: 2 }]);
         assert_eq!(health.problems(), ["2 steps were skipped"]);
-        assert_eq!(health.smoothed(), Some(3.0));
+        assert!(health.smoothed().is_some_and(|loss| (loss - 3.0).abs() < 1e-9));
     }
 
     #[test]
     fn validation_says_more_than_training() {
         let (_, mut health) = losses([3.0; 40]);
-        for (loss, worse) in [(3.0, false), (2.5, false), (3.02, false), (3.2, true), (f64::NAN, true), (2.9, false)] {
-            health.measured(loss);
+        health.measured(1, 1.0);
+        assert!(!health.is_worse_than_at_start());
+        for (step, (loss, worse)) in (0..).zip([(3.0, false), (2.5, false), (3.02, false), (3.2, true), (f64::NAN, true), (2.9, false)]) {
+            health.measured(step, loss);
             assert_eq!(health.is_worse_than_at_start(), worse, "{loss}");
             assert_eq!(health.problems().len(), usize::from(worse), "{loss}");
         }

@@ -310,7 +310,7 @@ impl<'a> Trainer<'a> {
             ..report
         };
         if in_a_row >= PATIENCE {
-            return Err(Error::Diverged { count: in_a_row, step: report.step, learning_rate: report.learning_rate });
+            return Err(Error::Diverged { count: in_a_row, step: report.step + 1, learning_rate: report.learning_rate });
         }
         Ok(Some(report))
     }

@@ -29,7 +29,7 @@ fn divergence_is_an_error_that_names_the_step() {
         }
     };
     assert_eq!(skipped, 9);
-    assert!(matches!(error, Error::Diverged { count: 10, step: 9, .. }), "{error}");
+    assert!(matches!(error, Error::Diverged { count: 10, step: 10, .. }), "{error}");
     assert_eq!(error.exit_code(), 6);
     assert_eq!(memory.read(device, memory.arenas().values).expect("values"), bytemuck::cast_slice::<f32, u8>(&poisoned));
     let error = model.download(device, &memory, |_| true).expect_err("an infinite weight is no result");

@@ -285,7 +285,7 @@ fn interrupted() {
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill is there");
     assert!(sent.success());
     let output = child.wait_with_output().expect("it ends");
-    check_failure(&output, 130, &["interrupted after step", "--resume"]);
+    check_failure(&output, 130, &["stopping after this step", "interrupted after step", "--resume"]);
     let steps = Checkpoints::of(&place.path("run")).steps();
     let &[step] = &steps[..] else { panic!("{steps:?}") };
     assert!(!place.path("run/adapter").exists() && place.path("run/loss.svg").exists());
@@ -325,6 +325,94 @@ fn everything_first_and_then_adapters() {
     }
 }
 
+/// A run says where training goes wrong, once when it begins and once in the end.
+#[test]
+fn runs_that_go_wrong() {
+    let place = Place::new("wrong");
+    let output = succeeds(place.train("--out wild --steps 12 --learning-rate 1e9 --json"));
+    let said = said(&output);
+    let warnings: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("warning: ")).collect();
+    assert!(warnings.len() >= 2 && warnings[0].contains("the gradient has vanished: since step"), "{said}");
+    let (last, alive) = (warnings[warnings.len() - 1], said.find("step 12/12").expect("the last step"));
+    assert!(last.contains("nothing was learned from step") && last.contains("use a lower --learning-rate"), "{said}");
+    assert!(said.find(warnings[0]).expect("a warning") < alive && alive < said.find(last).expect("a warning"), "{said}");
+    assert_eq!(result(&output)["warnings"], serde_json::json!(warnings));
+
+    // The curve of a validation loss says more: the adapter is worse than its base, but not the checkpoint before.
+    fs::create_dir_all(place.path("run")).expect("a directory");
+    let output = succeeds(place.train("--out run --steps 4 --eval-every 1 --optimizer adam --learning-rate 3e-3 --full-steps 0"));
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("warning"), "{}", String::from_utf8_lossy(&output.stdout));
+    let output = succeeds(place.train("--out worse --steps 8 --eval-every 2 --learning-rate 3 --json"));
+    let (worse, text) = (result(&output), String::from_utf8_lossy(&output.stderr).into_owned());
+    assert!(text.contains("the validation loss rose from"), "{text}");
+    let best = worse["best"]["step"].as_u64().expect("a best checkpoint");
+    assert!(Checkpoints::of(&place.path("worse")).steps().contains(&best), "{worse}");
+    // And it is said again where the run was resumed after everything.
+    let again = succeeds(place.command("train --out worse --resume --json"));
+    assert_eq!(result(&again)["warnings"].as_array().map(|warnings| warnings.len()), worse["warnings"].as_array().map(Vec::len));
+}
+
+/// What a run says in the end: losses, where the best checkpoint is, what is on disk; and its picture says what was trained.
+#[test]
+fn the_last_words() {
+    let place = Place::new("words");
+    let output = succeeds(place.train("--out run --steps 5 --eval-every 1 --save-every 2 --learning-rate 1e-3"));
+    let (printed, said) = (String::from_utf8_lossy(&output.stdout).into_owned(), said(&output));
+    assert!(printed.starts_with("saved run/adapter after 5 steps: loss ") && printed.contains(", validation "), "{printed}");
+    assert!(said.contains("kernels    ") && said.contains(" compiled in ") && said.contains("s left"), "{said}");
+    let words = said.lines().find(|line| line.starts_with("disk ")).expect("a line on the disk");
+    assert!(words.contains("run takes ") && words.ends_with(", 4, 5"), "{words}");
+    assert!(!place.path("run/lock").exists());
+    let picture = fs::read_to_string(place.path("run/loss.svg")).expect("a picture");
+    assert!(picture.contains(">base, identity_bn<"), "{picture}");
+    // Too many validations make a base worse for a while, and the best one is named.
+    let metrics = fs::read_to_string(place.path("run/metrics.jsonl")).expect("metrics");
+    let evaluated = |line: &str| Some(serde_json::from_str::<Value>(line).ok()?.get("eval_loss")?.as_f64().expect("a loss"));
+    let losses: Vec<_> = metrics.lines().filter_map(evaluated).collect();
+    assert_eq!((losses.len(), losses[1..].iter().any(|&loss| loss < losses[5])), (6, printed.contains("(best ")), "{printed}");
+}
+
+/// A run is resumed from any directory, whatever its options were when it began.
+#[test]
+fn resumed_from_elsewhere() {
+    let place = Place::new("elsewhere");
+    fs::create_dir_all(place.path("sub")).expect("a directory");
+    fs::write(place.path("base.txt"), "").expect("a file");
+    std::os::unix::fs::symlink(BASE, place.path("base")).expect("a link");
+    let small = "train --model base --data data --batch-size 1 --max-length 16 --out run --save-every 1";
+    succeeds(place.command(&format!("{small} --steps 2 --quiet")));
+    let options = fs::read_to_string(place.path("run/run.toml")).expect("the options");
+    for (key, name) in [("model", "base"), ("data", "data")] {
+        let line = format!("{key} = \"{}\"", place.path(name).display());
+        assert!(options.lines().any(|l| l == line), "{line} in {options}");
+    }
+    let elsewhere = |line: &str| {
+        let mut command = place.command(line);
+        command.current_dir("/");
+        command
+    };
+    let out = place.path("run").display().to_string();
+    succeeds(elsewhere(&format!("train --out {out} --resume --steps 3 --quiet")));
+    let mut relative = place.command("train --out ../run --resume --steps 4 --data ../data --model ../base --quiet");
+    relative.current_dir(place.path("sub"));
+    succeeds(relative);
+    fails(place.command("train --out run --resume --steps 5 --data base.txt"), 2, &["--data is", "base.txt"]);
+    let [run, whole] = ["run/adapter", "whole/adapter"].map(|adapter| move |place: &Place| place.files(adapter));
+    succeeds(place.command(&format!("{} --steps 4 --quiet", small.replace("--out run", "--out whole"))));
+    assert_eq!(run(&place), whole(&place));
+
+    // Options from before paths were whole ones are good where they were written; builtin is no path.
+    let old = options.replace(&format!("{}/", place.0.display()), "");
+    assert!(old.contains("model = \"base\""), "{old}");
+    fs::write(place.path("run/run.toml"), old).expect("options");
+    succeeds(place.command("train --out run --resume --steps 5 --quiet"));
+    succeeds(
+        place.command(&format!("{} --steps 1 --quiet", small.replace("--model base", "--model builtin").replace("--out run", "--out own"))),
+    );
+    let options = fs::read_to_string(place.path("own/run.toml")).expect("the options");
+    assert!(options.contains("model = \"builtin\"\n") && options.contains("out = \"own\"\n"), "{options}");
+}
+
 #[test]
 fn runs_that_come_to_nothing() {
     let place = Place::new("nothing");
@@ -332,8 +420,9 @@ fn runs_that_come_to_nothing() {
     assert!(said(&output).contains("no weight of the adapter has moved"), "{}", said(&output));
     assert_eq!(result(&output)["adapter_moved"], false);
 
-    fails(place.train("--out wild --steps 50 --learning-rate 1e38 --save-every 1 --quiet"), 6, &["diverged"]);
-    assert!(!place.path("wild/adapter").exists());
+    let output = fails(place.train("--out wild --steps 50 --learning-rate 1e38 --save-every 1 --quiet"), 6, &["diverged", "learning rate"]);
+    assert!(said(&output).contains("wild/checkpoints/step-000001 is the last checkpoint"), "{}", said(&output));
+    assert!(!place.path("wild/adapter").exists() && place.path("wild/loss.svg").exists());
     let found = Checkpoints::of(&place.path("wild")).newest();
     assert!(found.newest.is_some() && found.torn.is_empty(), "{:?}", found.torn);
 }
