@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use graftling::text::{Batch, Batches};
-use graftling::train::{Health, Report, RunState};
+use graftling::train::{Best, Health, Report, RunState};
 use graftling::weights::replace_file;
 use graftling::{Error, Result};
 use serde_json::{Value, json};
@@ -104,6 +104,7 @@ impl<'a> Progress<'a> {
         let metrics = OpenOptions::new().append(true).open(&path).map_err(|e| Error::write(&path, e))?;
         let mut progress = Progress::onto(metrics, path, bar, steps, log_every);
         values.iter().for_each(|value| progress.recall(value));
+        progress.health.saved(state.trainer.step);
         progress.tokens = state.tokens;
         progress.seconds_before = state.seconds;
         progress.summary = Summary {
@@ -253,6 +254,11 @@ impl<'a> Progress<'a> {
             _ => "a lower --learning-rate, more --warmup-steps or a --clip-norm",
         };
         self.warn(format!("in this run {problems}{verdict}: use {advice}"));
+    }
+
+    /// There is a checkpoint after so many steps: returns the one before, if it is good.
+    pub fn saved(&mut self, step: u64) -> Option<Best> {
+        self.health.saved(step)
     }
 
     /// How the run is doing.

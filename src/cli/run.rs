@@ -69,53 +69,53 @@ impl Run<'_> {
         let mut progress = None;
         let trained = self.phases(&bar, &mut progress, begin);
         bar.clear();
-        // Of a run that failed, the curve is of interest too.
-        if progress.is_some() {
-            graftling::plot::write(self.out, &self.title())?;
-        }
+        let Some(progress) = progress else { return trained.map(drop) };
+        // The curve of a run that failed is of interest too.
+        let drawn = graftling::plot::write(self.out, &format!("{}, {}", self.base_name, self.adapters));
         if let Err(Error::Diverged { .. } | Error::DivergedWeight { .. }) = &trained
-            && let Some(step) = self.checkpoints.steps().last()
+            && let Some(&step) = self.checkpoints.steps().last()
         {
-            self.common.warn(format!("{} is the last checkpoint, from before training diverged", self.checkpoints.path(*step).display()));
+            self.common.warn(format!("{} is the last checkpoint, whose weights are finite", self.checkpoints.path(step).display()));
         }
-        let (saved, [total, trainable, bytes]) = trained?;
-        let mut progress = progress.expect("there was a phase");
-
+        let (saved, counts) = trained?;
+        drawn?;
         let directory = self.out.join("adapter");
         if directory.exists() {
             write_adapter(&directory, &saved)?;
         } else {
             replace_directory(&directory, |temporary| write_adapter(temporary, &saved))?;
         }
+        self.tell(&directory, &saved, counts, progress);
+        Ok(())
+    }
+
+    /// Says what has become of the run.
+    fn tell(&self, directory: &Path, saved: &SavedAdapter, [total, trainable, bytes]: [u64; 3], mut progress: Progress) {
         let moved = adapter_fingerprint(&saved.weights) != self.state.start;
         if !moved {
             let problem = "no weight of the adapter has moved, so it does nothing that it did not do before";
             progress.warn(format!("{problem}; use a higher learning rate or more steps"));
         }
-        let summary = progress.summary();
-        let is_better = |best: &Best| match summary.evaluated.filter(|_| self.valid.is_some()) {
-            Some(last) => best.loss < last || last.is_nan(),
-            None => progress.health().rise().is_some(),
-        };
-        let better = self.state.best.filter(|best| best.step < self.steps && is_better(best));
+        let (steps, summary) = (self.steps, progress.summary());
+        let measured = summary.evaluated.filter(|_| self.valid.is_some());
+        let worse = |best: &Best| measured.map_or(progress.health().rise().is_some(), |last| last > best.loss || last.is_nan());
+        let better = self.state.best.filter(|best| best.step < steps && worse(best));
         let path = |best: Best| self.checkpoints.path(best.step);
-        progress.conclude("adapter", "its base", better.map(path).as_deref());
+        let of_use = better.filter(|best| progress.health().is_below_start(best.loss));
+        progress.conclude("adapter", "its base", of_use.map(path).as_deref());
         let disk = bytes_on_disk(self.out);
-        let checkpoints: Vec<_> = self.checkpoints.steps().iter().map(u64::to_string).collect();
-        let checkpoints = checkpoints.join(", ");
-        self.common.note(format!("disk       {} takes {}; checkpoints after step {checkpoints}", self.out.display(), BinaryBytes(disk)));
+        let checkpoints = self.checkpoints.steps().iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+        self.common.note(format!("disk       {} takes {}, with checkpoints of steps {checkpoints}", self.out.display(), BinaryBytes(disk)));
 
-        let steps = self.steps;
         let evaluated = summary.evaluated.map_or(String::new(), |loss| format!(", validation {loss:.4}"));
-        let best =
-            better.map_or(String::new(), |best| format!(" (best {:.4} after step {}: {})", best.loss, best.step, path(best).display()));
-        let text =
-            format!("saved {} after {steps} steps: loss {:.4} to {:.4}{evaluated}{best}", directory.display(), summary.first, summary.last);
-        let eval_loss = |best: Best| Some(best.loss).filter(|_| self.valid.is_some());
-        let best = self
-            .state
-            .best
-            .map(|best| json!({ "step": best.step, "loss": best.loss, "eval_loss": eval_loss(best), "checkpoint": path(best) }));
+        let best = |best: Best| format!(" (best {:.4} after step {}: {})", best.loss, best.step, path(best).display());
+        let (losses, best) = (format!("loss {:.4} to {:.4}", summary.first, summary.last), better.map_or(String::new(), best));
+        let text = format!("saved {} after {steps} steps: {losses}{evaluated}{best}", directory.display());
+        let best = self.state.best.filter(|_| measured.is_some()).or(better);
+        let best = best.map(|best| {
+            let eval_loss = measured.map(|_| best.loss);
+            json!({ "step": best.step, "loss": best.loss, "eval_loss": eval_loss, "checkpoint": path(best) })
+        });
         let json = json!({
             "adapter": directory, "checkpoint": self.checkpoints.path(steps), "best": best, "steps": steps,
             "loss_before": summary.first, "loss_after": summary.last, "eval_loss": summary.evaluated,
@@ -123,12 +123,6 @@ impl Run<'_> {
             "skipped_steps": summary.skipped, "adapter_moved": moved, "disk_bytes": disk, "warnings": progress.warnings(),
         });
         self.common.result(text, json);
-        Ok(())
-    }
-
-    /// What the curve is of.
-    fn title(&self) -> String {
-        format!("{}, {}", self.base_name, self.adapters)
     }
 }
 
@@ -268,11 +262,11 @@ impl Run<'_> {
         (done == 0 || done == self.steps || every) && self.state.evaluated != Some(done)
     }
 
-    /// Without validation data, the best checkpoint is that before which the mean loss was lowest.
-    fn keep_best(&mut self, done: u64, progress: &Progress) {
-        let loss = progress.health().smoothed().filter(|_| self.valid.is_none());
-        if let Some(loss) = loss.filter(|&loss| self.state.best.is_none_or(|best| loss < best.loss)) {
-            self.state.best = Some(Best { step: done, loss });
+    /// Without validation data, the best checkpoint is the one up to which the mean loss was lowest.
+    fn keep_best(&mut self, done: u64, progress: &mut Progress) {
+        let good = progress.saved(done).filter(|_| self.valid.is_none());
+        if let Some(good) = good.filter(|good| self.state.best.is_none_or(|best| good.loss < best.loss)) {
+            self.state.best = Some(good);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use super::Report;
+use super::{Best, Report};
 
 /// Losses of which the mean is taken, and gradient norms of which the median is.
 const WINDOW: usize = 32;
@@ -84,9 +84,20 @@ pub struct Health {
     vanished: u32,
     exploding: u32,
     skipped: u64,
+    checkpoint: Option<Candidate>,
     /// The validation losses before any step and after the last one that was measured.
     validation: Option<[f64; 2]>,
     warnings: Vec<Warning>,
+}
+
+/// A checkpoint that may turn out to be the best: what its step made of the model, only the losses after it show.
+#[derive(Clone, Debug)]
+struct Candidate {
+    step: u64,
+    /// The mean over the window before it.
+    mean: f64,
+    /// The sum of the losses after it, and how many they are, no more than a window has.
+    after: (f64, usize),
 }
 
 impl Health {
@@ -111,26 +122,33 @@ impl Health {
         self.validation = before.map(|before| [before, loss]);
     }
 
-    /// The geometric mean of the latest losses.
-    pub fn smoothed(&self) -> Option<f64> {
-        Some(self.losses.len().min(WINDOW)).filter(|&count| count > 0).map(|count| self.latest(count).exp())
+    /// Takes note of a checkpoint after `step` steps. Returns the mean loss up to the checkpoint before it, if the steps after that one bear
+    /// it out.
+    pub fn saved(&mut self, step: u64) -> Option<Best> {
+        let good = self
+            .checkpoint
+            .take()
+            .filter(|Candidate { mean, after: (sum, count), .. }| *count > 0 && sum / *count as f64 - mean <= self.chance(WINDOW, *count));
+        let count = self.losses.len().min(WINDOW);
+        self.checkpoint = (count >= SOONEST).then(|| Candidate { step, mean: self.latest(count), after: (0.0, 0) });
+        good.map(|Candidate { step, mean, .. }| Best { step, loss: mean.exp() })
     }
 
     /// How far the loss lies above what it was, if that is more than chance and worth telling.
     pub fn rise(&self) -> Option<Rise> {
         let first = self.first.filter(|_| self.losses.len() >= SOONEST)?;
         let count = WINDOW.min(self.losses.len() - 1);
-        let (now, deviation) = (self.latest(count), self.deviation());
+        let now = self.latest(count);
         let is_above = |from: f64, of: usize, start: f64| {
-            let noise = STANDARD_ERRORS * deviation * (1.0 / of as f64 + 1.0 / count as f64).sqrt();
-            now - from > noise.max(LEAST_RISE.ln()) && now.exp() - from.exp() > LOST * (start.exp() - from.exp())
+            now - from > self.chance(of, count) && now.exp() - from.exp() > LOST * (start.exp() - from.exp())
         };
         let window = self.lowest.zip(self.start);
         // The first loss alone too, for training that goes wrong at once leaves no better measure of the beginning.
         let above_first = is_above(first.1, 1, first.1);
         let above_start = above_first || window.is_some_and(|(_, start)| is_above(start, WINDOW, start));
         let lowest = window.and_then(|(lowest, start)| is_above(lowest.1, WINDOW, start).then_some(lowest));
-        let (at, from) = lowest.or(above_first.then_some(first))?;
+        let references = lowest.into_iter().chain(above_first.then_some(first));
+        let (at, from) = references.min_by(|(_, one), (_, other)| one.total_cmp(other))?;
         let high = self.losses.iter().rev().take_while(|(_, loss)| *loss > (from + now) / 2.0);
         let since = high.last().map_or(at + 1, |&(step, _)| step);
         Some(Rise { from: from.exp(), at, to: now.exp(), since, above_start })
@@ -162,6 +180,12 @@ impl Health {
         self.validation_rose() || self.validation.is_none() && self.rise().is_some_and(|rise| rise.above_start)
     }
 
+    /// Whether a loss of a checkpoint, of validation where that is measured, is below that of the model before the first step, as far as is known.
+    pub fn is_below_start(&self, loss: f64) -> bool {
+        let rise = || self.rise().filter(|rise| rise.above_start);
+        self.validation.map_or_else(|| rise().is_none_or(|rise| loss < rise.from), |[before, _]| loss < before)
+    }
+
     fn validation_rose(&self) -> bool {
         self.validation.is_some_and(|[from, to]| to > from * (1.0 + LEAST_VALIDATION_RISE) || to.is_nan())
     }
@@ -191,6 +215,9 @@ impl Health {
         let loss = loss.max(LEAST_LOSS).ln();
         push(&mut self.losses, (step, loss), HISTORY);
         self.first.get_or_insert((step, loss));
+        if let Some(Candidate { after: (sum, count), .. }) = self.checkpoint.as_mut().filter(|checkpoint| checkpoint.after.1 < WINDOW) {
+            (*sum, *count) = (*sum + loss, *count + 1);
+        }
         if self.losses.len() >= WINDOW {
             let mean = self.latest(WINDOW);
             self.start.get_or_insert(mean);
@@ -209,6 +236,12 @@ impl Health {
         if self.warnings.iter().all(|earlier| std::mem::discriminant(earlier) != kind) {
             self.warnings.push(warning);
         }
+    }
+
+    /// By how much the mean of so many logarithms may lie above that of so many others without a reason.
+    fn chance(&self, one: usize, other: usize) -> f64 {
+        let noise = STANDARD_ERRORS * self.deviation() * (1.0 / one as f64 + 1.0 / other as f64).sqrt();
+        noise.max(LEAST_RISE.ln())
     }
 
     /// The mean of so many logarithms, the latest; without the lowest and the highest where there are enough, so that one odd batch does not count.
@@ -288,7 +321,7 @@ mod tests {
         let &[Warning::Rising(rise)] = &told[..] else { panic!("{told:?}") };
         assert_eq!((rise.at, rise.since, rise.above_start), (1, 2, true));
         assert!((rise.from - 7.9).abs() < 1e-5 && (rise.to - 10.85).abs() < 0.05, "{rise:?}");
-        assert!(health.is_worse_than_at_start());
+        assert!(health.is_worse_than_at_start() && health.is_below_start(7.0) && !health.is_below_start(9.0));
         assert_eq!(health.problems(), ["the loss rose from 7.9000 to 10.8499"]);
         assert!(told[0].to_string().starts_with("the loss has risen from 7.9000 at step 1 to 10.8"), "{}", told[0]);
     }
@@ -374,7 +407,24 @@ mod tests {
         let (told, health) = run([(3.0, 1.0), (f32::NAN, f32::NAN), (3.0, f32::INFINITY), (3.0, 1.0)]);
         assert_eq!(told, [Warning::Skipped { step: 2 }]);
         assert_eq!(health.problems(), ["2 steps were skipped"]);
-        assert!(health.smoothed().is_some_and(|loss| (loss - 3.0).abs() < 1e-9));
+    }
+
+    /// A checkpoint whose own step ruined the model has good losses behind it, and is not good.
+    #[test]
+    fn checkpoints_are_judged_by_what_follows() {
+        let mut random = Random::new(3, 0);
+        let mut health = Health::default();
+        let mut good = Vec::new();
+        for step in 0..120 {
+            let loss = if step < 80 { 5.0 - 0.03 * step as f64 } else { 9.0 };
+            health.observe(&Report { step, loss: (loss + 0.1 * random.normal()) as f32, gradient_norm: 1.0, ..Report::default() });
+            if (step + 1) % 10 == 0 {
+                good.extend(health.saved(step + 1));
+            }
+        }
+        assert_eq!(good.iter().map(|best| best.step).collect::<Vec<_>>()[..8], [10, 20, 30, 40, 50, 60, 70, 110]);
+        let best = good.into_iter().min_by(|a, b| a.loss.total_cmp(&b.loss)).expect("a checkpoint");
+        assert!(best.step == 70 && (3.3..3.5).contains(&best.loss), "{best:?}");
     }
 
     #[test]
@@ -387,6 +437,6 @@ mod tests {
             assert_eq!(health.is_worse_than_at_start(), worse, "{loss}");
             assert_eq!(health.problems().len(), usize::from(worse), "{loss}");
         }
-        assert_eq!((Health::default().smoothed(), Health::default().problems().len()), (None, 0));
+        assert_eq!(Health::default().problems().len(), 0);
     }
 }

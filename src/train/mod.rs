@@ -3,8 +3,8 @@
 mod checkpoint;
 mod checkpoints;
 mod estimate;
-mod micro_batch;
 mod health;
+mod micro_batch;
 mod recipe;
 mod schedule;
 mod state;

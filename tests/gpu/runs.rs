@@ -329,27 +329,62 @@ fn everything_first_and_then_adapters() {
 #[test]
 fn runs_that_go_wrong() {
     let place = Place::new("wrong");
-    let output = succeeds(place.train("--out wild --steps 12 --learning-rate 1e9 --json"));
+    let warnings = |output: &Output| {
+        let said = said(output);
+        said.lines().filter_map(|line| line.strip_prefix("warning: ")).map(str::to_string).collect::<Vec<_>>()
+    };
+    let output = succeeds(place.train("--out dead --steps 12 --learning-rate 1e9 --json"));
+    let told = warnings(&output);
+    assert!(told[0].starts_with("the gradient has vanished: since step "), "{told:?}");
+    let last = told.last().expect("a warning");
+    assert!(last.contains("nothing was learned from step ") && last.ends_with("a --clip-norm"), "{told:?}");
+    // The first while it happens.
     let said = said(&output);
-    let warnings: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("warning: ")).collect();
-    assert!(warnings.len() >= 2 && warnings[0].contains("the gradient has vanished: since step"), "{said}");
-    let (last, alive) = (warnings[warnings.len() - 1], said.find("step 12/12").expect("the last step"));
-    assert!(last.contains("nothing was learned from step") && last.contains("use a lower --learning-rate"), "{said}");
-    assert!(said.find(warnings[0]).expect("a warning") < alive && alive < said.find(last).expect("a warning"), "{said}");
-    assert_eq!(result(&output)["warnings"], serde_json::json!(warnings));
+    let at = |words: &str| said.find(words).unwrap_or_else(|| panic!("{words} in {said}"));
+    assert!(at(&told[0]) < at("step 12/12") && at("step 12/12") < at(last), "{said}");
+    assert_eq!(result(&output)["warnings"], serde_json::json!(told));
 
-    // The curve of a validation loss says more: the adapter is worse than its base, but not the checkpoint before.
-    fs::create_dir_all(place.path("run")).expect("a directory");
-    let output = succeeds(place.train("--out run --steps 4 --eval-every 1 --optimizer adam --learning-rate 3e-3 --full-steps 0"));
-    assert!(!String::from_utf8_lossy(&output.stdout).contains("warning"), "{}", String::from_utf8_lossy(&output.stdout));
-    let output = succeeds(place.train("--out worse --steps 8 --eval-every 2 --learning-rate 3 --json"));
-    let (worse, text) = (result(&output), String::from_utf8_lossy(&output.stderr).into_owned());
-    assert!(text.contains("the validation loss rose from"), "{text}");
-    let best = worse["best"]["step"].as_u64().expect("a best checkpoint");
-    assert!(Checkpoints::of(&place.path("worse")).steps().contains(&best), "{worse}");
-    // And it is said again where the run was resumed after everything.
-    let again = succeeds(place.command("train --out worse --resume --json"));
-    assert_eq!(result(&again)["warnings"].as_array().map(|warnings| warnings.len()), worse["warnings"].as_array().map(Vec::len));
+    // The loss rises at once, and nothing was better than the base.
+    let output = succeeds(place.train("--out risen --steps 14 --learning-rate 3 --train head --json --quiet"));
+    let told = warnings(&output);
+    assert!(told[0].starts_with("the loss has risen from 6.9195 at step 1 to ") && told[0].contains(" since step 2; "), "{told:?}");
+    assert!(
+        told[1].contains("the loss rose from 6.9195 to ") && told[1].contains("the adapter is worse than its base: use a lower"),
+        "{told:?}"
+    );
+    assert_eq!(told.len(), 2);
+
+    // What was said before a run was interrupted belongs to its result too.
+    fs::remove_dir_all(place.path("risen/adapter")).expect("it goes");
+    let resumed = succeeds(place.command("train --out risen --resume --steps 15 --json --quiet"));
+    assert_eq!(result(&resumed)["warnings"][0], told[0]);
+
+    // A text that the base knows, and the adapter forgets: the best checkpoint is kept and named.
+    fs::write(place.path("data/valid.txt"), "And the LORD said unto Moses, ".repeat(3)).expect("a text");
+    let output = succeeds(place.train("--out worse --steps 10 --eval-every 2 --save-every 1 --learning-rate 3e-3"));
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let best = printed.split("(best ").nth(1).and_then(|rest| rest.split(": ").nth(1)).and_then(|rest| rest.split(')').next());
+    let best = best.unwrap_or_else(|| panic!("no best in {printed}"));
+    assert!(place.path(best).join("adapter.safetensors").exists() && !best.ends_with("10"), "{printed}");
+    let told = warnings(&output);
+    assert!(
+        told[0].contains("the validation loss rose from 0.7673 to ") && told[0].contains(&format!("{best} is better than the adapter")),
+        "{told:?}"
+    );
+}
+
+/// Without validation data the checkpoint with the lowest mean loss is the best one, and it outlasts all later ones.
+#[test]
+fn the_best_checkpoint_without_validation() {
+    let place = Place::new("best");
+    fs::remove_file(place.path("data/valid.txt")).expect("a file");
+    let line = "--out run --steps 60 --save-every 5 --learning-rate 3 --train head --warmup-steps 300 --json --quiet";
+    let output = succeeds(place.train(line));
+    let result = result(&output);
+    let (best, kept) = (result["best"]["step"].as_u64().expect("a step"), Checkpoints::of(&place.path("run")).steps());
+    assert_eq!(kept, [best, 50, 55, 60], "{result}");
+    assert!(said(&output).contains(&format!("run/checkpoints/step-{best:06} is better than the adapter")), "{}", said(&output));
+    assert!(result["best"]["loss"].as_f64() < result["loss_after"].as_f64() && result["best"]["eval_loss"].is_null(), "{result}");
 }
 
 /// What a run says in the end: losses, where the best checkpoint is, what is on disk; and its picture says what was trained.
@@ -365,7 +400,7 @@ fn the_last_words() {
     assert!(!place.path("run/lock").exists());
     let picture = fs::read_to_string(place.path("run/loss.svg")).expect("a picture");
     assert!(picture.contains(">base, identity_bn<"), "{picture}");
-    // Too many validations make a base worse for a while, and the best one is named.
+    // The best validation loss is named unless it is the last.
     let metrics = fs::read_to_string(place.path("run/metrics.jsonl")).expect("metrics");
     let evaluated = |line: &str| Some(serde_json::from_str::<Value>(line).ok()?.get("eval_loss")?.as_f64().expect("a loss"));
     let losses: Vec<_> = metrics.lines().filter_map(evaluated).collect();
@@ -421,7 +456,7 @@ fn runs_that_come_to_nothing() {
     assert_eq!(result(&output)["adapter_moved"], false);
 
     let output = fails(place.train("--out wild --steps 50 --learning-rate 1e38 --save-every 1 --quiet"), 6, &["diverged", "learning rate"]);
-    assert!(said(&output).contains("wild/checkpoints/step-000001 is the last checkpoint"), "{}", said(&output));
+    assert!(said(&output).contains("is the last checkpoint, whose weights are finite"), "{}", said(&output));
     assert!(!place.path("wild/adapter").exists() && place.path("wild/loss.svg").exists());
     let found = Checkpoints::of(&place.path("wild")).newest();
     assert!(found.newest.is_some() && found.torn.is_empty(), "{:?}", found.torn);
