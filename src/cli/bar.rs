@@ -1,17 +1,17 @@
 //! The line on standard error that is redrawn while a command works. Where standard error is no terminal there is none.
 
 use std::cell::Cell;
+use std::io;
 use std::time::{Duration, Instant};
 
+use console::Term;
 use graftling::gpu::Device;
-use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle, TermLike};
 
 use super::{Common, interrupt};
 
 /// The columns of the bar itself, with the space after it.
-const BAR: usize = 17;
-/// Columns at the end that stay free, for the ^C that a terminal prints.
-const FREE: usize = 3;
+const BAR: usize = 13;
 /// A terminal with fewer columns has no bar, only words.
 const NARROW: usize = 60;
 
@@ -25,7 +25,10 @@ pub struct Bar<'a> {
 impl<'a> Bar<'a> {
     /// A line for so many steps.
     pub fn new(common: &'a Common, steps: u64) -> Bar<'a> {
-        let bar = if common.quiet { ProgressBar::hidden() } else { ProgressBar::new(steps).with_finish(ProgressFinish::AndClear) };
+        let terminal = Term::stderr();
+        let is_hidden = common.quiet || !terminal.is_term();
+        let target = if is_hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::term_like(Box::new(Narrower(terminal))) };
+        let bar = ProgressBar::with_draw_target(Some(steps), target).with_finish(ProgressFinish::AndClear);
         interrupt::speak_above(&bar);
         Bar { common, bar, is_waiting: Cell::new(false) }
     }
@@ -62,12 +65,12 @@ impl<'a> Bar<'a> {
         if self.is_hidden() {
             return;
         }
-        let columns = console::Term::stderr().size().1 as usize;
+        let columns = usize::from(Narrower(Term::stderr()).width());
         if self.is_waiting.replace(false) {
             self.bar.disable_steady_tick();
-            self.bar.set_style(style(if columns < NARROW { "{msg}" } else { "{bar:16} {msg}" }));
+            self.bar.set_style(style(if columns < NARROW { "{msg}" } else { "{bar:12} {msg}" }));
         }
-        let room = columns.saturating_sub(if columns < NARROW { FREE } else { BAR + FREE });
+        let room = if columns < NARROW { columns } else { columns - BAR };
         self.bar.set_position(done);
         self.bar.set_message(fitted(parts, room));
     }
@@ -101,6 +104,48 @@ impl Compiling<'_> {
     pub fn over(self) {
         let (count, seconds) = (self.device.kernels() - self.before, self.started.elapsed().as_secs_f64());
         self.bar.note(format!("kernels    {count} compiled in {seconds:.1} s"));
+    }
+}
+
+/// A terminal that ends a few columns earlier. Lines are filled up to its end, where the ^C that a terminal prints would begin a new one.
+#[derive(Debug)]
+struct Narrower(Term);
+
+impl TermLike for Narrower {
+    fn width(&self) -> u16 {
+        self.0.size().1.saturating_sub(3).max(1)
+    }
+
+    fn move_cursor_up(&self, lines: usize) -> io::Result<()> {
+        self.0.move_cursor_up(lines)
+    }
+
+    fn move_cursor_down(&self, lines: usize) -> io::Result<()> {
+        self.0.move_cursor_down(lines)
+    }
+
+    fn move_cursor_right(&self, columns: usize) -> io::Result<()> {
+        self.0.move_cursor_right(columns)
+    }
+
+    fn move_cursor_left(&self, columns: usize) -> io::Result<()> {
+        self.0.move_cursor_left(columns)
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.0.write_line(text)
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.0.write_str(text)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.0.clear_line()
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
