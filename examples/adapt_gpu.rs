@@ -70,6 +70,8 @@ enum Part {
 }
 
 fn main() -> ExitCode {
+    // SAFETY: this is the only thread yet.
+    unsafe { graftling::gpu::set_runtime_directory() };
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -84,13 +84,13 @@ pub enum Error {
 
     /// Training left the range of numbers.
     #[error(
-        "training diverged: the gradients of {count} steps in a row, up to step {step}, were not finite at learning rate {learning_rate}; \
+        "training diverged: the gradients of {count} steps in a row, up to step {step}, were not finite at learning rate {learning_rate:e}; \
          use a lower learning rate, warm-up or gradient clipping, and --precision f32 if it was f16"
     )]
     Diverged {
         /// How many steps in a row.
         count: u32,
-        /// The last of them.
+        /// The last of them, counted from 1.
         step: u64,
         /// Its learning rate.
         learning_rate: f32,

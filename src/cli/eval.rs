@@ -23,7 +23,7 @@ pub struct Eval {
     /// The directory of a saved adapter; several are compared in a table, the base beside them
     #[arg(long, value_name = "DIR")]
     adapter: Vec<PathBuf>,
-    /// A .jsonl or .txt file, or a directory, of which test, valid or train is taken, the first that it has
+    /// A .jsonl or .txt file, or a directory with test, valid or train as .jsonl or .txt: the first of these is measured
     #[arg(long)]
     data: PathBuf,
     /// Sequences that are measured at once

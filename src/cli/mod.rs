@@ -1,5 +1,6 @@
 //! The command's line and what all sub-commands share. Standard output is for results, standard error for progress.
 
+mod bar;
 mod bench;
 mod completions;
 mod devices;
@@ -10,6 +11,7 @@ mod inspect;
 mod interrupt;
 mod lock;
 mod options;
+mod pace;
 mod pretrain;
 mod progress;
 mod run;
@@ -25,6 +27,15 @@ use graftling::weights::Weights;
 /// Fine-tunes language models with bottleneck adapters on the GPU that you have.
 #[derive(Parser)]
 #[command(name = "graftling", version, arg_required_else_help = true, max_term_width = 110)]
+#[command(after_help = "Exit codes:
+  0    success
+  1    failure at run time
+  2    wrong usage
+  3    bad or missing file
+  4    no usable device, or one of its limits exceeded
+  5    device lost or out of memory
+  6    training diverged
+  130  interrupted; train has saved a checkpoint")]
 struct Cli {
     #[command(flatten)]
     common: Common,

@@ -3,10 +3,11 @@
 use std::any::TypeId;
 use std::ffi::OsString;
 use std::fmt::{Display, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+use graftling::model::BUILTIN;
 use graftling::weights::replace_file;
 use graftling::{Error, Result};
 use toml::{Table, Value};
@@ -113,12 +114,14 @@ impl Options {
         self.matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
     }
 
-    /// The value of an option as a file has it.
+    /// The value of an option as a file has it. A path is a whole one, so that it means the same from any directory; but where a run lies
+    /// is for the next command to say.
     fn value(&self, arg: &Arg) -> Option<Value> {
         let kind = arg.get_value_parser().type_id();
         let number = [TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<f32>(), TypeId::of::<f64>()].iter().any(|n| kind == *n);
         let value = |text: &str| match () {
             () if kind == TypeId::of::<bool>() => Value::Boolean(text == "true"),
+            () if kind == TypeId::of::<PathBuf>() && arg.get_long() != Some("out") => Value::String(whole_path(text)),
             () if number => {
                 let whole = text.parse().map(Value::Integer).ok();
                 whole.or_else(|| text.parse().map(Value::Float).ok()).unwrap_or_else(|| Value::String(text.into()))
@@ -199,6 +202,19 @@ fn flags(arg: &Arg, key: &str, value: &Value) -> Option<Vec<OsString>> {
         (_, value) => text(value)?,
     };
     Some(vec![format!("--{key}={value}").into()])
+}
+
+/// The path from the root; the name of the model that is part of the program stays.
+fn whole_path(path: &str) -> String {
+    let is_name = path == BUILTIN && !Path::new(path).exists();
+    let whole = std::path::absolute(path).ok().filter(|_| !is_name);
+    whole.and_then(|whole| whole.into_os_string().into_string().ok()).unwrap_or_else(|| path.into())
+}
+
+/// What a file or directory is called, wherever it lies.
+pub fn name_of(path: &Path) -> String {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    whole.file_name().map_or(whole.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
 /// Whether two values of an option mean the same.

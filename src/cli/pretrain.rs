@@ -1,7 +1,5 @@
 //! `graftling pretrain`: a model from scratch.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,13 +8,16 @@ use graftling::gpu::{Device, Memory};
 use graftling::graph::DType;
 use graftling::model::{Base, Model, Trains};
 use graftling::text::{Batch, Batches, DataOptions, Dataset, Splits, Tokenizer, round_length};
-use graftling::train::{Estimate, Evaluator, Recipe, Report, TrainOptions, Trainer, Vocabulary};
+use graftling::train::{Estimate, Evaluator, Recipe, TrainOptions, Trainer, Vocabulary};
 use graftling::weights::{Weight, Weights};
 use graftling::{Error, Result, plot};
-use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{BinaryBytes, HumanCount};
 use serde_json::json;
 
 use super::Common;
+use super::bar::Bar;
+use super::options::name_of;
+use super::progress::Progress;
 use super::setup::{cut_batch, open_device, smaller_step};
 
 /// Trains a model from scratch
@@ -46,12 +47,12 @@ The file must say the first four. The other keys, each with its default first:
   tied-head = true | false, format = \"f16\" | \"f32\"
   schedule = \"cosine\" | \"linear\" | \"constant\", beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8
   held-out = 0.02, the share of the data that is measured where they have no validation file
-  and the flags above, but --log-every, by their names")]
+  and the flags above, except --log-every, by their names")]
 pub struct Pretrain {
     /// The form of the model and its training, as TOML
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// A .jsonl or .txt file, or a directory with train.jsonl and perhaps valid.jsonl
+    /// A .jsonl or .txt file, or a directory with train.jsonl or train.txt, and perhaps valid.jsonl or valid.txt
     #[arg(long)]
     data: PathBuf,
     /// The directory of the model, which must be new
@@ -84,9 +85,9 @@ pub struct Pretrain {
     /// Save the model and measure its loss every so many steps, beside the last [default: 500]
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     save_every: Option<u64>,
-    /// Report every so many steps
-    #[arg(long, value_name = "STEPS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
-    log_every: u64,
+    /// Log a step in every STEPS; without it, each in metrics.jsonl and a few on standard error
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    log_every: Option<u64>,
 }
 
 impl Pretrain {
@@ -125,45 +126,52 @@ impl Pretrain {
 
         let memory = model.upload(&device, &[], recipe.seed, true)?;
         let options = TrainOptions { adam: recipe.adam, schedule: recipe.schedule(), seed: recipe.seed as u32, ..TrainOptions::default() };
+        let bar = Bar::new(common, recipe.steps);
+        let compiling = bar.compiling(&device);
         let mut trainer = Trainer::new(&device, &model, &memory, options)?;
         let others = [(!common.half()).then_some("--precision f16"), Some("a shorter context")];
         let smaller = || smaller_step(rows, recipe.grad_accumulation.into(), estimate.micro_batch, &others);
         trainer.prepare(rows, length).map_err(|error| error.advised(smaller))?;
+        compiling.over();
         let mut evaluator = Evaluator::new(&device, &model, &memory);
         let mut batches = Batches::new(&data, recipe.batch_size as usize, Some(recipe.seed));
-        let mut progress = Progress::new(common, &self.out, recipe.steps, self.log_every)?;
-        for step in 1..=recipe.steps {
+        let mut progress = Progress::new(&bar, &self.out, recipe.steps, self.log_every)?;
+        for done in 1..=recipe.steps {
             let accumulated: Vec<_> = batches.by_ref().take(recipe.grad_accumulation as usize).collect();
-            trainer.step(&accumulated)?.map_or(Ok(()), |report| progress.finished(&report))?;
-            if step % recipe.save_every == 0 && step < recipe.steps {
+            progress.started(&batches, &accumulated);
+            if let Some(report) = trainer.step(&accumulated)? {
+                progress.finished(&report, memory.bytes() + trainer.bytes())?;
+            }
+            if done % recipe.save_every == 0 || done == recipe.steps {
                 while let Some(report) = trainer.finish()? {
-                    progress.finished(&report)?;
+                    progress.finished(&report, memory.bytes() + trainer.bytes())?;
                 }
                 self.save(&recipe, &device, &model, &memory, &tokenizer_json)?;
-                if !held_out.is_empty() {
-                    progress.evaluated(step, evaluator.loss(&held_out)?)?;
+                if !held_out.is_empty() && done < recipe.steps {
+                    progress.evaluates();
+                    progress.evaluated(done, evaluator.loss(&held_out)?)?;
                 }
             }
         }
-        while let Some(report) = trainer.finish()? {
-            progress.finished(&report)?;
-        }
-        self.save(&recipe, &device, &model, &memory, &tokenizer_json)?;
         drop((trainer, evaluator));
         drop(memory);
+        progress.evaluates();
         let eval_loss = if held_out.is_empty() { None } else { Some(measure(&self.out, &device, &held_out)?) };
         if let Some(loss) = eval_loss {
             progress.evaluated(recipe.steps, loss)?;
         }
-        let (loss, tokens_per_second) = progress.end();
-        plot::write(&self.out)?;
+        bar.clear();
+        plot::write(&self.out, &format!("{}, {} parameters from scratch", name_of(&self.out), HumanCount(total)))?;
+        progress.conclude("model", "an untrained one", None);
 
-        let measured = eval_loss.map_or(String::new(), |loss| format!(", {loss:.4} on what was held out"));
-        let text = format!("saved {} after {} steps: loss {loss:.4}{measured}", self.out.display(), recipe.steps);
+        let summary = progress.summary();
+        let measured = eval_loss.map_or(String::new(), |loss| format!(", validation {loss:.4}"));
+        let (first, loss) = (summary.first, summary.last);
+        let text = format!("saved {} after {} steps: loss {first:.4} to {loss:.4}{measured}", self.out.display(), recipe.steps);
         let json = json!({
             "model": self.out, "steps": recipe.steps, "loss": loss, "eval_loss": eval_loss, "eval_perplexity": eval_loss.map(f64::exp),
-            "total_params": total, "vocab_size": config.vocab_size, "tokens_per_second": tokens_per_second,
-            "seconds": started.elapsed().as_secs_f64(),
+            "total_params": total, "vocab_size": config.vocab_size, "tokens_per_second": summary.tokens_per_second,
+            "seconds": started.elapsed().as_secs_f64(), "skipped_steps": summary.skipped, "warnings": progress.warnings(),
         });
         common.result(text, json);
         Ok(())
@@ -223,68 +231,4 @@ fn measure(directory: &Path, device: &Device, held_out: &[Batch]) -> Result<f64>
     let model = Model::new(&base.config, &[&base.weights], None, Trains::adapters())?;
     let memory = model.upload(device, &[&base.weights], 0, false)?;
     Evaluator::new(device, &model, &memory).loss(held_out)
-}
-
-/// What is told while a model trains: a bar or lines on standard error, and `metrics.jsonl`.
-struct Progress<'a> {
-    common: &'a Common,
-    bar: ProgressBar,
-    path: PathBuf,
-    metrics: File,
-    log_every: u64,
-    steps: u64,
-    started: Instant,
-    targets: u64,
-    loss: f32,
-}
-
-impl<'a> Progress<'a> {
-    fn new(common: &'a Common, out: &Path, steps: u64, log_every: u64) -> Result<Progress<'a>> {
-        let path = out.join("metrics.jsonl");
-        std::fs::create_dir_all(out).map_err(|e| Error::write(out, e))?;
-        let metrics = File::create(&path).map_err(|e| Error::write(&path, e))?;
-        let style = ProgressStyle::with_template("{bar:24} step {pos}/{len}  {msg}  {elapsed} gone, {eta} to go");
-        let style = style.expect("a template that is constant");
-        let bar = if common.quiet { ProgressBar::hidden() } else { ProgressBar::new(steps).with_style(style) };
-        Ok(Progress { common, bar, path, metrics, log_every, steps, started: Instant::now(), targets: 0, loss: 0.0 })
-    }
-
-    /// A step is over.
-    fn finished(&mut self, report: &Report) -> Result<()> {
-        (self.targets, self.loss) = (self.targets + report.targets, report.loss);
-        self.bar.inc(1);
-        let (step, speed) = (report.step + 1, self.speed());
-        if step % self.log_every == 0 || step == self.steps || step == 1 {
-            let message = format!("loss {:.4}  {speed:.0} tokens/s", report.loss);
-            if self.bar.is_hidden() {
-                self.common.note(format!("step {step}/{}  {message}", self.steps));
-            }
-            self.bar.set_message(message);
-        }
-        self.write(&json!({
-            "step": step, "loss": report.loss, "learning_rate": report.learning_rate, "grad_norm": report.gradient_norm,
-            "tokens": self.targets, "tokens_per_second": speed,
-        }))
-    }
-
-    /// The loss of what is held out after `step` steps.
-    fn evaluated(&mut self, step: u64, loss: f64) -> Result<()> {
-        let line = format!("step {step}/{}  held-out loss {loss:.4}  perplexity {:.3}", self.steps, loss.exp());
-        self.bar.suspend(|| self.common.note(line));
-        self.write(&json!({ "step": step, "eval_loss": loss, "eval_perplexity": loss.exp() }))
-    }
-
-    fn speed(&self) -> f64 {
-        self.targets as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
-    }
-
-    /// The last loss, and the tokens a second.
-    fn end(&self) -> (f32, f64) {
-        self.bar.finish_and_clear();
-        (self.loss, self.speed())
-    }
-
-    fn write(&mut self, line: &serde_json::Value) -> Result<()> {
-        writeln!(self.metrics, "{line}").map_err(|e| Error::write(&self.path, e))
-    }
 }

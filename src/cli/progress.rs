@@ -1,33 +1,44 @@
-//! What a run tells while it trains: a bar or lines on standard error, and `metrics.jsonl`.
+//! What a run tells while it trains: a bar or lines on standard error, warnings, and `metrics.jsonl`.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use graftling::train::{Report, RunState};
+use graftling::text::{Batch, Batches};
+use graftling::train::{Best, Health, Report, RunState};
 use graftling::weights::replace_file;
 use graftling::{Error, Result};
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::Common;
+use super::bar::Bar;
+use super::pace::{Pace, spoken};
+
+/// Without --log-every and without a terminal, there is a line whenever this much of a run is done, or time has passed.
+const SHARE_OF_LINE: u64 = 20;
+const TIME_OF_LINE: Duration = Duration::from_secs(30);
 
 /// The progress of one run.
 pub struct Progress<'a> {
-    common: &'a Common,
-    bar: ProgressBar,
+    bar: &'a Bar<'a>,
     path: PathBuf,
     metrics: File,
-    log_every: u64,
+    log_every: Option<u64>,
     steps: u64,
     /// The epoch and the tokens of each step that is under way.
     under_way: VecDeque<(f64, u64)>,
     tokens: u64,
     begin: Option<Instant>,
+    /// When the last step was over, or the first one after a pause began.
+    last: Instant,
+    /// The step of the last line, and its time.
+    line: Option<(u64, Instant)>,
     /// Seconds of training before this process.
     seconds_before: f64,
+    pace: Pace,
+    health: Health,
+    warnings: Vec<String>,
     summary: Summary,
 }
 
@@ -40,27 +51,24 @@ pub struct Summary {
     pub last: f32,
     /// The last validation loss.
     pub evaluated: Option<f64>,
-    /// Without padding.
+    /// Without padding, in steps that compile nothing.
     pub tokens_per_second: f64,
-    /// Steps that were left out since their gradient was not finite.
+    /// Steps that were skipped because their gradient was not finite.
     pub skipped: u32,
 }
 
 impl<'a> Progress<'a> {
-    /// A run from its beginning. Makes its directory, and `metrics.jsonl` anew.
-    pub fn new(common: &'a Common, run: &Path, steps: u64, log_every: u64) -> Result<Progress<'a>> {
+    /// A run from its beginning. Makes its directory, and `metrics.jsonl` anew. Every `log_every` steps there is a line in it, and where
+    /// there is no bar, one on standard error.
+    pub fn new(bar: &'a Bar<'a>, run: &Path, steps: u64, log_every: Option<u64>) -> Result<Progress<'a>> {
         let path = run.join("metrics.jsonl");
         std::fs::create_dir_all(run).map_err(|e| Error::write(run, e))?;
         let metrics = File::create(&path).map_err(|e| Error::write(&path, e))?;
-        Ok(Progress::onto(metrics, path, common, steps, log_every))
+        Ok(Progress::onto(metrics, path, bar, steps, log_every))
     }
 
-    fn onto(metrics: File, path: PathBuf, common: &'a Common, steps: u64, log_every: u64) -> Progress<'a> {
-        let style = "{bar:24} step {pos}/{len}  {msg}  {elapsed} gone, {eta} to go";
-        let style = ProgressStyle::with_template(style).expect("a template that is constant");
-        let bar = if common.quiet { ProgressBar::hidden() } else { ProgressBar::new(steps).with_style(style) };
+    fn onto(metrics: File, path: PathBuf, bar: &'a Bar<'a>, steps: u64, log_every: Option<u64>) -> Progress<'a> {
         Progress {
-            common,
             bar,
             path,
             metrics,
@@ -69,23 +77,34 @@ impl<'a> Progress<'a> {
             under_way: VecDeque::new(),
             tokens: 0,
             begin: None,
+            last: Instant::now(),
+            line: None,
             seconds_before: 0.0,
+            pace: Pace::default(),
+            health: Health::default(),
+            warnings: Vec::new(),
             summary: Summary::default(),
         }
     }
 
-    /// A run that goes on. Lines of `metrics.jsonl` about later steps go, which will be taken again.
-    pub fn resumed(common: &'a Common, run: &Path, steps: u64, log_every: u64, state: &RunState) -> Result<Progress<'a>> {
+    /// A run that goes on. Lines of `metrics.jsonl` about later steps go, since those are taken again; from the others its health is known.
+    pub fn resumed(bar: &'a Bar<'a>, run: &Path, steps: u64, log_every: Option<u64>, state: &RunState) -> Result<Progress<'a>> {
         let path = run.join("metrics.jsonl");
         let text = std::fs::read(&path).unwrap_or_default();
-        let step = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["step"].as_u64();
         let text = String::from_utf8_lossy(&text);
-        let kept: String = text.split_inclusive('\n').filter(|line| step(line).is_some_and(|s| s <= state.trainer.step)).collect();
+        let (mut kept, mut values) = (String::new(), Vec::new());
+        for line in text.split_inclusive('\n') {
+            let Ok(value) = serde_json::from_str::<Value>(line) else { continue };
+            if value["step"].as_u64().is_some_and(|step| step <= state.trainer.step) {
+                kept += line;
+                values.push(value);
+            }
+        }
         replace_file(&path, kept.as_bytes())?;
         let metrics = OpenOptions::new().append(true).open(&path).map_err(|e| Error::write(&path, e))?;
-        let mut progress = Progress::onto(metrics, path, common, steps, log_every);
-        progress.bar.set_position(state.trainer.step);
-        progress.bar.reset_eta();
+        let mut progress = Progress::onto(metrics, path, bar, steps, log_every);
+        values.iter().for_each(|value| progress.recall(value));
+        progress.health.saved(state.trainer.step);
         progress.tokens = state.tokens;
         progress.seconds_before = state.seconds;
         progress.summary = Summary {
@@ -98,49 +117,66 @@ impl<'a> Progress<'a> {
         Ok(progress)
     }
 
+    /// Takes a line of `metrics.jsonl` of an earlier process, whose warnings have been seen.
+    fn recall(&mut self, line: &Value) {
+        if let Some(loss) = line.get("eval_loss") {
+            self.health.measured(line["step"].as_u64().unwrap_or(1), loss.as_f64().unwrap_or(f64::NAN));
+            return;
+        }
+        let number = |key: &str| line[key].as_f64().map_or(f32::NAN, |number| number as f32);
+        let report = Report {
+            step: line["step"].as_u64().unwrap_or(1).saturating_sub(1),
+            loss: number("loss"),
+            gradient_norm: number("grad_norm"),
+            skipped: !number("grad_norm").is_finite(),
+            ..Report::default()
+        };
+        self.warnings.extend(self.health.observe(&report).iter().map(ToString::to_string));
+    }
+
     /// Puts into a checkpoint's state what there is to say about the run so far, and `metrics.jsonl` safely on disk.
     pub fn remember(&self, state: &mut RunState) -> Result<()> {
         let finite = |loss: f32| Some(loss).filter(|loss| loss.is_finite());
         state.tokens = self.tokens;
-        state.seconds = self.seconds();
+        state.seconds = self.seconds_before + self.begin.map_or(0.0, |begin| begin.elapsed().as_secs_f64());
         state.first_loss = finite(self.summary.first);
         state.last_loss = finite(self.summary.last);
         state.eval_loss = self.summary.evaluated.filter(|loss| loss.is_finite());
         self.metrics.sync_data().map_err(|e| Error::write(&self.path, e))
     }
 
-    fn seconds(&self) -> f64 {
-        self.seconds_before + self.begin.map_or(0.0, |begin| begin.elapsed().as_secs_f64())
-    }
-
-    /// A step has begun that takes the run to `epoch` and has so many tokens.
-    pub fn started(&mut self, epoch: f64, tokens: u64) {
-        self.begin.get_or_insert_with(Instant::now);
+    /// A step over these begins, with which the run has come as far as `batches` is.
+    pub fn started(&mut self, batches: &Batches, accumulated: &[Batch]) {
+        let position = batches.position();
+        let epoch = position.epoch as f64 + position.index as f64 / batches.per_epoch() as f64;
+        let tokens = accumulated.iter().flat_map(|batch| &batch.lengths).map(|&length| u64::from(length)).sum();
+        if self.begin.is_none() {
+            self.bar.wait("the first step, for which the driver may compile too");
+        }
+        let now = Instant::now();
+        self.begin.get_or_insert(now);
+        if self.under_way.is_empty() {
+            self.last = now;
+        }
         self.under_way.push_back((epoch, tokens));
     }
 
     /// A step is over.
     pub fn finished(&mut self, report: &Report, gpu_bytes: u64) -> Result<()> {
         let (epoch, tokens) = self.under_way.pop_front().expect("a report for each step");
+        let now = Instant::now();
+        self.pace.step(now.duration_since(self.last).as_secs_f64(), tokens);
+        self.last = now;
         self.tokens = self.tokens.saturating_add(tokens);
-        let speed = self.tokens as f64 / self.seconds().max(1e-9);
-        let step = report.step + 1;
+        let (step, speed) = (report.step + 1, self.pace.tokens_per_second());
         if step == 1 {
             self.summary.first = report.loss;
         }
-        self.summary.last = report.loss;
-        self.summary.tokens_per_second = speed;
-        self.summary.skipped = report.skipped_so_far;
-        self.bar.inc(1);
-        if step.is_multiple_of(self.log_every) || step == self.steps {
-            let evaluated = self.summary.evaluated.map_or(String::new(), |loss| format!("  validation {loss:.4}"));
-            let skipped = if report.skipped { "  left out, since its gradient is not finite" } else { "" };
-            let rate = report.learning_rate;
-            let message = format!("loss {:.4}{evaluated}  learning rate {rate:.1e}  {speed:.0} tokens/s{skipped}", report.loss);
-            if self.bar.is_hidden() {
-                self.common.note(format!("step {step}/{}  {message}", self.steps));
-            }
-            self.bar.set_message(message);
+        self.summary = Summary { last: report.loss, tokens_per_second: speed, skipped: report.skipped_so_far, ..self.summary };
+        let warnings: Vec<_> = self.health.observe(report).iter().map(ToString::to_string).collect();
+        self.show(report, now);
+        warnings.into_iter().for_each(|warning| self.warn(warning));
+        if step.is_multiple_of(self.log_every.unwrap_or(1)) || step == self.steps {
             let mut line = json!({
                 "step": step, "epoch": epoch, "loss": report.loss, "learning_rate": report.learning_rate, "grad_norm": report.gradient_norm,
                 "tokens": self.tokens, "tokens_per_second": speed, "gpu_bytes": gpu_bytes,
@@ -153,29 +189,98 @@ impl<'a> Progress<'a> {
         Ok(())
     }
 
+    fn show(&mut self, report: &Report, now: Instant) {
+        let step = report.step + 1;
+        if self.bar.is_hidden() && !self.line_is_due(step, now) {
+            return;
+        }
+        let Summary { evaluated, tokens_per_second, .. } = self.summary;
+        let left = self.pace.left(self.steps.saturating_sub(step)).filter(|_| step < self.steps);
+        // What there is, after the step; the numbers say what a narrow terminal leaves out first.
+        let parts = [
+            (1, Some(format!("loss {:.4}", report.loss))),
+            (3, evaluated.map(|loss| format!("validation {loss:.4}"))),
+            (5, Some(format!("learning rate {:.1e}", report.learning_rate))),
+            (4, Some(format!("{tokens_per_second:.0} tokens/s"))),
+            (2, left.map(|seconds| format!("{} left", spoken(seconds)))),
+            (2, report.skipped.then(|| "skipped".into())),
+        ];
+        let mut line = vec![(0, format!("step {step}/{}", self.steps))];
+        line.extend(parts.into_iter().filter_map(|(rank, part)| Some((rank, part?))));
+        self.bar.show(step, &line);
+        if self.bar.is_hidden() {
+            self.line = Some((step, now));
+            self.bar.note(line.into_iter().map(|(_, part)| part).collect::<Vec<_>>().join("  "));
+        }
+    }
+
+    fn line_is_due(&self, step: u64, now: Instant) -> bool {
+        let Some((last, time)) = self.line.filter(|_| step < self.steps) else { return true };
+        match self.log_every {
+            Some(every) => step.is_multiple_of(every),
+            None => (step - last) * SHARE_OF_LINE >= self.steps || now.duration_since(time) >= TIME_OF_LINE,
+        }
+    }
+
+    /// The validation loss is about to be measured.
+    pub fn evaluates(&self) {
+        self.bar.wait("measuring the validation loss");
+    }
+
     /// The validation loss after `step` steps.
     pub fn evaluated(&mut self, step: u64, loss: f64) -> Result<()> {
         self.summary.evaluated = Some(loss);
-        let line = format!("step {step}/{}  validation loss {loss:.4}  perplexity {:.3}", self.steps, loss.exp());
-        if self.bar.is_hidden() {
-            self.common.note(line);
-        } else {
-            self.bar.println(line);
-        }
+        self.health.measured(step, loss);
+        self.bar.note(format!("step {step}/{}  validation loss {loss:.4}  perplexity {:.3}", self.steps, loss.exp()));
         self.write(&json!({ "step": step, "eval_loss": loss, "eval_perplexity": loss.exp() }))
     }
 
-    /// Takes the bar away.
-    pub fn clear(&self) {
-        self.bar.finish_and_clear();
+    /// Says what a person should know at once, and keeps it for the result.
+    pub fn warn(&mut self, warning: String) {
+        self.bar.warn(&warning);
+        self.warnings.push(warning);
     }
 
+    /// Says what went wrong in the whole run, if anything did. The result, an adapter or a model, came from `origin`; `better` is a
+    /// checkpoint that is better than the result.
+    pub fn conclude(&mut self, result: &str, origin: &str, better: Option<&Path>) {
+        let problems = self.health.problems().join(", ");
+        if problems.is_empty() {
+            return;
+        }
+        let verdict = match better {
+            Some(better) => format!("; {} is better than the {result}", better.display()),
+            None if self.health.is_worse_than_at_start() => format!("; the {result} is worse than {origin}"),
+            None => String::new(),
+        };
+        let advice = match self.health.rise() {
+            None if self.health.is_worse_than_at_start() => "fewer --steps or a lower --learning-rate",
+            _ => "a lower --learning-rate, more --warmup-steps or a --clip-norm",
+        };
+        self.warn(format!("in this run {problems}{verdict}: use {advice}"));
+    }
+
+    /// There is a checkpoint after so many steps: returns the one before, if it is good.
+    pub fn saved(&mut self, step: u64) -> Option<Best> {
+        self.health.saved(step)
+    }
+
+    /// How the run is doing.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// All warnings so far.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What the run has come to so far.
     pub fn summary(&self) -> Summary {
-        self.clear();
         self.summary
     }
 
-    fn write(&mut self, line: &serde_json::Value) -> Result<()> {
+    fn write(&mut self, line: &Value) -> Result<()> {
         // In one piece, so that no line is there by half unless the disk is full.
         let line = format!("{line}\n");
         self.metrics.write_all(line.as_bytes()).map_err(|e| Error::write(&self.path, e))

@@ -13,6 +13,7 @@ use graftling::{Error, Result};
 use indicatif::{BinaryBytes, HumanCount};
 use serde_json::json;
 
+use super::bar::Bar;
 use super::progress::Progress;
 use super::setup::{Setup, cut_batch, smaller_step};
 use super::{Common, interrupt};
@@ -40,7 +41,7 @@ pub struct Run<'a> {
     pub full_steps: u64,
     pub eval_every: Option<u64>,
     pub save_every: Option<u64>,
-    pub log_every: u64,
+    pub log_every: Option<u64>,
     pub out: &'a Path,
     pub checkpoints: Checkpoints,
     /// The step of the checkpoint that the run goes on from.
@@ -64,52 +65,88 @@ struct Phase<'p> {
 impl Run<'_> {
     /// Trains from where the state is to the end, and saves the adapter. `begin` is called when all is ready.
     pub fn go(mut self, begin: &dyn Fn() -> Result<()>) -> Result<()> {
+        let bar = Bar::new(self.common, self.steps);
         let mut progress = None;
-        if self.state.trainer.step < self.full_steps {
-            self.phase(Trains::everything(), &mut progress, begin)?;
+        let trained = self.phases(&bar, &mut progress, begin);
+        bar.clear();
+        let Some(progress) = progress else { return trained.map(drop) };
+        // The curve of a run that failed is of interest too.
+        let drawn = graftling::plot::write(self.out, &format!("{}, {}", self.base_name, self.adapters));
+        if let Err(Error::Diverged { .. } | Error::DivergedWeight { .. }) = &trained
+            && let Some(&step) = self.checkpoints.steps().last()
+        {
+            self.common.warn(format!("{} is the last checkpoint, whose weights are finite", self.checkpoints.path(step).display()));
         }
-        let (saved, [total, trainable, bytes]) = self.phase(self.trains, &mut progress, begin)?.expect("the last phase has a result");
-
+        let (saved, counts) = trained?;
+        drawn?;
         let directory = self.out.join("adapter");
         if directory.exists() {
             write_adapter(&directory, &saved)?;
         } else {
             replace_directory(&directory, |temporary| write_adapter(temporary, &saved))?;
         }
-        graftling::plot::write(self.out)?;
+        self.tell(&directory, &saved, counts, progress);
+        Ok(())
+    }
+
+    /// Says what has become of the run.
+    fn tell(&self, directory: &Path, saved: &SavedAdapter, [total, trainable, bytes]: [u64; 3], mut progress: Progress) {
         let moved = adapter_fingerprint(&saved.weights) != self.state.start;
         if !moved {
             let problem = "no weight of the adapter has moved, so it does nothing that it did not do before";
-            self.common.warn(format!("{problem}; use a higher learning rate or more steps"));
+            progress.warn(format!("{problem}; use a higher learning rate or more steps"));
         }
-        let summary = progress.expect("there was a phase").summary();
-        if summary.skipped > 0 {
-            self.common.warn(format!("{} steps were left out, since their gradient was not finite", summary.skipped));
-        }
-        let steps = self.steps;
-        let text = format!("saved {} after {steps} steps: loss {:.4} to {:.4}", directory.display(), summary.first, summary.last);
-        let best = self
-            .state
-            .best
-            .map(|best| json!({ "step": best.step, "eval_loss": best.loss, "checkpoint": self.checkpoints.path(best.step) }));
+        let (steps, summary) = (self.steps, progress.summary());
+        let measured = summary.evaluated.filter(|_| self.valid.is_some());
+        let worse = |best: &Best| measured.map_or(progress.health().rise().is_some(), |last| last > best.loss || last.is_nan());
+        let better = self.state.best.filter(|best| best.step < steps && worse(best));
+        let path = |best: Best| self.checkpoints.path(best.step);
+        let of_use = better.filter(|best| progress.health().is_below_start(best.loss));
+        progress.conclude("adapter", "its base", of_use.map(path).as_deref());
+        let disk = bytes_on_disk(self.out);
+        let checkpoints = self.checkpoints.steps().iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+        self.common.note(format!("disk       {} takes {}, with checkpoints of steps {checkpoints}", self.out.display(), BinaryBytes(disk)));
+
+        let evaluated = summary.evaluated.map_or(String::new(), |loss| format!(", validation {loss:.4}"));
+        let best = |best: Best| format!(" (best {:.4} after step {}: {})", best.loss, best.step, path(best).display());
+        let (losses, best) = (format!("loss {:.4} to {:.4}", summary.first, summary.last), better.map_or(String::new(), best));
+        let text = format!("saved {} after {steps} steps: {losses}{evaluated}{best}", directory.display());
+        let best = self.state.best.filter(|_| measured.is_some()).or(better);
+        let best = best.map(|best| {
+            let eval_loss = measured.map(|_| best.loss);
+            json!({ "step": best.step, "loss": best.loss, "eval_loss": eval_loss, "checkpoint": path(best) })
+        });
         let json = json!({
             "adapter": directory, "checkpoint": self.checkpoints.path(steps), "best": best, "steps": steps,
             "loss_before": summary.first, "loss_after": summary.last, "eval_loss": summary.evaluated,
             "total_params": total, "trainable_params": trainable, "tokens_per_second": summary.tokens_per_second, "gpu_bytes": bytes,
-            "skipped_steps": summary.skipped, "adapter_moved": moved,
+            "skipped_steps": summary.skipped, "adapter_moved": moved, "disk_bytes": disk, "warnings": progress.warnings(),
         });
         self.common.result(text, json);
-        Ok(())
     }
 }
 
-impl<'a> Run<'a> {
+impl Run<'_> {
+    /// All phases.
+    fn phases<'b>(
+        &mut self,
+        bar: &'b Bar<'b>,
+        progress: &mut Option<Progress<'b>>,
+        begin: &dyn Fn() -> Result<()>,
+    ) -> Result<(SavedAdapter, [u64; 3])> {
+        if self.state.trainer.step < self.full_steps {
+            self.phase(Trains::everything(), bar, progress, begin)?;
+        }
+        Ok(self.phase(self.trains, bar, progress, begin)?.expect("the last phase has a result"))
+    }
+
     /// Trains what `trains` says. The last phase returns what there is to save, and how many weights there are, how many train, and the
     /// bytes of device memory; the one before leaves all that the last needs in `self`.
-    fn phase(
+    fn phase<'b>(
         &mut self,
         trains: Trains,
-        progress: &mut Option<Progress<'a>>,
+        bar: &'b Bar<'b>,
+        progress: &mut Option<Progress<'b>>,
         begin: &dyn Fn() -> Result<()>,
     ) -> Result<Option<(SavedAdapter, [u64; 3])>> {
         let full = trains.base;
@@ -118,18 +155,19 @@ impl<'a> Run<'a> {
         let (total, trainable) = (model.parameters.total(), model.parameters.trainable());
         let percent = 100.0 * trainable as f64 / total as f64;
         let (trained, adapters) = (HumanCount(trainable), &self.adapters);
-        self.common.note(format!("model      {trained} of {} parameters train ({percent:.1} %): {adapters}", HumanCount(total)));
+        bar.note(format!("model      {trained} of {} parameters train ({percent:.1} %): {adapters}", HumanCount(total)));
         let [rows, length] = self.batch;
         let estimate = Estimate::new(&model, device.traits(), rows, length, self.options.checkpointing)?;
         if let Some(cut) = cut_batch(self.batch, estimate.micro_batch).filter(|_| progress.is_none()) {
-            self.common.note(format!("batch      {cut}"));
+            bar.note(format!("batch      {cut}"));
         }
-        self.common.note(format!("memory     up to {} on the device", BinaryBytes(estimate.total())));
+        bar.note(format!("memory     up to {} on the device", BinaryBytes(estimate.total())));
 
         let memory = self.setup.upload(device, &model, self.state.seed, true)?;
         // Taken, since a checkpoint's files are not needed any more and may be removed.
         let changes = std::mem::take(&mut self.setup.changes);
         let changed = changes.into_iter().flat_map(|w| w.tensors.into_keys()).filter(|name| !is_adapter(name)).collect();
+        let compiling = bar.compiling(device);
         let mut trainer = Trainer::new(device, &model, &memory, self.options)?;
         let others = [
             (!self.options.checkpointing).then_some("--gradient-checkpointing true"),
@@ -138,6 +176,7 @@ impl<'a> Run<'a> {
         ];
         let smaller = || smaller_step(rows, self.grad_accumulation as u64, estimate.micro_batch, &others);
         trainer.prepare(rows, length).map_err(|error| error.advised(smaller))?;
+        compiling.over();
         if let Some(moments) = self.moments.take() {
             trainer.restore(&self.state.trainer, &moments)?;
         }
@@ -146,8 +185,8 @@ impl<'a> Run<'a> {
         if progress.is_none() {
             begin()?;
             *progress = Some(match self.resumed {
-                Some(_) => Progress::resumed(self.common, self.out, self.steps, self.log_every, &self.state)?,
-                None => Progress::new(self.common, self.out, self.steps, self.log_every)?,
+                Some(_) => Progress::resumed(bar, self.out, self.steps, self.log_every, &self.state)?,
+                None => Progress::new(bar, self.out, self.steps, self.log_every)?,
             });
             if self.resumed.is_none() {
                 self.state.start = adapter_fingerprint(&phase.saved(self)?.weights);
@@ -184,6 +223,7 @@ impl<'a> Run<'a> {
             let mut improved = false;
             if let Some(valid) = self.valid.as_ref().filter(|_| !stop && self.evaluation_is_due(done)) {
                 phase.drain(progress)?;
+                progress.evaluates();
                 let loss = evaluator.loss(valid)?;
                 progress.evaluated(done, loss)?;
                 self.state.evaluated = Some(done);
@@ -198,21 +238,18 @@ impl<'a> Run<'a> {
             };
             if improved || saved != Some(done) && (stop || over || due && done > 0) {
                 phase.drain(progress)?;
+                self.keep_best(done, progress);
                 self.save(phase, progress)?;
                 (saved, saved_at) = (Some(done), Instant::now());
             }
             if stop {
-                progress.clear();
-                graftling::plot::write(self.out)?;
                 return Err(Error::Interrupted { step: done, checkpoint: self.checkpoints.path(done) });
             }
             if over {
                 return Ok(());
             }
             let accumulated: Vec<_> = self.batches.by_ref().take(self.grad_accumulation).collect();
-            let position = self.batches.position();
-            let epoch = position.epoch as f64 + position.index as f64 / self.batches.per_epoch() as f64;
-            progress.started(epoch, accumulated.iter().flat_map(|batch| &batch.lengths).map(|&length| u64::from(length)).sum());
+            progress.started(&self.batches, &accumulated);
             let report = phase.trainer.step(&accumulated)?;
             report.map_or(Ok(()), |report| progress.finished(&report, phase.bytes()))?;
             done += 1;
@@ -223,6 +260,14 @@ impl<'a> Run<'a> {
     fn evaluation_is_due(&self, done: u64) -> bool {
         let every = self.eval_every.is_some_and(|every| done.is_multiple_of(every));
         (done == 0 || done == self.steps || every) && self.state.evaluated != Some(done)
+    }
+
+    /// Without validation data, the best checkpoint is the one up to which the mean loss was lowest.
+    fn keep_best(&mut self, done: u64, progress: &mut Progress) {
+        let good = progress.saved(done).filter(|_| self.valid.is_none());
+        if let Some(good) = good.filter(|good| self.state.best.is_none_or(|best| good.loss < best.loss)) {
+            self.state.best = Some(good);
+        }
     }
 
     fn save(&mut self, phase: &mut Phase, progress: &Progress) -> Result<()> {
@@ -260,6 +305,35 @@ impl Phase<'_> {
         let weights = self.model.download(run.device, self.memory, wanted)?;
         SavedAdapter::of(self.model, &weights, run.adapter_name, &run.base_name)
     }
+}
+
+/// The bytes of all files below a directory, of each once.
+fn bytes_on_disk(directory: &Path) -> u64 {
+    let mut seen = BTreeSet::new();
+    let (mut bytes, mut directories) = (0, vec![directory.to_path_buf()]);
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                directories.push(entry.path());
+            } else if is_new(&metadata, &mut seen) {
+                bytes += metadata.len();
+            }
+        }
+    }
+    bytes
+}
+
+/// Whether a file has not been seen by another name: checkpoints share files.
+#[cfg(unix)]
+fn is_new(file: &std::fs::Metadata, seen: &mut BTreeSet<(u64, u64)>) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    seen.insert((file.dev(), file.ino()))
+}
+
+#[cfg(not(unix))]
+fn is_new(_: &std::fs::Metadata, _: &mut BTreeSet<(u64, u64)>) -> bool {
+    true
 }
 
 fn adapter_fingerprint(weights: &Weights) -> String {

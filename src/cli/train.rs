@@ -12,7 +12,7 @@ use graftling::{Error, Result};
 use indicatif::HumanCount;
 
 use super::lock::Lock;
-use super::options::Options;
+use super::options::{Options, name_of};
 use super::run::Run;
 use super::setup::{Setup, max_length, open_device, with_dropout};
 use super::{Cli, Command, Common, interrupt};
@@ -26,7 +26,7 @@ pub struct Train {
     /// A directory in Hugging Face form, a .gguf file, or builtin: a small GPT of bytes, to try things out
     #[arg(long, required_unless_present_any = ["config", "resume"])]
     model: Option<PathBuf>,
-    /// A .jsonl or .txt file, or a directory with train.jsonl and perhaps valid.jsonl
+    /// A .jsonl or .txt file, or a directory with train.jsonl or train.txt, and perhaps valid.jsonl or valid.txt
     #[arg(long, required_unless_present_any = ["config", "resume"])]
     data: Option<PathBuf>,
     /// The directory of the run, which must be new unless it is resumed
@@ -116,9 +116,9 @@ pub struct Train {
     /// Save a checkpoint every so many steps, beside the last and the best [default: every ten minutes]
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     save_every: Option<u64>,
-    /// Report every so many steps
-    #[arg(long, value_name = "STEPS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    log_every: u64,
+    /// Log a step in every STEPS; without it, each in metrics.jsonl and a few on standard error
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    log_every: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -228,7 +228,7 @@ impl Train {
             config,
             adapters,
             adapter_name: &self.adapter_name,
-            base_name: model.display().to_string(),
+            base_name: name_of(model),
             trains,
             options: TrainOptions {
                 adam: self.adam(),

@@ -302,6 +302,11 @@ impl Device {
         errors.into_iter().min_by_key(|&(at, _)| at).map_or(Ok(()), |(_, error)| Err(error))
     }
 
+    /// How many kernels are compiled.
+    pub fn kernels(&self) -> usize {
+        self.pipelines().len()
+    }
+
     fn pipelines(&self) -> MutexGuard<'_, HashMap<Kernel, Arc<Pipeline>>> {
         self.pipelines.lock().unwrap_or_else(|e| e.into_inner())
     }

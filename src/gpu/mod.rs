@@ -1,6 +1,7 @@
 //! The only room that knows wgpu: devices, pipelines, the memory of a model, and programs that replay a recording.
 
 mod device;
+mod environment;
 mod image;
 mod memory;
 mod pacing;
@@ -11,6 +12,7 @@ mod state;
 mod timing;
 
 pub use device::{Device, DeviceInfo, devices, find_device};
+pub use environment::set_runtime_directory;
 pub use memory::{Memory, Metrics, Step};
 pub use program::{Program, bytes_of};
 pub use readback::Readback;

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod checkpoints;
 mod estimate;
+mod health;
 mod loss_scale;
 mod micro_batch;
 mod recipe;
@@ -13,6 +14,7 @@ mod trainer;
 pub use checkpoint::{Best, Checkpoint, RunState};
 pub use checkpoints::{Checkpoints, Found};
 pub use estimate::Estimate;
+pub use health::{Health, Rise, Warning};
 pub use loss_scale::LossScaler;
 pub use recipe::{Recipe, Vocabulary};
 pub use schedule::{Schedule, Shape};

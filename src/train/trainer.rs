@@ -43,7 +43,7 @@ impl Default for TrainOptions {
 }
 
 /// What became of one step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Report {
     /// The step, from 0.
     pub step: u64,
@@ -314,7 +314,7 @@ impl<'a> Trainer<'a> {
         let loss_scale = self.scales_loss().then_some(loss_scale);
         let report = Report { loss, gradient_norm, skipped: finite == 0, skipped_so_far: skipped, loss_scale, ..report };
         if skipped_in_a_row >= PATIENCE {
-            return Err(Error::Diverged { count: skipped_in_a_row, step: report.step, learning_rate: report.learning_rate });
+            return Err(Error::Diverged { count: skipped_in_a_row, step: report.step + 1, learning_rate: report.learning_rate });
         }
         Ok(Some(report))
     }

@@ -36,7 +36,7 @@ fn diverge(half: bool) {
         }
     };
     assert_eq!(skipped, 9);
-    assert!(matches!(error, Error::Diverged { count: 10, step: 9, .. }), "{error}");
+    assert!(matches!(error, Error::Diverged { count: 10, step: 10, .. }), "{error}");
     assert_eq!(error.exit_code(), 6);
     assert_eq!(memory.metrics(device).expect("metrics").loss_scale, if half { 65_536.0 } else { 1.0 });
     assert_eq!(memory.read(device, memory.arenas().values).expect("values"), bytemuck::cast_slice::<f32, u8>(&poisoned));

@@ -296,7 +296,7 @@ fn interrupted() {
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill is there");
     assert!(sent.success());
     let output = child.wait_with_output().expect("it ends");
-    check_failure(&output, 130, &["interrupted after step", "--resume"]);
+    check_failure(&output, 130, &["stopping after this step", "interrupted after step", "--resume"]);
     let steps = Checkpoints::of(&place.path("run")).steps();
     let &[step] = &steps[..] else { panic!("{steps:?}") };
     assert!(!place.path("run/adapter").exists() && place.path("run/loss.svg").exists());
@@ -336,6 +336,129 @@ fn everything_first_and_then_adapters() {
     }
 }
 
+/// A run says where training goes wrong, once when it begins and once in the end.
+#[test]
+fn runs_that_go_wrong() {
+    let place = Place::new("wrong");
+    let warnings = |output: &Output| {
+        let said = said(output);
+        said.lines().filter_map(|line| line.strip_prefix("warning: ")).map(str::to_string).collect::<Vec<_>>()
+    };
+    let output = succeeds(place.train("--out dead --steps 12 --learning-rate 1e9 --json"));
+    let told = warnings(&output);
+    assert!(told[0].starts_with("the gradient has vanished: since step "), "{told:?}");
+    let last = told.last().expect("a warning");
+    assert!(last.contains("nothing was learned from step ") && last.ends_with("a --clip-norm"), "{told:?}");
+    // The first while it happens.
+    let said = said(&output);
+    let at = |words: &str| said.find(words).unwrap_or_else(|| panic!("{words} in {said}"));
+    assert!(at(&told[0]) < at("step 12/12") && at("step 12/12") < at(last), "{said}");
+    assert_eq!(result(&output)["warnings"], serde_json::json!(told));
+
+    // The loss rises at once, and nothing was better than the base.
+    let output = succeeds(place.train("--out risen --steps 14 --learning-rate 3 --train head --json --quiet"));
+    let told = warnings(&output);
+    assert!(told[0].starts_with("the loss has risen from 6.9195 at step 1 to ") && told[0].contains(" since step 2; "), "{told:?}");
+    assert!(
+        told[1].contains("the loss rose from 6.9195 to ") && told[1].contains("the adapter is worse than its base: use a lower"),
+        "{told:?}"
+    );
+    assert_eq!(told.len(), 2);
+
+    // What was said before a run was interrupted belongs to its result too.
+    fs::remove_dir_all(place.path("risen/adapter")).expect("it goes");
+    let resumed = succeeds(place.command("train --out risen --resume --steps 15 --json --quiet"));
+    assert_eq!(result(&resumed)["warnings"][0], told[0]);
+
+    // A text that the base knows, and the adapter forgets: the best checkpoint is kept and named.
+    fs::write(place.path("data/valid.txt"), "And the LORD said unto Moses, ".repeat(3)).expect("a text");
+    let output = succeeds(place.train("--out worse --steps 10 --eval-every 2 --save-every 1 --learning-rate 3e-3"));
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let best = printed.split("(best ").nth(1).and_then(|rest| rest.split(": ").nth(1)).and_then(|rest| rest.split(')').next());
+    let best = best.unwrap_or_else(|| panic!("no best in {printed}"));
+    assert!(place.path(best).join("adapter.safetensors").exists() && !best.ends_with("10"), "{printed}");
+    let told = warnings(&output);
+    assert!(
+        told[0].contains("the validation loss rose from 0.7673 to ") && told[0].contains(&format!("{best} is better than the adapter")),
+        "{told:?}"
+    );
+}
+
+/// Without validation data the checkpoint with the lowest mean loss is the best one, and it outlasts all later ones.
+#[test]
+fn the_best_checkpoint_without_validation() {
+    let place = Place::new("best");
+    fs::remove_file(place.path("data/valid.txt")).expect("a file");
+    let line = "--out run --steps 60 --save-every 5 --learning-rate 3 --train head --warmup-steps 300 --json --quiet";
+    let output = succeeds(place.train(line));
+    let result = result(&output);
+    let (best, kept) = (result["best"]["step"].as_u64().expect("a step"), Checkpoints::of(&place.path("run")).steps());
+    assert_eq!(kept, [best, 50, 55, 60], "{result}");
+    assert!(said(&output).contains(&format!("run/checkpoints/step-{best:06} is better than the adapter")), "{}", said(&output));
+    assert!(result["best"]["loss"].as_f64() < result["loss_after"].as_f64() && result["best"]["eval_loss"].is_null(), "{result}");
+}
+
+/// What a run says in the end: losses, where the best checkpoint is, what is on disk; and its picture says what was trained.
+#[test]
+fn the_last_words() {
+    let place = Place::new("words");
+    let output = succeeds(place.train("--out run --steps 5 --eval-every 1 --save-every 2 --learning-rate 1e-3"));
+    let (printed, said) = (String::from_utf8_lossy(&output.stdout).into_owned(), said(&output));
+    assert!(printed.starts_with("saved run/adapter after 5 steps: loss ") && printed.contains(", validation "), "{printed}");
+    assert!(said.contains("kernels    ") && said.contains(" compiled in ") && said.contains("s left"), "{said}");
+    let words = said.lines().find(|line| line.starts_with("disk ")).expect("a line on the disk");
+    assert!(words.contains("run takes ") && words.ends_with(", 4, 5"), "{words}");
+    assert!(!place.path("run/lock").exists());
+    let picture = fs::read_to_string(place.path("run/loss.svg")).expect("a picture");
+    assert!(picture.contains(">base, identity_bn<"), "{picture}");
+    // The best validation loss is named unless it is the last.
+    let metrics = fs::read_to_string(place.path("run/metrics.jsonl")).expect("metrics");
+    let evaluated = |line: &str| Some(serde_json::from_str::<Value>(line).ok()?.get("eval_loss")?.as_f64().expect("a loss"));
+    let losses: Vec<_> = metrics.lines().filter_map(evaluated).collect();
+    assert_eq!((losses.len(), losses[1..].iter().any(|&loss| loss < losses[5])), (6, printed.contains("(best ")), "{printed}");
+}
+
+/// A run is resumed from any directory, whatever its options were when it began.
+#[test]
+fn resumed_from_elsewhere() {
+    let place = Place::new("elsewhere");
+    fs::create_dir_all(place.path("sub")).expect("a directory");
+    fs::write(place.path("base.txt"), "").expect("a file");
+    std::os::unix::fs::symlink(BASE, place.path("base")).expect("a link");
+    let small = "train --model base --data data --batch-size 1 --max-length 16 --out run --save-every 1";
+    succeeds(place.command(&format!("{small} --steps 2 --quiet")));
+    let options = fs::read_to_string(place.path("run/run.toml")).expect("the options");
+    for (key, name) in [("model", "base"), ("data", "data")] {
+        let line = format!("{key} = \"{}\"", place.path(name).display());
+        assert!(options.lines().any(|l| l == line), "{line} in {options}");
+    }
+    let elsewhere = |line: &str| {
+        let mut command = place.command(line);
+        command.current_dir("/");
+        command
+    };
+    let out = place.path("run").display().to_string();
+    succeeds(elsewhere(&format!("train --out {out} --resume --steps 3 --quiet")));
+    let mut relative = place.command("train --out ../run --resume --steps 4 --data ../data --model ../base --quiet");
+    relative.current_dir(place.path("sub"));
+    succeeds(relative);
+    fails(place.command("train --out run --resume --steps 5 --data base.txt"), 2, &["--data is", "base.txt"]);
+    let [run, whole] = ["run/adapter", "whole/adapter"].map(|adapter| move |place: &Place| place.files(adapter));
+    succeeds(place.command(&format!("{} --steps 4 --quiet", small.replace("--out run", "--out whole"))));
+    assert_eq!(run(&place), whole(&place));
+
+    // Options from before paths were whole ones are good where they were written; builtin is no path.
+    let old = options.replace(&format!("{}/", place.0.display()), "");
+    assert!(old.contains("model = \"base\""), "{old}");
+    fs::write(place.path("run/run.toml"), old).expect("options");
+    succeeds(place.command("train --out run --resume --steps 5 --quiet"));
+    succeeds(
+        place.command(&format!("{} --steps 1 --quiet", small.replace("--model base", "--model builtin").replace("--out run", "--out own"))),
+    );
+    let options = fs::read_to_string(place.path("own/run.toml")).expect("the options");
+    assert!(options.contains("model = \"builtin\"\n") && options.contains("out = \"own\"\n"), "{options}");
+}
+
 #[test]
 fn runs_that_come_to_nothing() {
     let place = Place::new("nothing");
@@ -343,8 +466,9 @@ fn runs_that_come_to_nothing() {
     assert!(said(&output).contains("no weight of the adapter has moved"), "{}", said(&output));
     assert_eq!(result(&output)["adapter_moved"], false);
 
-    fails(place.train("--out wild --steps 50 --learning-rate 1e38 --save-every 1 --quiet"), 6, &["diverged"]);
-    assert!(!place.path("wild/adapter").exists());
+    let output = fails(place.train("--out wild --steps 50 --learning-rate 1e38 --save-every 1 --quiet"), 6, &["diverged", "learning rate"]);
+    assert!(said(&output).contains("is the last checkpoint, whose weights are finite"), "{}", said(&output));
+    assert!(!place.path("wild/adapter").exists() && place.path("wild/loss.svg").exists());
     let found = Checkpoints::of(&place.path("wild")).newest();
     assert!(found.newest.is_some() && found.torn.is_empty(), "{:?}", found.torn);
 }
