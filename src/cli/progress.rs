@@ -6,8 +6,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use graftling::files::replace_file;
 use graftling::train::{Report, RunState};
-use graftling::weights::replace_file;
 use graftling::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;

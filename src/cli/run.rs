@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use graftling::files::replace_directory;
 use graftling::gpu::{Device, Memory};
 use graftling::model::{AdapterConfig, Config, Model, SavedAdapter, Trains, is_adapter, write_adapter};
 use graftling::text::{Batch, Batches};
 use graftling::train::{Best, Checkpoint, Checkpoints, Estimate, Evaluator, RunState, TrainOptions, Trainer};
-use graftling::weights::{Weights, fingerprint, replace_directory};
+use graftling::weights::{Weights, fingerprint};
 use graftling::{Error, Result};
 use indicatif::{BinaryBytes, HumanCount};
 use serde_json::json;

@@ -9,8 +9,8 @@ mod parts;
 mod toy;
 mod values;
 
+pub(crate) use adapter::BASE_FILE;
 pub use adapter::{ATTENTION_PLACE, AdapterConfig, FFN_PLACE, Init, SavedAdapter, Scaling, Width, is_adapter, read_adapter, write_adapter};
-pub(crate) use adapter::{BASE_FILE, nearest};
 pub(crate) use config::LARGEST;
 pub use config::{BaseDropout, Biases, Config, Family, NormKind, Positions};
 pub use decoder::{Cache, Inputs, Model};

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::Config;
 use super::names::Names;
 use crate::error::{Error, Result};
+use crate::files::replace_file;
 use crate::text::Tokenizer;
-use crate::weights::{Gguf, Weights, replace_file};
+use crate::weights::{Gguf, Weights};
 
 /// A pretrained model, read from its files.
 pub struct Base {

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use graftling::Error;
+use graftling::files::replace_file;
 use graftling::model::{AdapterConfig, Base, Config, Model, SavedAdapter, Trains, Width, read_adapter, write_adapter};
 use graftling::text::Tokenizer;
-use graftling::weights::{Weights, replace_file};
+use graftling::weights::Weights;
 
 use crate::harness::device;
 

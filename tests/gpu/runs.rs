@@ -252,7 +252,7 @@ fn refusals() {
         fails(place.train("--config config.toml --out new"), 3, &words);
     }
     fails(place.train("--config nowhere.toml --out new"), 3, &["nowhere.toml"]);
-    fails(place.train("--config data --out new"), 3, &["data: is not a file of options"]);
+    fails(place.train("--config data --out new"), 3, &["data: is not a file"]);
     fails(place.train("--steps 1 --full-steps 2 --out new"), 2, &["--full-steps is 2"]);
     assert!(!place.path("new").exists());
 }

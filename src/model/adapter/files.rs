@@ -1,17 +1,18 @@
 //! Adapters on disk, as the `adapters` library (AdapterHub) writes and reads them: `adapter_config.json` and `adapter.safetensors`, and
 //! where the head trained too, `head_config.json` and `model_head.safetensors`.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::json::{AdapterJson, check_name};
 use super::tensors::{to_disk, to_memory};
 use super::{AdapterConfig, is_adapter};
 use crate::error::{Error, Result};
+use crate::files::{CONFIG_BYTES, read_text, replace_file};
 use crate::model::names::Names;
 use crate::model::{Config, Model};
-use crate::weights::{Weights, replace_file};
+use crate::weights::Weights;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter.safetensors";
@@ -19,9 +20,6 @@ const HEAD_CONFIG: &str = "head_config.json";
 const HEAD: &str = "model_head.safetensors";
 /// The file of other parts of the base that trained.
 pub(crate) const BASE_FILE: &str = "base.safetensors";
-
-/// Bytes that a config may have: many times what it needs.
-const LONGEST_CONFIG: u64 = 1 << 20;
 
 /// An adapter with all that its directory says.
 #[derive(Clone, Debug)]
@@ -141,7 +139,7 @@ fn remove(file: &Path) -> Result<()> {
 /// [`Error::File`], naming file and key.
 pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
     let path = directory.join(CONFIG);
-    let json = AdapterJson::read(&read_text(&path)?).map_err(|problem| Error::file(&path, problem))?;
+    let json = AdapterJson::read(&read_text(&path, CONFIG_BYTES)?).map_err(|problem| Error::file(&path, problem))?;
     let path = directory.join(WEIGHTS);
     if !path.exists() && directory.join("pytorch_adapter.bin").exists() {
         return Err(Error::file(&path, "is missing beside pytorch_adapter.bin; save the adapter again with use_safetensors=True"));
@@ -158,17 +156,6 @@ fn read_checked(path: &Path) -> Result<Weights> {
     let weights = Weights::read(path)?;
     weights.check()?;
     Ok(weights)
-}
-
-/// A config's text, which is not read further than any config goes.
-fn read_text(path: &Path) -> Result<String> {
-    let unreadable = |e: std::io::Error| Error::file(path, format!("cannot be read ({e}); check the path"));
-    let mut text = String::new();
-    File::open(path).map_err(unreadable)?.take(LONGEST_CONFIG + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > LONGEST_CONFIG {
-        return Err(Error::file(path, "is longer than 1 MiB, so it is not an adapter's config; check the path"));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]
