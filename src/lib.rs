@@ -31,7 +31,7 @@
 //!     }
 //! }
 //! let trained = model.download(&device, &memory, |name| model.trains(name))?;
-//! write_adapter("my-adapter".as_ref(), &SavedAdapter::of(&model, &trained, "default", "assets/base")?)
+//! write_adapter("my-adapter".as_ref(), &SavedAdapter::of(&model, &trained, "default", &base.identity("assets/base"))?)
 //! # }
 //! ```
 //!

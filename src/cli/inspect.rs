@@ -79,7 +79,8 @@ impl Inspect {
             cut.map_or(String::new(), |cut| format!("\n              {cut}")),
         );
         let json = json!({
-            "architecture": architecture, "total_params": total, "trainable_params": trainable, "weight_bytes": estimate.weights,
+            "architecture": architecture, "total_params": total, "trainable_params": trainable,
+            "trains": Trains::adapters().parts(&model), "weight_bytes": estimate.weights,
             "gpu_bytes": estimate.total(), "formats": formats, "layers": config.layers, "hidden_size": config.hidden_size,
             "heads": config.heads, "key_value_heads": config.key_value_heads, "vocab_size": config.vocab_size, "context": config.context,
             "adapter": adapter.to_string(), "batch_size": self.batch_size, "micro_batch_size": estimate.micro_batch,

@@ -1,12 +1,12 @@
 //! The loop of a run: steps, evaluations and checkpoints, in one or two phases.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use graftling::files::replace_directory;
 use graftling::gpu::{Device, Memory};
-use graftling::model::{AdapterConfig, Config, Model, SavedAdapter, Trains, is_adapter, write_adapter};
+use graftling::model::{AdapterConfig, Config, MADE_ON, Model, SavedAdapter, Trains, is_adapter, write_adapter};
 use graftling::text::{Batch, Batches};
 use graftling::train::{Best, Checkpoint, Checkpoints, Estimate, Evaluator, RunState, TrainOptions, Trainer};
 use graftling::weights::{Weights, fingerprint};
@@ -29,7 +29,6 @@ pub struct Run<'a> {
     pub config: Config,
     pub adapters: AdapterConfig,
     pub adapter_name: &'a str,
-    pub base_name: String,
     pub trains: Trains,
     pub options: TrainOptions,
     pub batches: Batches<'a>,
@@ -69,7 +68,8 @@ impl Run<'_> {
         if self.state.trainer.step < self.full_steps {
             self.phase(Trains::everything(), &mut progress, begin)?;
         }
-        let (saved, [total, trainable, bytes]) = self.phase(self.trains, &mut progress, begin)?.expect("the last phase has a result");
+        let (saved, [total, trainable, bytes], trained) =
+            self.phase(self.trains, &mut progress, begin)?.expect("the last phase has a result");
 
         let directory = self.out.join("adapter");
         if directory.exists() {
@@ -96,7 +96,7 @@ impl Run<'_> {
         let json = json!({
             "adapter": directory, "checkpoint": self.checkpoints.path(steps), "best": best, "steps": steps,
             "loss_before": summary.first, "loss_after": summary.last, "eval_loss": summary.evaluated,
-            "total_params": total, "trainable_params": trainable, "tokens_per_second": summary.tokens_per_second, "gpu_bytes": bytes,
+            "total_params": total, "trainable_params": trainable, "trains": trained, "tokens_per_second": summary.tokens_per_second, "gpu_bytes": bytes,
             "skipped_steps": summary.skipped, "adapter_moved": moved,
         });
         self.common.result(text, json);
@@ -105,21 +105,24 @@ impl Run<'_> {
 }
 
 impl<'a> Run<'a> {
-    /// Trains what `trains` says. The last phase returns what there is to save, and how many weights there are, how many train, and the
-    /// bytes of device memory; the one before leaves all that the last needs in `self`.
+    /// Trains what `trains` says. The last phase returns what there is to save; how many weights there are, how many train, and the bytes of
+    /// device memory; and how many weights of each part train. The one before leaves all that the last needs in `self`.
     fn phase(
         &mut self,
         trains: Trains,
         progress: &mut Option<Progress<'a>>,
         begin: &dyn Fn() -> Result<()>,
-    ) -> Result<Option<(SavedAdapter, [u64; 3])>> {
+    ) -> Result<Option<(SavedAdapter, [u64; 3], BTreeMap<&'static str, u64>)>> {
         let full = trains.base;
         let device = self.device;
         let model = self.setup.model(&self.config, Some(&self.adapters), trains)?;
         let (total, trainable) = (model.parameters.total(), model.parameters.trainable());
         let percent = 100.0 * trainable as f64 / total as f64;
         let (trained, adapters) = (HumanCount(trainable), &self.adapters);
+        let parts = trains.parts(&model);
         self.common.note(format!("model      {trained} of {} parameters train ({percent:.1} %): {adapters}", HumanCount(total)));
+        let named: Vec<_> = parts.iter().map(|(part, count)| format!("{part} {}", HumanCount(*count))).collect();
+        self.common.note(format!("trains     {}", named.join(", ")));
         let [rows, length] = self.batch;
         let estimate = Estimate::new(&model, device.traits(), rows, length, self.options.checkpointing)?;
         if let Some(cut) = cut_batch(self.batch, estimate.micro_batch).filter(|_| progress.is_none()) {
@@ -143,6 +146,8 @@ impl<'a> Run<'a> {
             trainer.restore(&self.state.trainer, &moments)?;
         }
         let earlier = self.resumed.filter(|&step| step == self.state.trainer.step).map(|step| self.checkpoints.path(step));
+        // An older one may have its tensors in another order.
+        let earlier = earlier.filter(|path| path.join(MADE_ON).exists());
         let mut phase = Phase { model: &model, memory: &memory, trainer, changed, earlier };
         if progress.is_none() {
             begin()?;
@@ -167,7 +172,7 @@ impl<'a> Run<'a> {
             return Ok(None);
         }
         let bytes = memory.bytes() + phase.trainer.bytes();
-        Ok(Some((phase.saved(self)?, [total, trainable, bytes])))
+        Ok(Some((phase.saved(self)?, [total, trainable, bytes], parts)))
     }
 
     /// Steps until the phase is over, with evaluations and checkpoints before each and after the last.
@@ -259,7 +264,7 @@ impl Phase<'_> {
     fn saved(&self, run: &Run) -> Result<SavedAdapter> {
         let wanted = |name: &str| is_adapter(name) || self.model.trains(name) || self.changed.contains(name);
         let weights = self.model.download(run.device, self.memory, wanted)?;
-        SavedAdapter::of(self.model, &weights, run.adapter_name, &run.base_name)
+        SavedAdapter::of(self.model, &weights, run.adapter_name, &run.setup.identity)
     }
 }
 

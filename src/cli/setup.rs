@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use graftling::gpu::{Device, Memory};
-use graftling::model::{AdapterConfig, Base, BaseDropout, Config, Model, SavedAdapter, Trains, read_adapter};
+use graftling::model::{AdapterConfig, Base, BaseDropout, BaseIdentity, Config, Model, SavedAdapter, Trains, read_adapter};
 use graftling::weights::Weights;
 use graftling::{Error, Result};
 
@@ -12,6 +12,8 @@ use super::Common;
 /// A base, and the adapter that was saved for it.
 pub struct Setup {
     pub base: Base,
+    /// Which base that is.
+    pub identity: BaseIdentity,
     pub adapter: Option<SavedAdapter>,
     /// What comes after the base's own weights.
     pub changes: Vec<Weights>,
@@ -22,15 +24,14 @@ pub struct Setup {
 impl Setup {
     pub fn read(common: &Common, model: &Path, adapter: Option<&PathBuf>) -> Result<Setup> {
         let base = Base::open(model)?;
+        let identity = base.identity(&model.display().to_string());
         let base = Base { weights: common.in_precision(base.weights), ..base };
         let adapter = adapter.map(|directory| read_adapter(directory)).transpose()?;
+        if let Some(warning) = adapter.as_ref().map_or(Ok(None), |adapter| adapter.check_base(&identity))? {
+            common.warn(warning);
+        }
         let changes = adapter.as_ref().map_or(Ok(Vec::new()), |adapter| adapter.sources(&base.config))?;
-        Ok(Setup { base, adapter, changes, half: common.half() })
-    }
-
-    /// Whether its head differs from the base's.
-    pub fn has_head(&self) -> bool {
-        self.adapter.as_ref().is_some_and(|adapter| adapter.head.is_some())
+        Ok(Setup { base, identity, adapter, changes, half: common.half() })
     }
 
     /// The model with those adapters, or with the saved one where there is none.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use graftling::model::{AdapterConfig, Trains};
+use graftling::model::{AdapterConfig, BaseIdentity, Likeness, Trains};
 use graftling::ops::optimizer::Adam;
 use graftling::text::{Batches, DataOptions, Dataset, Splits, round_length};
 use graftling::train::{Checkpoint, Checkpoints, Found, RunState, Schedule, Shape, TrainOptions};
@@ -169,7 +169,7 @@ impl Train {
             [(&self.model, "model"), (&self.data, "data"), (&self.out, "out")].map(|(path, name)| required(path, name));
         let (model, data_path, out) = (model?, data_path?, out?);
         let mut setup = Setup::read(common, model, self.init_adapter.as_ref())?;
-        let trains = self.trains(setup.has_head());
+        let trains = self.trains();
         let config = with_dropout(&setup.base.config, self.dropout);
         let mut adapters = match &setup.adapter {
             Some(saved) => saved.config.clone(),
@@ -199,6 +199,7 @@ impl Train {
         let (mut moments, mut resumed) = (None, None);
         if let Some(checkpoint) = self.newest(common, out, &checkpoints)? {
             self.check_resumed(&checkpoint, &checkpoints, &state, steps)?;
+            check_base(&checkpoint, &setup.identity, model)?;
             resumed = Some(checkpoint.state.trainer.step);
             setup.changes = checkpoint.adapter.sources(&config)?;
             (moments, state) = (Some(checkpoint.moments), checkpoint.state);
@@ -228,7 +229,6 @@ impl Train {
             config,
             adapters,
             adapter_name: &self.adapter_name,
-            base_name: model.display().to_string(),
             trains,
             options: TrainOptions {
                 adam: self.adam(),
@@ -321,9 +321,9 @@ impl Train {
         Ok(())
     }
 
-    fn trains(&self, has_head: bool) -> Trains {
+    fn trains(&self) -> Trains {
         let part = |part| self.train.contains(&part);
-        Trains { base: false, head: part(Part::Head) || has_head, embeddings: part(Part::Embeddings), norms: part(Part::Norms) }
+        Trains { base: false, head: part(Part::Head), embeddings: part(Part::Embeddings), norms: part(Part::Norms) }
     }
 
     fn adam(&self) -> Adam {
@@ -348,6 +348,17 @@ impl Train {
 }
 
 const RUN_TOML: &str = "run.toml";
+
+/// Whether the model is still the one that the run began with; whatever else has its path now would make it another run.
+fn check_base(checkpoint: &Checkpoint, now: &BaseIdentity, model: &Path) -> Result<()> {
+    let changed = match checkpoint.adapter.made_on.as_ref().map(|then| then.likeness(now)) {
+        None | Some(Likeness::Same) => return Ok(()),
+        Some(Likeness::OtherWeights) => "its weights are not the same".into(),
+        Some(Likeness::OtherForm(difference)) => difference,
+    };
+    let problem = format!("is not the model that this run began with: {changed}; put that one back, or begin a new run");
+    Err(Error::file(model, problem))
+}
 
 /// The command that was given, files and all.
 fn train_of(options: &Options) -> (Common, Box<Train>) {

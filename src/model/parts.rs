@@ -1,10 +1,11 @@
 //! The parts of a model: the base in its files, and which of its weights train.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Config;
 use super::names::Names;
+use super::{BaseIdentity, Config, Model, is_adapter};
 use crate::error::{Error, Result};
 use crate::files::replace_file;
 use crate::text::Tokenizer;
@@ -54,6 +55,11 @@ impl Base {
         read(path).map(|(config, weights, _)| (config, weights))
     }
 
+    /// Which base this is; `model` is what it is called or where it lies.
+    pub fn identity(&self, model: &str) -> BaseIdentity {
+        BaseIdentity::of(&self.config, &self.weights, model)
+    }
+
     /// Writes a model directory of the Graftling family.
     ///
     /// # Errors
@@ -85,8 +91,8 @@ fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
             .into_iter()
             .map(|(name, weight)| {
                 let name = if bare { format!("{prefix}.{name}") } else { name };
-                let turned = names.is_transposed(&name) && weight.shape.axes().len() == 2;
-                (name, if turned { weight.transposed() } else { weight })
+                let weight = config.in_model_order(&name, &weight);
+                (name, weight)
             })
             .collect();
         return Ok((config, weights, None));
@@ -126,6 +132,26 @@ impl Trains {
     /// Everything.
     pub fn everything() -> Trains {
         Trains { base: true, head: true, embeddings: true, norms: true }
+    }
+
+    /// How many weights of a model train, by part: `adapters`, `head`, `norms`, `embeddings`, and `base` for the rest. A tied head that trains
+    /// as such counts as the head.
+    pub fn parts(self, model: &Model) -> BTreeMap<&'static str, u64> {
+        let names = Names::of(model.config.family);
+        let tied = model.config.tied && self.head && !self.embeddings;
+        let mut parts = BTreeMap::new();
+        for piece in model.parameters.iter().filter(|(_, p)| p.arena_offset.is_some()).flat_map(|(_, p)| &p.pieces) {
+            let stem = piece.name.rsplit_once('.').map_or(&piece.name[..], |(stem, _)| stem);
+            let part = match stem {
+                _ if is_adapter(&piece.name) => "adapters",
+                _ if stem == names.head || tied && stem == names.token_embedding => "head",
+                _ if stem == names.token_embedding || stem == names.position_embedding => "embeddings",
+                _ if names.is_norm(stem) => "norms",
+                _ => "base",
+            };
+            *parts.entry(part).or_default() += piece.shape.len();
+        }
+        parts
     }
 
     /// Whether any weight of the base trains.

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use fingerprint::fingerprint;
+pub use fingerprint::{Fingerprint, fingerprint};
 pub use gguf::{FromValue, Gguf, GgufTensor, Strings, Value};
 pub(crate) use json::parse_json;
 pub use quant::GgmlType;

@@ -3,6 +3,7 @@
 mod activation;
 mod adapter;
 mod attention;
+mod bases;
 mod cache;
 mod checkpointing;
 mod cli;

@@ -120,7 +120,7 @@ fn a_trainer_goes_on_from_a_checkpoint() {
     let data = Dataset::read(&place.path("data/train.txt"), &base.tokenizer, &data).expect("data");
     let save = |memory: &_| {
         let trained = model.download(device, memory, |name| model.trains(name)).expect("weights");
-        SavedAdapter::of(&model, &trained, "mine", BASE).expect("an adapter")
+        SavedAdapter::of(&model, &trained, "mine", &base.identity(BASE)).expect("an adapter")
     };
     let take = |trainer: &mut Trainer, batches: &mut Batches, steps: usize| {
         for _ in 0..steps {

@@ -11,7 +11,7 @@ use super::{AdapterConfig, is_adapter};
 use crate::error::{Error, Result};
 use crate::files::{CONFIG_BYTES, read_text, replace_file};
 use crate::model::names::Names;
-use crate::model::{Config, Model};
+use crate::model::{BaseIdentity, Config, Likeness, Model};
 use crate::weights::Weights;
 
 const CONFIG: &str = "adapter_config.json";
@@ -20,6 +20,8 @@ const HEAD_CONFIG: &str = "head_config.json";
 const HEAD: &str = "model_head.safetensors";
 /// The file of other parts of the base that trained.
 pub(crate) const BASE_FILE: &str = "base.safetensors";
+/// The file of a saved directory that says which base it was made on; the `adapters` library does not look at it.
+pub const MADE_ON: &str = "base.json";
 
 /// An adapter with all that its directory says.
 #[derive(Clone, Debug)]
@@ -34,38 +36,42 @@ pub struct SavedAdapter {
     pub model_type: String,
     /// What its model is called or where it lies.
     pub model_name: String,
+    /// The base that it was made on, in directories that Graftling wrote.
+    pub made_on: Option<BaseIdentity>,
     /// Its tensors, as they are called on disk after [`read_adapter`], or in memory (with `default` for the adapter's name).
     pub weights: Weights,
-    /// The head that trained beside it, as it is called on disk.
+    /// The head that it has beside it, as it is called on disk.
     pub head: Option<Weights>,
-    /// Other tensors of the base that trained beside it, which the library knows nothing of.
+    /// Other tensors of the base that changed with it, which the library knows nothing of: under Hugging Face's names and in its order,
+    /// but in the model's order where `made_on` is none.
     pub base: Option<Weights>,
 }
 
 impl SavedAdapter {
-    /// What there is to save of a model whose trained weights are `weights`; `name` is the adapter's, and `base` says which base it is.
+    /// What there is to save of a model whose changed weights are `weights`; `name` is the adapter's, and `base` says what it was made on.
     ///
     /// # Errors
     /// [`Error::Usage`] if the model has no adapters.
-    pub fn of(model: &Model, weights: &Weights, name: &str, base: &str) -> Result<SavedAdapter> {
+    pub fn of(model: &Model, weights: &Weights, name: &str, base: &BaseIdentity) -> Result<SavedAdapter> {
         let config = model.adapters.clone().ok_or_else(|| Error::Usage("the model has no adapter to write".into()))?;
         let mut saved = SavedAdapter {
             name: name.into(),
             config,
             hidden_size: model.config.hidden_size,
             model_type: model.config.family.model_type().into(),
-            model_name: base.into(),
+            model_name: base.model.clone(),
+            made_on: Some(base.clone()),
             weights: Weights::default(),
             head: None,
             base: None,
         };
         for (name, weight) in &weights.tensors {
-            let (part, name) = match model.config.head_on_disk(name) {
-                _ if is_adapter(name) => (&mut saved.weights, name.clone()),
-                Some(name) => (saved.head.get_or_insert_default(), name),
-                None => (saved.base.get_or_insert_default(), name.clone()),
+            let (part, name, weight) = match model.config.head_on_disk(name) {
+                _ if is_adapter(name) => (&mut saved.weights, name.clone(), weight.clone()),
+                Some(name) => (saved.head.get_or_insert_default(), name, weight.clone()),
+                None => (saved.base.get_or_insert_default(), name.clone(), model.config.in_file_order(name, weight)),
             };
-            part.tensors.insert(name, weight.clone());
+            part.tensors.insert(name, weight);
         }
         Ok(saved)
     }
@@ -81,8 +87,36 @@ impl SavedAdapter {
             let tensors = head.tensors.iter().map(|(name, weight)| (model.head_in_memory(name), weight.clone())).collect();
             sources.push(Weights { tensors, ..head.clone() });
         }
-        sources.extend(self.base.clone());
+        if let Some(base) = &self.base {
+            let ordered = |name: &str, weight| if self.made_on.is_some() { model.in_model_order(name, weight) } else { weight.clone() };
+            let tensors = base.tensors.iter().map(|(name, weight)| (name.clone(), ordered(name, weight))).collect();
+            sources.push(Weights { tensors, ..base.clone() });
+        }
         Ok(sources)
+    }
+
+    /// Says whether the adapter belongs on a base: a warning where that has other weights than the one it was made on.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the base has another form.
+    pub fn check_base(&self, base: &BaseIdentity) -> Result<Option<String>> {
+        let Some(made_on) = &self.made_on else { return Ok(None) };
+        let directory = self.weights.path.parent().unwrap_or(&self.weights.path);
+        // Where it brings a whole base along, no weight of the one it is put on counts.
+        let brought: usize = [&self.head, &self.base].into_iter().flatten().map(|part| part.tensors.len()).sum();
+        match made_on.likeness(base) {
+            Likeness::OtherForm(difference) => {
+                let problem = format!("was made on another base: {difference}; give the model that it was made on");
+                Err(Error::file(directory, problem))
+            }
+            Likeness::OtherWeights if brought < base.tensors => Ok(Some(format!(
+                "{} was made on '{}', and the weights of '{}' are not the same (another quantisation or fine-tune?); expect other results",
+                directory.display(),
+                made_on.model,
+                base.model
+            ))),
+            Likeness::OtherWeights | Likeness::Same => Ok(None),
+        }
     }
 
     /// The adapter's own tensors for a model of that many layers. `prefix` is what stands before a layer's number in tensors' names:
@@ -121,6 +155,10 @@ pub fn write_adapter(directory: &Path, adapter: &SavedAdapter) -> Result<()> {
         remove(&directory.join(HEAD))?;
         remove(&directory.join(HEAD_CONFIG))?;
     }
+    match &adapter.made_on {
+        Some(base) => base.write(&directory.join(MADE_ON))?,
+        None => remove(&directory.join(MADE_ON))?,
+    }
     match &adapter.base {
         Some(base) => base.write(&directory.join(BASE_FILE))?,
         None => remove(&directory.join(BASE_FILE))?,
@@ -148,8 +186,9 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
     let [head, base] =
         [HEAD, BASE_FILE].map(|file| directory.join(file)).map(|path| path.exists().then(|| read_checked(&path)).transpose());
     let (head, base) = (head?, base?);
+    let made_on = BaseIdentity::read(&directory.join(MADE_ON))?;
     let AdapterJson { name, config, hidden_size, model_type, model_name } = json;
-    Ok(SavedAdapter { name, config, hidden_size, model_type, model_name, weights, head, base })
+    Ok(SavedAdapter { name, config, hidden_size, model_type, model_name, made_on, weights, head, base })
 }
 
 fn read_checked(path: &Path) -> Result<Weights> {
