@@ -5,12 +5,13 @@ use std::fmt::Display;
 /// A count with its noun: `1 step`, `12,000 steps`, `2 batches`.
 pub fn count(n: impl TryInto<u64>, noun: &str) -> String {
     let n = n.try_into().unwrap_or(u64::MAX);
-    let ending = match n {
-        1 => "",
-        _ if noun.ends_with(['s', 'x', 'h']) => "es",
-        _ => "s",
-    };
-    format!("{} {noun}{ending}", thousands(n))
+    let number = thousands(n);
+    match noun.strip_suffix('y') {
+        _ if n == 1 => format!("{number} {noun}"),
+        Some(stem) => format!("{number} {stem}ies"),
+        None if noun.ends_with(['s', 'x', 'h']) => format!("{number} {noun}es"),
+        None => format!("{number} {noun}s"),
+    }
 }
 
 /// A number with commas between its thousands.
@@ -85,7 +86,13 @@ mod tests {
 
     #[test]
     fn counts() {
-        let cases = [(0, "step", "0 steps"), (1, "step", "1 step"), (2, "batch", "2 batches"), (1, "batch", "1 batch")];
+        let cases = [
+            (0, "step", "0 steps"),
+            (1, "step", "1 step"),
+            (2, "batch", "2 batches"),
+            (1, "batch", "1 batch"),
+            (3, "family", "3 families"),
+        ];
         for (n, noun, text) in cases {
             assert_eq!(count(n, noun), text);
         }

@@ -6,13 +6,13 @@ use std::fmt::Write;
 use std::path::Path;
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use graftling::files::{CONFIG_BYTES, read_text, replace_file};
 use graftling::words::{did_you_mean, one_line, shown};
 use graftling::{Error, Result};
 use toml::{Table, Value};
 
-use super::Cli;
+use super::{Cli, NUMBERS, command_line};
 
 /// Flags that say how a run is started or shown, and not what it is.
 const NOT_IN_FILES: [&str; 6] = ["config", "resume", "json", "quiet", "help", "version"];
@@ -32,7 +32,7 @@ pub struct Options {
 impl Options {
     /// What was typed for the sub-command of that name.
     pub fn typed(name: &'static str) -> Options {
-        let mut all = Cli::command();
+        let mut all = command_line();
         all.build();
         let command = all.find_subcommand(name).expect("a sub-command of that name").clone();
         let line: Vec<_> = std::env::args_os().collect();
@@ -115,7 +115,7 @@ impl Options {
     /// The value of an option as a file has it.
     fn value(&self, arg: &Arg) -> Option<Value> {
         let kind = arg.get_value_parser().type_id();
-        let number = [TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<f32>(), TypeId::of::<f64>()].iter().any(|n| kind == *n);
+        let number = NUMBERS.iter().any(|number| kind == *number);
         let value = |text: &str| match () {
             () if kind == TypeId::of::<bool>() => Value::Boolean(text == "true"),
             () if number => {
@@ -147,7 +147,7 @@ impl Options {
             let flags = flags(arg, key, value).ok_or_else(|| Error::file(path, problem))?;
             // Alone, so that a complaint is about this one; with a config nothing else has to be there.
             let line = ["graftling", self.name, "--config=FILE"].map(OsString::from).into_iter().chain(flags);
-            Cli::command().try_get_matches_from(line).map_err(|e| {
+            command_line().try_get_matches_from(line).map_err(|e| {
                 let complaint = e.to_string();
                 let first = complaint.lines().next().unwrap_or_default().trim_start_matches("error: ");
                 Error::file(path, format!("{first}; {advice}"))
@@ -164,8 +164,7 @@ impl Options {
 
 /// The line as the command and as the matches of its sub-command. Complains as the parser does, and ends.
 fn parse(name: &str, line: &[OsString]) -> (Cli, ArgMatches) {
-    let matches = Cli::command().get_matches_from(line);
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    let (cli, matches) = super::parse(line);
     (cli, matches.subcommand_matches(name).expect("this sub-command").clone())
 }
 

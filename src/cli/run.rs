@@ -10,6 +10,7 @@ use graftling::model::{AdapterConfig, Config, MADE_ON, Model, SavedAdapter, Trai
 use graftling::text::{Batch, Batches};
 use graftling::train::{Best, Checkpoint, Checkpoints, Estimate, Evaluator, RunState, TrainOptions, Trainer};
 use graftling::weights::{Weights, fingerprint};
+use graftling::words::count;
 use graftling::{Error, Result};
 use indicatif::{BinaryBytes, HumanCount};
 use serde_json::json;
@@ -85,10 +86,11 @@ impl Run<'_> {
         }
         let summary = progress.expect("there was a phase").summary();
         if summary.skipped > 0 {
-            self.common.warn(format!("{} steps were left out, since their gradient was not finite", summary.skipped));
+            self.common.warn(format!("left out {}, whose gradient was not finite", count(summary.skipped, "step")));
         }
         let steps = self.steps;
-        let text = format!("saved {} after {steps} steps: loss {:.4} to {:.4}", directory.display(), summary.first, summary.last);
+        let text =
+            format!("saved {} after {}: loss {:.4} to {:.4}", directory.display(), count(steps, "step"), summary.first, summary.last);
         let best = self
             .state
             .best

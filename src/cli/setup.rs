@@ -52,6 +52,15 @@ impl Setup {
     }
 }
 
+/// Says when several adapters were given as one.
+pub fn check_adapters(directories: &[PathBuf]) -> Result<()> {
+    let joined = |directory: &&PathBuf| directory.to_str().is_some_and(|text| text.contains(',')) && !directory.exists();
+    let Some(directory) = directories.iter().find(joined) else { return Ok(()) };
+    let directory = directory.display().to_string();
+    let flags: Vec<_> = directory.split(',').map(|part| format!("--adapter {part}")).collect();
+    Err(Error::Usage(format!("--adapter takes one directory; repeat it for several: {}", flags.join(" "))))
+}
+
 /// The config without dropout, or with one share everywhere.
 pub fn with_dropout(config: &Config, share: Option<f32>) -> Config {
     let dropout = share.map_or(config.dropout, BaseDropout::all);

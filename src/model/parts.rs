@@ -1,7 +1,7 @@
 //! The parts of a model: the base in its files, and which of its weights train.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::names::Names;
@@ -78,9 +78,12 @@ fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
         return Ok((config, Weights::from_bytes(path, asset!(include_bytes, "model.safetensors"))?, None));
     }
     if !path.exists() {
-        return Err(Error::file(path, "does not exist; give a model's directory or a .gguf file"));
+        return Err(Error::file(path, missing(path)));
     }
     if path.is_dir() {
+        if let Some(file) = lone_gguf(path) {
+            return Err(Error::file(path, format!("is a directory without config.json; give the GGUF file in it: {}", file.display())));
+        }
         let config = Config::read(&path.join("config.json"))?;
         let mut weights = Weights::read_directory(path)?;
         let names = Names::of(config.family);
@@ -104,6 +107,29 @@ fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
     let tensors = std::mem::take(&mut weights.tensors).into_iter();
     weights.tensors = tensors.filter_map(|(name, weight)| Some((theirs.translate(&name, own)?, weight))).collect();
     Ok((config, weights, Some(file)))
+}
+
+/// What is said of a model that is not there, which may be a name on the Hugging Face Hub.
+fn missing(path: &Path) -> String {
+    let part =
+        |part: &str| part.starts_with(|c: char| c.is_alphanumeric()) && part.chars().all(|c| c.is_alphanumeric() || "._-".contains(c));
+    let name = path.to_str().and_then(|text| text.split_once('/')).filter(|(owner, name)| part(owner) && part(name));
+    match name.filter(|(owner, name)| !Path::new(owner).exists() && !name.ends_with(".gguf")) {
+        Some((owner, name)) => format!(
+            "does not exist, and Graftling does not download models; run `hf download {owner}/{name} --local-dir {name}` and give the \
+             directory {name}"
+        ),
+        None => "does not exist; give a model's directory or a .gguf file".into(),
+    }
+}
+
+/// The first GGUF file of a directory that is no model's.
+fn lone_gguf(directory: &Path) -> Option<PathBuf> {
+    if directory.join("config.json").exists() {
+        return None;
+    }
+    let entries = directory.read_dir().ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    entries.filter(|file| file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))).min()
 }
 
 fn is_builtin(path: &Path) -> bool {

@@ -19,6 +19,7 @@ mod harness;
 mod head_norm;
 mod linear;
 mod loss;
+mod messages;
 mod models;
 mod norm;
 mod optimizer;

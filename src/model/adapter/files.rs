@@ -177,6 +177,10 @@ fn remove(file: &Path) -> Result<()> {
 /// [`Error::File`], naming file and key.
 pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
     let path = directory.join(CONFIG);
+    let of_run = directory.join("adapter");
+    if !path.exists() && of_run.join(CONFIG).exists() {
+        return Err(Error::file(directory, format!("is a run and not an adapter; did you mean {}?", of_run.display())));
+    }
     let json = AdapterJson::read(&read_text(&path, CONFIG_BYTES)?).map_err(|problem| Error::file(&path, problem))?;
     let path = directory.join(WEIGHTS);
     if !path.exists() && directory.join("pytorch_adapter.bin").exists() {

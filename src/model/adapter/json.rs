@@ -53,6 +53,13 @@ impl AdapterJson {
     /// One sentence that names the key.
     pub(super) fn read(text: &str) -> Result<AdapterJson, String> {
         let json: Value = serde_json::from_str(text).map_err(|e| format!("is not JSON ({e}); copy or save it again"))?;
+        if let Some(kind) = json.get("peft_type") {
+            let kind = shown(kind.as_str().unwrap_or("unknown"));
+            let advice = "give a bottleneck adapter that Graftling or the adapters library saved";
+            return Err(format!(
+                "has the 'peft_type' {kind}: it is an adapter of the PEFT library, which Graftling does not read yet; {advice}"
+            ));
+        }
         let missing = |key: &str| format!("has no '{key}', so it is not a bottleneck adapter's; save it with the adapters library");
         let field = |key: &str| json.get(key).ok_or_else(|| missing(key));
         let text = |key: &str| {
