@@ -51,6 +51,9 @@ pub struct Run<'a> {
     pub moments: Option<Weights>,
 }
 
+/// How many weights of each part train.
+type Parts = BTreeMap<&'static str, u64>;
+
 /// What trains at a time, on the device.
 struct Phase<'p> {
     model: &'p Model,
@@ -114,7 +117,7 @@ impl<'a> Run<'a> {
         trains: Trains,
         progress: &mut Option<Progress<'a>>,
         begin: &dyn Fn() -> Result<()>,
-    ) -> Result<Option<(SavedAdapter, [u64; 3], BTreeMap<&'static str, u64>)>> {
+    ) -> Result<Option<(SavedAdapter, [u64; 3], Parts)>> {
         let full = trains.base;
         let device = self.device;
         let model = self.setup.model(&self.config, Some(&self.adapters), trains)?;
