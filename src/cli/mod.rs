@@ -114,6 +114,10 @@ const NUMBERS: [TypeId; 5] = [TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::
 fn parse(line: &[OsString]) -> (Cli, ArgMatches) {
     let parsed = command_line().try_get_matches_from(line).and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
     parsed.unwrap_or_else(|e| {
+        let e = match e.kind() {
+            kind @ ErrorKind::ValueValidation => clap::Error::raw(kind, format!("{}\n", complaint(&e))),
+            _ => e,
+        };
         drop(e.print());
         if e.use_stderr() && line.iter().any(|argument| argument == "--json") {
             print(failure(&complaint(&e), e.exit_code()));
@@ -130,7 +134,8 @@ fn complaint(e: &clap::Error) -> String {
     let text = e.to_string();
     let paragraphs = text.trim_start_matches("error: ").split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
     let said = paragraphs.filter(|part| !part.is_empty() && !part.starts_with("Usage:") && !part.starts_with("For more information"));
-    said.collect::<Vec<_>>().join("; ")
+    // What Rust's own parser says of -1 or 1.5.
+    said.collect::<Vec<_>>().join("; ").replace("invalid digit found in string", "it must be a whole number from 0 up")
 }
 
 /// An error as `--json` has it.

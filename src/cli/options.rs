@@ -12,7 +12,7 @@ use graftling::words::{did_you_mean, one_line, shown};
 use graftling::{Error, Result};
 use toml::{Table, Value};
 
-use super::{Cli, NUMBERS, command_line};
+use super::{Cli, NUMBERS, command_line, complaint};
 
 /// Flags that say how a run is started or shown, and not what it is.
 const NOT_IN_FILES: [&str; 6] = ["config", "resume", "json", "quiet", "help", "version"];
@@ -147,11 +147,8 @@ impl Options {
             let flags = flags(arg, key, value).ok_or_else(|| Error::file(path, problem))?;
             // Alone, so that a complaint is about this one; with a config nothing else has to be there.
             let line = ["graftling", self.name, "--config=FILE"].map(OsString::from).into_iter().chain(flags);
-            command_line().try_get_matches_from(line).map_err(|e| {
-                let complaint = e.to_string();
-                let first = complaint.lines().next().unwrap_or_default().trim_start_matches("error: ");
-                Error::file(path, format!("{first}; {advice}"))
-            })?;
+            let wrong = |e| Error::file(path, format!("{}; {advice}", complaint(&e)));
+            command_line().try_get_matches_from(line).map_err(wrong)?;
         }
         for [one, other] in EXCLUSIVE {
             if table.contains_key(one) && table.contains_key(other) {

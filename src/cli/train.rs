@@ -44,7 +44,7 @@ pub struct Train {
     /// The name under which the adapter is saved
     #[arg(long, value_name = "NAME", default_value = "default")]
     adapter_name: String,
-    /// Start from a saved adapter, whose form is kept
+    /// Start from a saved adapter, whose form is kept; a head beside it trains only with --train head
     #[arg(long, value_name = "DIR", conflicts_with = "adapter")]
     init_adapter: Option<PathBuf>,
     /// Parts of the base that train beside the adapter

@@ -107,10 +107,14 @@ const MISTAKES: [(&str, i32, &str); 29] = [
     ),
     ("generate --model builtin --prompt a --temperature -1", 2, "the temperature is -1; use 0, which takes the likeliest token, or more"),
     ("generate --model builtin --prompt a --top-p -0.5", 2, "top-p is -0.5; use a probability above 0 and at most 1, …"),
-    ("generate --model builtin --prompt a --max-tokens -1", 2, "invalid value '-1' for '--max-tokens <N>': …"),
+    ("generate --model builtin --prompt a --max-tokens -1", 2, "invalid value '-1' for '--max-tokens <N>': -1 is not in 0..=4294967295"),
     ("train --model builtin --data text.txt --out new --learning-rate -1", 2, "--learning-rate is -1; it must be a number from 0 up"),
     ("train --model builtin --data text.txt --out new --clip-norm -1", 2, "--clip-norm is -1; it must be a number above 0"),
-    ("train --model builtin --data text.txt --out new --steps -1", 2, "invalid value '-1' for '--steps <STEPS>': …"),
+    (
+        "train --model builtin --data text.txt --out new --steps -1",
+        2,
+        "invalid value '-1' for '--steps <STEPS>': it must be a whole number from 0 up",
+    ),
     (
         "eval --model builtin --data text.txt --adapter run/adapter,lora",
         2,
@@ -140,7 +144,7 @@ const MISTAKES: [(&str, i32, &str); 29] = [
     ),
     ("eval --model builtin", 2, "the following required arguments were not provided: --data <DATA>"),
     ("eval --modle builtin --data text.txt", 2, "unexpected argument '--modle' found; tip: a similar argument exists: '--model'"),
-    ("eval --model builtin --data text.txt --batch-size 0", 2, "invalid value '0' for '--batch-size <BATCH_SIZE>': …"),
+    ("eval --model builtin --data text.txt --batch-size 0", 2, "invalid value '0' for '--batch-size <BATCH_SIZE>': 0 is not in 1..=65536"),
 ];
 
 #[test]
