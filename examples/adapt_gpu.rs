@@ -10,7 +10,7 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 use graftling::generate::Generator;
 use graftling::gpu::{Device, Memory};
-use graftling::model::{AdapterConfig, Base, BaseDropout, Config, Model, SavedAdapter, Trains, is_adapter, write_adapter};
+use graftling::model::{AdapterConfig, Base, BaseDropout, BaseIdentity, Config, Model, SavedAdapter, Trains, is_adapter, write_adapter};
 use graftling::ops::optimizer::Adam;
 use graftling::sampling::Sampling;
 use graftling::text::{Batch, Tokenizer, cut, shuffled};
@@ -122,15 +122,16 @@ fn run(options: &Options) -> Result<()> {
     say!("\nbefore     held-out loss {before:.3}; the frozen base continues the text:\n");
     show(&device, &model, &memory, &base.tokenizer, &prompt, options)?;
 
-    let frozen = model.frozen_hash(&device, &memory)?;
+    let frozen = model.frozen_fingerprint(&device, &memory)?;
     let speed = train(&device, &model, &memory, &data, options.steps, options.learning_rate, options)?;
     let after = Evaluator::new(&device, &model, &memory).loss(&data.held_out_batches)?;
     say!("\nafter      held-out loss {after:.3} ({:+.0} %); the adapted model continues the text:\n", 100.0 * (after / before - 1.0));
     show(&device, &model, &memory, &base.tokenizer, &prompt, options)?;
 
-    let unchanged = model.frozen_hash(&device, &memory)? == frozen;
+    let unchanged = model.frozen_fingerprint(&device, &memory)? == frozen;
     say!("frozen     {}", if unchanged { "not one byte of the frozen weights has changed" } else { "THE FROZEN WEIGHTS HAVE CHANGED" });
-    save(&device, &model, &memory, trains, options)?;
+    let identity = BaseIdentity::of(&config, &weights, &options.model.display().to_string());
+    save(&device, &model, &memory, trains, &identity, options)?;
     let seconds = started.elapsed().as_secs_f64();
     say!("time       {seconds:.0} s in all, {speed:.0} tokens/s in training");
     if options.json {
@@ -264,10 +265,10 @@ fn show(device: &Device, model: &Model, memory: &Memory, tokenizer: &Tokenizer, 
 }
 
 /// Saves the adapter, with the head if that trained, and the whole base if any of it changed.
-fn save(device: &Device, model: &Model, memory: &Memory, trains: Trains, options: &Options) -> Result<()> {
+fn save(device: &Device, model: &Model, memory: &Memory, trains: Trains, identity: &BaseIdentity, options: &Options) -> Result<()> {
     let directory = options.out.join("adapter");
     let trained = model.download(device, memory, |name| model.trains(name))?;
-    write_adapter(&directory, &SavedAdapter::of(model, &trained, "default", &options.model.display().to_string())?)?;
+    write_adapter(&directory, &SavedAdapter::of(model, &trained, "default", identity)?)?;
     say!("saved      the adapter in {}", directory.display());
     if trains.any_of_base() || options.full_steps > 0 {
         let directory = options.out.join("base");

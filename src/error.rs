@@ -19,7 +19,7 @@ pub enum Error {
     },
 
     /// Writing a result failed.
-    #[error("cannot write {}: {source}; free some space or choose another place", path.display())]
+    #[error("cannot write {}: {source}; {}", path.display(), way_out(source))]
     Write {
         /// The file that was being written.
         path: PathBuf,
@@ -147,5 +147,45 @@ impl Error {
     }
 }
 
+/// What to do where writing failed.
+fn way_out(source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::*;
+    match source.kind() {
+        StorageFull | QuotaExceeded => "free some space or choose another place",
+        PermissionDenied => "choose a place that you may write to",
+        ReadOnlyFilesystem => "choose a place on another file system",
+        NotADirectory => "a part of this path is a file, so choose another place",
+        AlreadyExists => "there is a file of that name, so remove it or choose another place",
+        IsADirectory | DirectoryNotEmpty => "there is a directory of that name, so remove it or choose another place",
+        NotFound => "check the path",
+        _ => "choose another place",
+    }
+}
+
 /// What a fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::Error;
+
+    #[test]
+    fn advice_fits_what_the_system_said() {
+        let cases = [
+            (ErrorKind::StorageFull, "free some space"),
+            (ErrorKind::QuotaExceeded, "free some space"),
+            (ErrorKind::PermissionDenied, "that you may write to"),
+            (ErrorKind::ReadOnlyFilesystem, "another file system"),
+            (ErrorKind::AlreadyExists, "a file of that name"),
+            (ErrorKind::NotADirectory, "is a file"),
+            (ErrorKind::NotFound, "check the path"),
+            (ErrorKind::Other, "choose another place"),
+        ];
+        for (kind, advice) in cases {
+            let message = Error::write("run/metrics.jsonl", kind.into()).to_string();
+            assert!(message.starts_with("cannot write run/metrics.jsonl: ") && message.contains(advice), "{message}");
+        }
+    }
+}

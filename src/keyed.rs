@@ -2,8 +2,7 @@
 
 use serde_json::{Map, Number, Value};
 
-use crate::model::nearest;
-use crate::weights::shown;
+use crate::words::{did_you_mean, one_line, shown};
 
 /// The error is the part of a sentence that follows the file's name.
 pub(crate) type Checked<T> = Result<T, String>;
@@ -43,7 +42,7 @@ impl Keyed {
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
             let before = e.span().map_or(0, |span| span.start.min(text.len()));
             let line = 1 + text.as_bytes()[..before].iter().filter(|&&byte| byte == b'\n').count();
-            format!("line {line} is not TOML ({}); correct it", shown(e.message()))
+            format!("line {line} is not TOML ({}); correct it", one_line(e.message()))
         })?;
         let entries = table.into_iter().map(|(key, value)| Ok((key.clone(), from_toml(&key, value)?))).collect::<Checked<Map<_, _>>>()?;
         Keyed::of_known(String::new(), entries, known)
@@ -55,8 +54,11 @@ impl Keyed {
             // Python-style names with underscores are accepted too.
             let key = key.replace('_', "-");
             if !known.contains(&&key[..]) {
-                let meant = nearest(&key, known.iter().copied());
-                return Err(format!("has an unknown key {prefix}{}; the nearest known key is {prefix}{meant}", shown(&key)));
+                let advice = did_you_mean(&key, known.iter().copied()).unwrap_or_else(|| match known.len() {
+                    ..8 => format!("the keys are {}", known.join(", ")),
+                    _ => "graftling pretrain --help lists the keys".into(),
+                });
+                return Err(format!("has an unknown key {prefix}{}; {advice}", shown(&key)));
             }
             if entries.insert(key.clone(), value).is_some() {
                 return Err(format!("has {prefix}{key} twice; remove one"));

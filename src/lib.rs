@@ -31,7 +31,7 @@
 //!     }
 //! }
 //! let trained = model.download(&device, &memory, |name| model.trains(name))?;
-//! write_adapter("my-adapter".as_ref(), &SavedAdapter::of(&model, &trained, "default", "assets/base")?)
+//! write_adapter("my-adapter".as_ref(), &SavedAdapter::of(&model, &trained, "default", &base.identity("assets/base"))?)
 //! # }
 //! ```
 //!
@@ -58,6 +58,7 @@
 
 pub mod doctor;
 pub mod error;
+pub mod files;
 pub mod generate;
 pub mod gpu;
 pub mod graph;
@@ -71,5 +72,7 @@ pub mod sampling;
 pub mod text;
 pub mod train;
 pub mod weights;
+#[doc(hidden)]
+pub mod words;
 
 pub use error::{Error, Result};

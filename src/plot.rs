@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::weights::replace_file;
+use crate::files::replace_file;
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 466.0;

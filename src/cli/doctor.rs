@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use clap::Args;
 use graftling::doctor::{Finding, examine, families};
 use graftling::gpu::DeviceInfo;
+use graftling::words::count;
 use graftling::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -63,7 +64,7 @@ impl Report<'_> {
         if wrong.is_empty() {
             let cases: usize = self.findings.iter().map(|finding| finding.cases).sum();
             let seconds: f64 = self.findings.iter().map(|finding| finding.seconds).sum();
-            return format!("{text}\nAll {cases} cases are right on {}, in {seconds:.0} s.", self.info);
+            return format!("{text}\nAll right on {}: {} in {seconds:.0} s.", self.info, count(cases, "case"));
         }
         let sentences: String =
             wrong.iter().map(|finding| format!("{} is WRONG: {}\n", finding.kernel, finding.wrong.as_deref().unwrap_or(""))).collect();
@@ -89,7 +90,7 @@ impl Report<'_> {
             return Ok(());
         }
         let names = wrong.iter().map(|finding| finding.kernel.as_str()).collect::<Vec<_>>().join(", ");
-        let reason = format!("{} of {} families of kernels are wrong ({names})", wrong.len(), self.findings.len());
+        let reason = format!("kernels are wrong in {} of {} ({names})", wrong.len(), count(self.findings.len(), "family"));
         Err(Error::Device { device: self.info.to_string(), reason })
     }
 }
@@ -173,7 +174,7 @@ mod tests {
         };
         let right = [finding("norm", 2e-7, None)];
         let report = Report { info: &info, findings: &right };
-        assert!(report.verdict().is_ok() && report.text().contains("All 3 cases are right on AMD Radeon"), "{}", report.text());
+        assert!(report.verdict().is_ok() && report.text().contains("All right on AMD Radeon"), "{}", report.text());
 
         let findings = [finding("norm", 2e-7, None), finding("gated", f64::INFINITY, Some("3×257 silu: value of gated.forward: …"))];
         let report = Report { info: &info, findings: &findings };
@@ -184,7 +185,7 @@ mod tests {
             assert!(text.contains(words), "{text}");
         }
         let error = report.verdict().expect_err("a kernel is wrong");
-        assert!(error.exit_code() == 1 && error.to_string().contains("1 of 2 families of kernels are wrong (gated)"), "{error}");
+        assert!(error.exit_code() == 1 && error.to_string().contains("kernels are wrong in 1 of 2 families (gated)"), "{error}");
         let json = report.json();
         assert_eq!((&json["ok"], &json["checks"][1]["error"]), (&false.into(), &Value::Null));
     }

@@ -8,10 +8,11 @@ use graftling::gpu::Device;
 use graftling::model::Trains;
 use graftling::text::{Batch, DataOptions, Splits};
 use graftling::train::Evaluator;
+use graftling::words::count;
 use serde_json::json;
 
 use super::Common;
-use super::setup::{Setup, cut_batch, max_length, open_device};
+use super::setup::{Setup, check_adapters, cut_batch, max_length, open_device};
 
 /// Measures the loss and the perplexity of a model on a text
 #[derive(Args)]
@@ -39,13 +40,14 @@ pub struct Eval {
 
 impl Eval {
     pub fn run(&self, common: &Common) -> Result<()> {
+        check_adapters(&self.adapter)?;
         let setup = Setup::read(common, &self.model, self.adapter.first().filter(|_| self.adapter.len() == 1))?;
         let max_length = max_length(&setup.base.config, self.max_length)? as usize;
         let options = DataOptions { max_length, train_on_prompt: self.train_on_prompt };
         let Splits { train, valid, test } = Splits::read(&self.data, &setup.base.tokenizer, &options)?;
         let data = test.or(valid).unwrap_or(train);
         let device = open_device(common)?;
-        common.note(format!("data       {} sequences of {}", data.sequences.len(), data.path.display()));
+        common.note(format!("data       {} of {}", count(data.sequences.len(), "sequence"), data.path.display()));
         let batches: Vec<_> = data.batches(self.batch_size as usize).collect();
         let tokens: u64 = batches.iter().map(|batch| batch.targets()).sum();
 
@@ -68,7 +70,7 @@ impl Eval {
         }
         let width = losses.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         let rows = losses.iter().map(|(name, loss)| format!("{name:width$}  {loss:8.4}  {:12.3}", loss.exp()));
-        let title = format!("{:width$}  {:>8}  {:>12}", format!("{tokens} tokens"), "loss", "perplexity");
+        let title = format!("{:width$}  {:>8}  {:>12}", count(tokens, "token"), "loss", "perplexity");
         let table = [title].into_iter().chain(rows).collect::<Vec<_>>().join("\n");
         let result = |(name, loss): &(String, f64)| json!({ "adapter": name, "loss": loss, "perplexity": loss.exp() });
         let adapters: Vec<_> = losses[1..].iter().map(result).collect();

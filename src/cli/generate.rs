@@ -9,10 +9,11 @@ use graftling::generate::Generator;
 use graftling::model::Trains;
 use graftling::sampling::Sampling;
 use graftling::text::{ChatTemplate, Message};
+use graftling::words::count;
 use graftling::{Error, Result};
 use serde_json::{Value, json};
 
-use super::setup::{Setup, open_device};
+use super::setup::{Setup, check_adapters, open_device};
 use super::{Common, print};
 
 /// Continues a text, or answers in a chat
@@ -60,10 +61,11 @@ struct Input {
 impl Generate {
     pub fn run(&self, common: &Common) -> Result<()> {
         self.sampling().check()?;
+        check_adapters(&self.adapter)?;
         let input = text(self.input.prompt.as_ref().or(self.input.chat.as_ref()).expect("clap asks for one of them"))?;
         if self.adapter.len() < 2 {
             let (tokens, result) = self.answer(common, self.adapter.first(), &input)?;
-            common.note(format!("{tokens} tokens, {:.1} a second", result["tokens_per_second"].as_f64().unwrap_or(0.0)));
+            common.note(format!("{}, {:.1} a second", count(tokens, "token"), result["tokens_per_second"].as_f64().unwrap_or(0.0)));
             if common.json {
                 print(result);
             }
@@ -101,7 +103,10 @@ impl Generate {
         }
         if prompt.len() >= context as usize {
             let has = prompt.len();
-            return Err(Error::Usage(format!("the prompt has {has} tokens, but the model's context is {context}; give a shorter one")));
+            return Err(Error::Usage(format!(
+                "the prompt has {}, but the model's context is {context}; give a shorter one",
+                count(has, "token")
+            )));
         }
 
         let device = open_device(common)?;

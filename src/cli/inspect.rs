@@ -9,6 +9,7 @@ use graftling::gpu::Device;
 use graftling::graph::Traits;
 use graftling::model::{AdapterConfig, Base, Model, Trains};
 use graftling::train::Estimate;
+use graftling::words::count;
 use indicatif::{BinaryBytes, HumanCount};
 use serde_json::json;
 
@@ -56,17 +57,17 @@ impl Inspect {
         let (total, trainable) = (model.parameters.total(), model.parameters.trainable());
         let architecture = config.family.model_type();
         let heads = match config.heads == config.key_value_heads {
-            true => format!("{} heads of {}", config.heads, config.head_size),
-            false => format!("{} heads of {} ({} for keys and values)", config.heads, config.head_size, config.key_value_heads),
+            true => format!("{} of {}", count(config.heads, "head"), config.head_size),
+            false => format!("{} of {} ({} for keys and values)", count(config.heads, "head"), config.head_size, config.key_value_heads),
         };
         let shares = formats.iter().map(|(format, len)| format!("{} in {format}", HumanCount(*len))).collect::<Vec<_>>().join(", ");
         let percent = 100.0 * trainable as f64 / total as f64;
         let text = format!(
-            "architecture  {architecture}: {} layers, hidden {}, {heads}, feed-forward {}, vocabulary {}, context {}\n\
+            "architecture  {architecture}: {}, hidden {}, {heads}, feed-forward {}, vocabulary {}, context {}\n\
              parameters    {} in all, {} of them ({percent:.1} %) in the adapter {adapter}\n\
              base          {} on the device: {shares}\n\
              training      {} of GPU memory for batches of {} × {length} tokens{}",
-            config.layers,
+            count(config.layers, "layer"),
             config.hidden_size,
             config.intermediate_size,
             config.vocab_size,
@@ -79,7 +80,8 @@ impl Inspect {
             cut.map_or(String::new(), |cut| format!("\n              {cut}")),
         );
         let json = json!({
-            "architecture": architecture, "total_params": total, "trainable_params": trainable, "weight_bytes": estimate.weights,
+            "architecture": architecture, "total_params": total, "trainable_params": trainable,
+            "trains": Trains::adapters().parts(&model), "weight_bytes": estimate.weights,
             "gpu_bytes": estimate.total(), "formats": formats, "layers": config.layers, "hidden_size": config.hidden_size,
             "heads": config.heads, "key_value_heads": config.key_value_heads, "vocab_size": config.vocab_size, "context": config.context,
             "adapter": adapter.to_string(), "batch_size": self.batch_size, "micro_batch_size": estimate.micro_batch,

@@ -18,11 +18,15 @@ mod run;
 mod setup;
 mod train;
 
+use std::any::TypeId;
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use graftling::weights::Weights;
+use serde_json::{Value, json};
 
 /// Fine-tunes language models with bottleneck adapters on the GPU that you have.
 #[derive(Parser)]
@@ -49,7 +53,7 @@ pub struct Common {
     /// A device by its number or a part of its name; without it, the best one
     #[arg(long, value_name = "N|NAME", global = true, help_heading = "Everywhere")]
     pub device: Option<String>,
-    /// The result as one JSON object, the last line of standard output
+    /// The result as one JSON object, the last line of standard output; an error too, as {"error", "exit_code"}
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
     /// No progress on standard error
@@ -81,7 +85,8 @@ enum Command {
 
 /// Runs the command and says how it went.
 pub fn main() -> ExitCode {
-    let Cli { common, command } = Cli::parse();
+    let line: Vec<_> = std::env::args_os().collect();
+    let (Cli { common, command }, _) = parse(&line);
     let result = match &command {
         Command::Devices(devices) => devices.run(&common),
         Command::Doctor(doctor) => doctor.run(&common),
@@ -97,9 +102,56 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             drop(writeln!(std::io::stderr(), "error: {error}"));
+            if common.json {
+                print(failure(&error.to_string(), error.exit_code().into()));
+            }
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// The command's line as clap knows it.
+fn command_line() -> clap::Command {
+    let number = |arg: &clap::Arg| NUMBERS.iter().any(|number| arg.get_value_parser().type_id() == *number);
+    // So that -1 is a number out of range, of which more can be said than of an unknown flag.
+    let negative = move |arg: clap::Arg| if number(&arg) { arg.allow_negative_numbers(true) } else { arg };
+    Cli::command().mut_subcommands(move |command| command.mut_args(negative))
+}
+
+/// The types of options that are numbers.
+const NUMBERS: [TypeId; 5] = [TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>(), TypeId::of::<f32>(), TypeId::of::<f64>()];
+
+/// The line as the command and as what was found in it. Ends the process where it is wrong or asks for help.
+fn parse(line: &[OsString]) -> (Cli, ArgMatches) {
+    let parsed = command_line().try_get_matches_from(line).and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    parsed.unwrap_or_else(|e| {
+        let e = match e.kind() {
+            kind @ ErrorKind::ValueValidation => clap::Error::raw(kind, format!("{}\n", complaint(&e))),
+            _ => e,
+        };
+        drop(e.print());
+        if e.use_stderr() && line.iter().any(|argument| argument == "--json") {
+            print(failure(&complaint(&e), e.exit_code()));
+        }
+        std::process::exit(e.exit_code())
+    })
+}
+
+/// What clap complains of, in one line.
+fn complaint(e: &clap::Error) -> String {
+    if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "there is no command; graftling --help lists them".into();
+    }
+    let text = e.to_string();
+    let paragraphs = text.trim_start_matches("error: ").split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+    let said = paragraphs.filter(|part| !part.is_empty() && !part.starts_with("Usage:") && !part.starts_with("For more information"));
+    // What Rust's own parser says of -1 or 1.5.
+    said.collect::<Vec<_>>().join("; ").replace("invalid digit found in string", "it must be a whole number from 0 up")
+}
+
+/// An error as `--json` has it.
+fn failure(error: &str, exit_code: i32) -> Value {
+    json!({ "error": error, "exit_code": exit_code })
 }
 
 impl Common {
@@ -126,7 +178,7 @@ impl Common {
     }
 
     /// The result: `text` for a person, or the JSON object.
-    pub fn result(&self, text: impl std::fmt::Display, json: serde_json::Value) {
+    pub fn result(&self, text: impl std::fmt::Display, json: Value) {
         if self.json { print(json) } else { print(text) }
     }
 }

@@ -2,17 +2,18 @@
 
 use std::any::TypeId;
 use std::ffi::OsString;
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use graftling::files::{CONFIG_BYTES, read_text, replace_file};
 use graftling::model::BUILTIN;
-use graftling::weights::replace_file;
+use graftling::words::{did_you_mean, one_line, shown};
 use graftling::{Error, Result};
 use toml::{Table, Value};
 
-use super::Cli;
+use super::{Cli, NUMBERS, command_line, complaint};
 
 /// Flags that say how a run is started or shown, and not what it is.
 const NOT_IN_FILES: [&str; 6] = ["config", "resume", "json", "quiet", "help", "version"];
@@ -20,8 +21,6 @@ const NOT_IN_FILES: [&str; 6] = ["config", "resume", "json", "quiet", "help", "v
 const EXCLUSIVE: [[&str; 2]; 2] = [["steps", "epochs"], ["adapter", "init-adapter"]];
 /// Options that a run may be resumed with other values of.
 const FREE: [&str; 8] = ["out", "device", "steps", "epochs", "save-every", "eval-every", "log-every", "gradient-checkpointing"];
-/// Bytes that a file of options may have: many times what it needs.
-const LONGEST: u64 = 1 << 20;
 
 /// The options of one sub-command: those that were typed, and those from files, as if they had been typed too.
 pub struct Options {
@@ -34,7 +33,7 @@ pub struct Options {
 impl Options {
     /// What was typed for the sub-command of that name.
     pub fn typed(name: &'static str) -> Options {
-        let mut all = Cli::command();
+        let mut all = command_line();
         all.build();
         let command = all.find_subcommand(name).expect("a sub-command of that name").clone();
         let line: Vec<_> = std::env::args_os().collect();
@@ -118,7 +117,7 @@ impl Options {
     /// is for the next command to say.
     fn value(&self, arg: &Arg) -> Option<Value> {
         let kind = arg.get_value_parser().type_id();
-        let number = [TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<f32>(), TypeId::of::<f64>()].iter().any(|n| kind == *n);
+        let number = NUMBERS.iter().any(|number| kind == *number);
         let value = |text: &str| match () {
             () if kind == TypeId::of::<bool>() => Value::Boolean(text == "true"),
             () if kind == TypeId::of::<PathBuf>() && arg.get_long() != Some("out") => Value::String(whole_path(text)),
@@ -134,12 +133,7 @@ impl Options {
 
     /// A file whose options the parser takes.
     fn read(&self, path: &Path) -> Result<Table> {
-        let unreadable = |e| Error::file(path, format!("cannot be read ({e}); check the path"));
-        let metadata = std::fs::metadata(path).map_err(unreadable)?;
-        if !metadata.is_file() || metadata.len() > LONGEST {
-            return Err(Error::file(path, "is not a file of options; give the path of a .toml file"));
-        }
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let text = read_text(path, CONFIG_BYTES)?;
         let table: Table = toml::from_str(&text).map_err(|e| {
             let start = e.span().map_or(0, |span| span.start.min(text.len()));
             let line = text.as_bytes()[..start].iter().filter(|&&byte| byte == b'\n').count() + 1;
@@ -147,8 +141,8 @@ impl Options {
         })?;
         for (key, value) in &table {
             let Some((arg, _)) = self.arguments().find(|(_, long)| long == key) else {
-                let near = nearest(key, self.arguments().map(|(_, key)| key));
-                let advice = near.map_or(format!("graftling {} --help lists them", self.name), |near| format!("did you mean '{near}'?"));
+                let near = did_you_mean(key, self.arguments().map(|(_, key)| key));
+                let advice = near.unwrap_or_else(|| format!("graftling {} --help lists them", self.name));
                 return Err(Error::file(path, format!("'{}' is no option; {advice}", shown(key))));
             };
             let advice = format!("see graftling {} --help", self.name);
@@ -156,11 +150,8 @@ impl Options {
             let flags = flags(arg, key, value).ok_or_else(|| Error::file(path, problem))?;
             // Alone, so that a complaint is about this one; with a config nothing else has to be there.
             let line = ["graftling", self.name, "--config=FILE"].map(OsString::from).into_iter().chain(flags);
-            Cli::command().try_get_matches_from(line).map_err(|e| {
-                let complaint = e.to_string();
-                let first = complaint.lines().next().unwrap_or_default().trim_start_matches("error: ");
-                Error::file(path, format!("{first}; {advice}"))
-            })?;
+            let wrong = |e| Error::file(path, format!("{}; {advice}", complaint(&e)));
+            command_line().try_get_matches_from(line).map_err(wrong)?;
         }
         for [one, other] in EXCLUSIVE {
             if table.contains_key(one) && table.contains_key(other) {
@@ -173,8 +164,7 @@ impl Options {
 
 /// The line as the command and as the matches of its sub-command. Complains as the parser does, and ends.
 fn parse(name: &str, line: &[OsString]) -> (Cli, ArgMatches) {
-    let matches = Cli::command().get_matches_from(line);
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    let (cli, matches) = super::parse(line);
     (cli, matches.subcommand_matches(name).expect("this sub-command").clone())
 }
 
@@ -224,52 +214,9 @@ fn same(one: &Value, other: &Value) -> bool {
     one == other || number(one).is_some_and(|v| number(other) == Some(v)) || place(one).is_some_and(|path| place(other) == Some(path))
 }
 
-/// The one of `known` that `word` was probably meant to be.
-pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let plain = |text: &str| text.replace('_', "-").to_lowercase();
-    let word = plain(word);
-    let (distance, near) = known.map(|name| (distance(&word, &plain(name)), name)).min()?;
-    (distance <= 1 + near.len() / 4).then_some(near)
-}
-
-/// How many letters have to be put in, taken out or changed (Levenshtein 1965).
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.chars().take(100).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &b) in other.iter().enumerate() {
-            let changed = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[other.len()]
-}
-
-fn one_line(text: impl Display) -> String {
-    text.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// A text from outside as messages may show it.
-fn shown(text: &str) -> String {
-    text.chars().take(80).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_nearest_name() {
-        let known = || ["learning-rate", "steps", "seed", "save-every", "eval-every"].into_iter();
-        assert_eq!(nearest("learning_rate", known()), Some("learning-rate"));
-        assert_eq!(nearest("learnign-rate", known()), Some("learning-rate"));
-        assert_eq!(nearest("step", known()), Some("steps"));
-        assert_eq!(nearest("colour", known()), None);
-        assert_eq!((distance("kitten", "sitting"), distance("", "abc"), distance("abc", "abc")), (3, 3, 0));
-    }
 
     #[test]
     fn values_that_mean_the_same() {

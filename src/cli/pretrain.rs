@@ -10,6 +10,7 @@ use graftling::model::{Base, Model, Trains};
 use graftling::text::{Batch, Batches, DataOptions, Dataset, Splits, Tokenizer, round_length};
 use graftling::train::{Estimate, Evaluator, Recipe, TrainOptions, Trainer, Vocabulary};
 use graftling::weights::{Weight, Weights};
+use graftling::words::count;
 use graftling::{Error, Result, plot};
 use indicatif::{BinaryBytes, HumanCount};
 use serde_json::json;
@@ -114,8 +115,9 @@ impl Pretrain {
         common.note(format!("model      {} parameters, all of which train", HumanCount(total)));
         let tokens: usize = data.sequences.iter().map(|s| s.tokens.len()).sum();
         let measured: u64 = held_out.iter().map(Batch::targets).sum();
-        let (sequences, tokens) = (data.sequences.len(), HumanCount(tokens as u64));
-        common.note(format!("data       {sequences} sequences, {tokens} tokens; {} more tokens are held out", HumanCount(measured)));
+        let sequences = data.sequences.len();
+        let (tokens, measured) = (count(tokens, "token"), count(measured, "token"));
+        common.note(format!("data       {}, {tokens}; held out: {measured}", count(sequences, "sequence")));
         let longest = data.sequences.iter().map(|s| s.tokens.len()).max().unwrap_or(1);
         let (rows, length) = (recipe.batch_size.min(sequences as u32), round_length(longest, config.context as usize) as u32);
         let estimate = Estimate::new(&model, device.traits(), rows, length, false)?;
@@ -167,7 +169,7 @@ impl Pretrain {
         let summary = progress.summary();
         let measured = eval_loss.map_or(String::new(), |loss| format!(", validation {loss:.4}"));
         let (first, loss) = (summary.first, summary.last);
-        let text = format!("saved {} after {} steps: loss {first:.4} to {loss:.4}{measured}", self.out.display(), recipe.steps);
+        let text = format!("saved {} after {}: loss {first:.4} to {loss:.4}{measured}", self.out.display(), count(recipe.steps, "step"));
         let json = json!({
             "model": self.out, "steps": recipe.steps, "loss": loss, "eval_loss": eval_loss, "eval_perplexity": eval_loss.map(f64::exp),
             "total_params": total, "vocab_size": config.vocab_size, "tokens_per_second": summary.tokens_per_second,

@@ -6,9 +6,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use graftling::files::replace_file;
 use graftling::text::{Batch, Batches};
 use graftling::train::{Best, Health, Report, RunState};
-use graftling::weights::replace_file;
 use graftling::{Error, Result};
 use serde_json::{Value, json};
 

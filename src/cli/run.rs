@@ -1,14 +1,16 @@
 //! The loop of a run: steps, evaluations and checkpoints, in one or two phases.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use graftling::files::replace_directory;
 use graftling::gpu::{Device, Memory};
-use graftling::model::{AdapterConfig, Config, Model, SavedAdapter, Trains, is_adapter, write_adapter};
+use graftling::model::{AdapterConfig, Config, MADE_ON, Model, SavedAdapter, Trains, is_adapter, write_adapter};
 use graftling::text::{Batch, Batches};
 use graftling::train::{Best, Checkpoint, Checkpoints, Estimate, Evaluator, RunState, TrainOptions, Trainer};
-use graftling::weights::{Weights, fingerprint, replace_directory};
+use graftling::weights::{Weights, fingerprint};
+use graftling::words::count;
 use graftling::{Error, Result};
 use indicatif::{BinaryBytes, HumanCount};
 use serde_json::json;
@@ -29,7 +31,6 @@ pub struct Run<'a> {
     pub config: Config,
     pub adapters: AdapterConfig,
     pub adapter_name: &'a str,
-    pub base_name: String,
     pub trains: Trains,
     pub options: TrainOptions,
     pub batches: Batches<'a>,
@@ -51,6 +52,9 @@ pub struct Run<'a> {
     pub moments: Option<Weights>,
 }
 
+/// How many weights of each part train.
+type Parts = BTreeMap<&'static str, u64>;
+
 /// What trains at a time, on the device.
 struct Phase<'p> {
     model: &'p Model,
@@ -71,13 +75,13 @@ impl Run<'_> {
         bar.clear();
         let Some(progress) = progress else { return trained.map(drop) };
         // The curve of a run that failed is of interest too.
-        let drawn = graftling::plot::write(self.out, &format!("{}, {}", self.base_name, self.adapters));
+        let drawn = graftling::plot::write(self.out, &format!("{}, {}", self.setup.identity.model, self.adapters));
         if let Err(Error::Diverged { .. } | Error::DivergedWeight { .. }) = &trained
             && let Some(&step) = self.checkpoints.steps().last()
         {
             self.common.warn(format!("{} is the last checkpoint, whose weights are finite", self.checkpoints.path(step).display()));
         }
-        let (saved, counts) = trained?;
+        let (saved, counts, trained) = trained?;
         drawn?;
         let directory = self.out.join("adapter");
         if directory.exists() {
@@ -85,12 +89,12 @@ impl Run<'_> {
         } else {
             replace_directory(&directory, |temporary| write_adapter(temporary, &saved))?;
         }
-        self.tell(&directory, &saved, counts, progress);
+        self.tell(&directory, &saved, counts, &trained, progress);
         Ok(())
     }
 
     /// Says what has become of the run.
-    fn tell(&self, directory: &Path, saved: &SavedAdapter, [total, trainable, bytes]: [u64; 3], mut progress: Progress) {
+    fn tell(&self, directory: &Path, saved: &SavedAdapter, [total, trainable, bytes]: [u64; 3], parts: &Parts, mut progress: Progress) {
         let moved = adapter_fingerprint(&saved.weights) != self.state.start;
         if !moved {
             let problem = "no weight of the adapter has moved, so it does nothing that it did not do before";
@@ -110,7 +114,7 @@ impl Run<'_> {
         let evaluated = summary.evaluated.map_or(String::new(), |loss| format!(", validation {loss:.4}"));
         let best = |best: Best| format!(" (best {:.4} after step {}: {})", best.loss, best.step, path(best).display());
         let (losses, best) = (format!("loss {:.4} to {:.4}", summary.first, summary.last), better.map_or(String::new(), best));
-        let text = format!("saved {} after {steps} steps: {losses}{evaluated}{best}", directory.display());
+        let text = format!("saved {} after {}: {losses}{evaluated}{best}", directory.display(), count(steps, "step"));
         let best = self.state.best.filter(|_| measured.is_some()).or(better);
         let best = best.map(|best| {
             let eval_loss = measured.map(|_| best.loss);
@@ -119,7 +123,7 @@ impl Run<'_> {
         let json = json!({
             "adapter": directory, "checkpoint": self.checkpoints.path(steps), "best": best, "steps": steps,
             "loss_before": summary.first, "loss_after": summary.last, "eval_loss": summary.evaluated,
-            "total_params": total, "trainable_params": trainable, "tokens_per_second": summary.tokens_per_second, "gpu_bytes": bytes,
+            "total_params": total, "trainable_params": trainable, "trains": parts, "tokens_per_second": summary.tokens_per_second, "gpu_bytes": bytes,
             "skipped_steps": summary.skipped, "adapter_moved": moved, "disk_bytes": disk, "warnings": progress.warnings(),
         });
         self.common.result(text, json);
@@ -133,29 +137,32 @@ impl Run<'_> {
         bar: &'b Bar<'b>,
         progress: &mut Option<Progress<'b>>,
         begin: &dyn Fn() -> Result<()>,
-    ) -> Result<(SavedAdapter, [u64; 3])> {
+    ) -> Result<(SavedAdapter, [u64; 3], Parts)> {
         if self.state.trainer.step < self.full_steps {
             self.phase(Trains::everything(), bar, progress, begin)?;
         }
         Ok(self.phase(self.trains, bar, progress, begin)?.expect("the last phase has a result"))
     }
 
-    /// Trains what `trains` says. The last phase returns what there is to save, and how many weights there are, how many train, and the
-    /// bytes of device memory; the one before leaves all that the last needs in `self`.
+    /// Trains what `trains` says. The last phase returns what there is to save; how many weights there are, how many train, and the bytes of
+    /// device memory; and how many weights of each part train. The one before leaves all that the last needs in `self`.
     fn phase<'b>(
         &mut self,
         trains: Trains,
         bar: &'b Bar<'b>,
         progress: &mut Option<Progress<'b>>,
         begin: &dyn Fn() -> Result<()>,
-    ) -> Result<Option<(SavedAdapter, [u64; 3])>> {
+    ) -> Result<Option<(SavedAdapter, [u64; 3], Parts)>> {
         let full = trains.base;
         let device = self.device;
         let model = self.setup.model(&self.config, Some(&self.adapters), trains)?;
         let (total, trainable) = (model.parameters.total(), model.parameters.trainable());
         let percent = 100.0 * trainable as f64 / total as f64;
         let (trained, adapters) = (HumanCount(trainable), &self.adapters);
+        let parts = trains.parts(&model);
         bar.note(format!("model      {trained} of {} parameters train ({percent:.1} %): {adapters}", HumanCount(total)));
+        let named: Vec<_> = parts.iter().map(|(part, count)| format!("{part} {}", HumanCount(*count))).collect();
+        bar.note(format!("trains     {}", named.join(", ")));
         let [rows, length] = self.batch;
         let estimate = Estimate::new(&model, device.traits(), rows, length, self.options.checkpointing)?;
         if let Some(cut) = cut_batch(self.batch, estimate.micro_batch).filter(|_| progress.is_none()) {
@@ -181,6 +188,8 @@ impl Run<'_> {
             trainer.restore(&self.state.trainer, &moments)?;
         }
         let earlier = self.resumed.filter(|&step| step == self.state.trainer.step).map(|step| self.checkpoints.path(step));
+        // An older one may have its tensors in another order.
+        let earlier = earlier.filter(|path| path.join(MADE_ON).exists());
         let mut phase = Phase { model: &model, memory: &memory, trainer, changed, earlier };
         if progress.is_none() {
             begin()?;
@@ -205,7 +214,7 @@ impl Run<'_> {
             return Ok(None);
         }
         let bytes = memory.bytes() + phase.trainer.bytes();
-        Ok(Some((phase.saved(self)?, [total, trainable, bytes])))
+        Ok(Some((phase.saved(self)?, [total, trainable, bytes], parts)))
     }
 
     /// Steps until the phase is over, with evaluations and checkpoints before each and after the last.
@@ -303,7 +312,7 @@ impl Phase<'_> {
     fn saved(&self, run: &Run) -> Result<SavedAdapter> {
         let wanted = |name: &str| is_adapter(name) || self.model.trains(name) || self.changed.contains(name);
         let weights = self.model.download(run.device, self.memory, wanted)?;
-        SavedAdapter::of(self.model, &weights, run.adapter_name, &run.base_name)
+        SavedAdapter::of(self.model, &weights, run.adapter_name, &run.setup.identity)
     }
 }
 

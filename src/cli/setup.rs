@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use graftling::gpu::{Device, Memory};
-use graftling::model::{AdapterConfig, Base, BaseDropout, Config, Model, SavedAdapter, Trains, read_adapter};
+use graftling::model::{AdapterConfig, Base, BaseDropout, BaseIdentity, Config, Model, SavedAdapter, Trains, read_adapter};
 use graftling::weights::Weights;
 use graftling::{Error, Result};
 
 use super::Common;
+use super::options::name_of;
 
 /// A base, and the adapter that was saved for it.
 pub struct Setup {
     pub base: Base,
+    /// Which base that is.
+    pub identity: BaseIdentity,
     pub adapter: Option<SavedAdapter>,
     /// What comes after the base's own weights.
     pub changes: Vec<Weights>,
@@ -22,15 +25,14 @@ pub struct Setup {
 impl Setup {
     pub fn read(common: &Common, model: &Path, adapter: Option<&PathBuf>) -> Result<Setup> {
         let base = Base::open(model)?;
+        let identity = base.identity(&name_of(model));
         let base = Base { weights: common.in_precision(base.weights), ..base };
         let adapter = adapter.map(|directory| read_adapter(directory)).transpose()?;
+        if let Some(warning) = adapter.as_ref().map_or(Ok(None), |adapter| adapter.check_base(&identity))? {
+            common.warn(warning);
+        }
         let changes = adapter.as_ref().map_or(Ok(Vec::new()), |adapter| adapter.sources(&base.config))?;
-        Ok(Setup { base, adapter, changes, half: common.half() })
-    }
-
-    /// Whether its head differs from the base's.
-    pub fn has_head(&self) -> bool {
-        self.adapter.as_ref().is_some_and(|adapter| adapter.head.is_some())
+        Ok(Setup { base, identity, adapter, changes, half: common.half() })
     }
 
     /// The model with those adapters, or with the saved one where there is none.
@@ -49,6 +51,15 @@ impl Setup {
     pub fn sources(&self) -> Vec<&Weights> {
         [&self.base.weights].into_iter().chain(&self.changes).collect()
     }
+}
+
+/// Says when several adapters were given as one.
+pub fn check_adapters(directories: &[PathBuf]) -> Result<()> {
+    let joined = |directory: &&PathBuf| directory.to_str().is_some_and(|text| text.contains(',')) && !directory.exists();
+    let Some(directory) = directories.iter().find(joined) else { return Ok(()) };
+    let directory = directory.display().to_string();
+    let flags: Vec<_> = directory.split(',').map(|part| format!("--adapter {part}")).collect();
+    Err(Error::Usage(format!("--adapter takes one directory; repeat it for several: {}", flags.join(" "))))
 }
 
 /// The config without dropout, or with one share everywhere.

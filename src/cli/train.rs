@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use graftling::model::{AdapterConfig, Trains};
+use graftling::model::{AdapterConfig, BaseIdentity, Likeness, Trains};
 use graftling::ops::optimizer::Adam;
 use graftling::text::{Batches, DataOptions, Dataset, Splits, round_length};
 use graftling::train::{Checkpoint, Checkpoints, Found, RunState, Schedule, Shape, TrainOptions};
 use graftling::weights::fingerprint;
+use graftling::words::count;
 use graftling::{Error, Result};
-use indicatif::HumanCount;
 
 use super::lock::Lock;
-use super::options::{Options, name_of};
+use super::options::Options;
 use super::run::Run;
 use super::setup::{Setup, max_length, open_device, with_dropout};
 use super::{Cli, Command, Common, interrupt};
@@ -44,7 +44,7 @@ pub struct Train {
     /// The name under which the adapter is saved
     #[arg(long, value_name = "NAME", default_value = "default")]
     adapter_name: String,
-    /// Start from a saved adapter, whose form is kept
+    /// Start from a saved adapter, whose form is kept; a head beside it trains only with --train head
     #[arg(long, value_name = "DIR", conflicts_with = "adapter")]
     init_adapter: Option<PathBuf>,
     /// Parts of the base that train beside the adapter
@@ -169,7 +169,7 @@ impl Train {
             [(&self.model, "model"), (&self.data, "data"), (&self.out, "out")].map(|(path, name)| required(path, name));
         let (model, data_path, out) = (model?, data_path?, out?);
         let mut setup = Setup::read(common, model, self.init_adapter.as_ref())?;
-        let trains = self.trains(setup.has_head());
+        let trains = self.trains();
         let config = with_dropout(&setup.base.config, self.dropout);
         let mut adapters = match &setup.adapter {
             Some(saved) => saved.config.clone(),
@@ -180,15 +180,20 @@ impl Train {
         let data_options = DataOptions { max_length: max_length as usize, train_on_prompt: self.train_on_prompt };
         let Splits { train: data, valid, .. } = Splits::read(data_path, &setup.base.tokenizer, &data_options)?;
         if valid.is_none() && self.eval_every.is_some() {
-            return Err(Error::Usage(format!("--eval-every needs validation data; put a valid.jsonl into {}", data_path.display())));
+            let advice = match data_path.is_dir() {
+                true => format!("put a valid.jsonl into {}", data_path.display()),
+                false => "give --data a directory with train.jsonl and valid.jsonl".into(),
+            };
+            return Err(Error::Usage(format!("--eval-every needs validation data; {advice}")));
         }
         let batches = Batches::new(&data, self.batch_size as usize, self.shuffle.then_some(self.seed));
         let per_epoch = batches.per_epoch().div_ceil(u64::from(self.grad_accumulation)).max(1);
         let steps = self.steps.unwrap_or((self.epochs * per_epoch as f64).ceil().max(1.0) as u64);
         if self.full_steps > steps {
             return Err(Error::Usage(format!(
-                "--full-steps is {}, but the run has only {steps} steps; give more --steps",
-                self.full_steps
+                "--full-steps is {}, but the run has only {}; give more --steps",
+                self.full_steps,
+                count(steps, "step")
             )));
         }
 
@@ -199,6 +204,7 @@ impl Train {
         let (mut moments, mut resumed) = (None, None);
         if let Some(checkpoint) = self.newest(common, out, &checkpoints)? {
             self.check_resumed(&checkpoint, &checkpoints, &state, steps)?;
+            check_base(&checkpoint, &setup.identity, model)?;
             resumed = Some(checkpoint.state.trainer.step);
             setup.changes = checkpoint.adapter.sources(&config)?;
             (moments, state) = (Some(checkpoint.moments), checkpoint.state);
@@ -207,12 +213,10 @@ impl Train {
         let device = open_device(common)?;
         let lengths = || data.sequences.iter().map(|s| s.tokens.len());
         let (tokens, longest) = (lengths().sum::<usize>(), lengths().max().unwrap_or(1));
-        common.note(format!("data       {} sequences, {} tokens", data.sequences.len(), HumanCount(tokens as u64)));
-        for (count, what) in
-            [(data.cut, "were longer than --max-length and cut"), (data.dropped, "have no target within it and are left out")]
-        {
-            if count > 0 {
-                common.note(format!("           {count} of them {what}"));
+        common.note(format!("data       {}, {}", count(data.sequences.len(), "sequence"), count(tokens, "token")));
+        for (number, what) in [(data.cut, "cut at --max-length"), (data.dropped, "left out, since they have no target within it")] {
+            if number > 0 {
+                common.note(format!("           {what}: {}", count(number, "sequence")));
             }
         }
         let batches = batches.starting_at(state.position);
@@ -228,7 +232,6 @@ impl Train {
             config,
             adapters,
             adapter_name: &self.adapter_name,
-            base_name: name_of(model),
             trains,
             options: TrainOptions {
                 adam: self.adam(),
@@ -288,9 +291,13 @@ impl Train {
         } else if state.seed != now.seed {
             format!("is of a run with the seed {}, but run.toml says {}; do not mix runs", state.seed, now.seed)
         } else if state.position.epoch > state.trainer.step.saturating_mul(u64::from(self.grad_accumulation)) {
-            format!("says that {} steps took {} epochs; take another checkpoint", state.trainer.step, state.position.epoch)
+            format!(
+                "says that {} took {}; take another checkpoint",
+                count(state.trainer.step, "step"),
+                count(state.position.epoch, "epoch")
+            )
         } else if state.trainer.step > steps {
-            return Err(Error::Usage(format!("the run already has {} steps; ask for as many or more", state.trainer.step)));
+            return Err(Error::Usage(format!("the run already has {}; ask for as many or more", count(state.trainer.step, "step"))));
         } else {
             return Ok(());
         };
@@ -315,15 +322,16 @@ impl Train {
         ];
         for (name, value, zero) in positive {
             if !(value.is_finite() && (value > 0.0 || zero && value == 0.0)) {
-                return usage(format!("{name} is {value}; it must be a number above 0"));
+                let least = if zero { "from 0 up" } else { "above 0" };
+                return usage(format!("{name} is {value}; it must be a number {least}"));
             }
         }
         Ok(())
     }
 
-    fn trains(&self, has_head: bool) -> Trains {
+    fn trains(&self) -> Trains {
         let part = |part| self.train.contains(&part);
-        Trains { base: false, head: part(Part::Head) || has_head, embeddings: part(Part::Embeddings), norms: part(Part::Norms) }
+        Trains { base: false, head: part(Part::Head), embeddings: part(Part::Embeddings), norms: part(Part::Norms) }
     }
 
     fn adam(&self) -> Adam {
@@ -348,6 +356,17 @@ impl Train {
 }
 
 const RUN_TOML: &str = "run.toml";
+
+/// Whether the model is still the one that the run began with; whatever else has its path now would make it another run.
+fn check_base(checkpoint: &Checkpoint, now: &BaseIdentity, model: &Path) -> Result<()> {
+    let changed = match checkpoint.adapter.made_on.as_ref().map(|then| then.likeness(now)) {
+        None | Some(Likeness::Same) => return Ok(()),
+        Some(Likeness::OtherWeights) => "its weights are not the same".into(),
+        Some(Likeness::OtherForm(difference)) => difference,
+    };
+    let problem = format!("is not the model that this run began with: {changed}; put that one back, or begin a new run");
+    Err(Error::file(model, problem))
+}
 
 /// The command that was given, files and all.
 fn train_of(options: &Options) -> (Common, Box<Train>) {

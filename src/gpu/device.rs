@@ -8,6 +8,7 @@ use super::pacing::Pace;
 use super::pipeline::Pipeline;
 use crate::error::{Error, Result};
 use crate::graph::{Kernel, Traits};
+use crate::words::shown;
 
 /// What a device says of itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -173,8 +174,10 @@ impl Device {
         }
         let infos: Vec<_> = found.iter().map(DeviceInfo::of).collect();
         let Some(number) = wanted.map_or(Some(0), |wanted| find_device(&infos, wanted)) else {
-            let names: Vec<_> = infos.iter().enumerate().map(|(i, info)| format!("{i}: {info}")).collect();
-            return Err(Error::NoDevice(format!("no device matches '{}'; there are {}", wanted.unwrap_or(""), names.join(", "))));
+            let names: Vec<_> = infos.iter().enumerate().map(|(i, info)| format!("{i} ({info})")).collect();
+            let there = if names.len() == 1 { "the only device is" } else { "the devices are" };
+            let problem = format!("no device matches '{}'; {there} {}", shown(wanted.unwrap_or("")), names.join(", "));
+            return Err(Error::NoDevice(problem));
         };
         Device::from_adapter(&found[number], checked)
     }

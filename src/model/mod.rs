@@ -4,15 +4,20 @@
 mod adapter;
 mod config;
 mod decoder;
+mod identity;
 mod names;
+mod order;
 mod parts;
 mod toy;
 mod values;
 
-pub use adapter::{ATTENTION_PLACE, AdapterConfig, FFN_PLACE, Init, SavedAdapter, Scaling, Width, is_adapter, read_adapter, write_adapter};
-pub(crate) use adapter::{BASE_FILE, nearest};
+pub(crate) use adapter::BASE_FILE;
+pub use adapter::{
+    ATTENTION_PLACE, AdapterConfig, FFN_PLACE, Init, MADE_ON, SavedAdapter, Scaling, Width, is_adapter, read_adapter, write_adapter,
+};
 pub(crate) use config::LARGEST;
 pub use config::{BaseDropout, Biases, Config, Family, NormKind, Positions};
 pub use decoder::{Cache, Inputs, Model};
+pub use identity::{BaseIdentity, Likeness};
 pub use parts::{BUILTIN, Base, Trains};
 pub use toy::ToyLayer;

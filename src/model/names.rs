@@ -139,6 +139,12 @@ impl Names {
         Some(format!("{}.{layer}.{theirs}.{kind}", other.layers))
     }
 
+    /// Whether that is a norm, given without `.weight` and `.bias`.
+    pub fn is_norm(&self, stem: &str) -> bool {
+        let ends = |norm: &&str| stem.strip_suffix(norm).is_some_and(|layer| layer.ends_with('.'));
+        stem == self.final_norm || self.norms.iter().chain(&self.head_norms).any(ends)
+    }
+
     /// Whether the file stores this matrix as (inputs, outputs).
     pub fn is_transposed(&self, name: &str) -> bool {
         let stem = name.strip_suffix(".weight").unwrap_or("");

@@ -1,13 +1,15 @@
 //! The parts of a model: the base in its files, and which of its weights train.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Config;
 use super::names::Names;
+use super::{BaseIdentity, Config, Model, is_adapter};
 use crate::error::{Error, Result};
+use crate::files::replace_file;
 use crate::text::Tokenizer;
-use crate::weights::{Gguf, Weights, replace_file};
+use crate::weights::{Gguf, Weights};
 
 /// A pretrained model, read from its files.
 pub struct Base {
@@ -53,6 +55,11 @@ impl Base {
         read(path).map(|(config, weights, _)| (config, weights))
     }
 
+    /// Which base this is; `model` is what it is called or where it lies.
+    pub fn identity(&self, model: &str) -> BaseIdentity {
+        BaseIdentity::of(&self.config, &self.weights, model)
+    }
+
     /// Writes a model directory of the Graftling family.
     ///
     /// # Errors
@@ -71,9 +78,12 @@ fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
         return Ok((config, Weights::from_bytes(path, asset!(include_bytes, "model.safetensors"))?, None));
     }
     if !path.exists() {
-        return Err(Error::file(path, "does not exist; give a model's directory or a .gguf file"));
+        return Err(Error::file(path, missing(path)));
     }
     if path.is_dir() {
+        if let Some(file) = lone_gguf(path) {
+            return Err(Error::file(path, format!("is a directory without config.json; give the GGUF file in it: {}", file.display())));
+        }
         let config = Config::read(&path.join("config.json"))?;
         let mut weights = Weights::read_directory(path)?;
         let names = Names::of(config.family);
@@ -84,8 +94,8 @@ fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
             .into_iter()
             .map(|(name, weight)| {
                 let name = if bare { format!("{prefix}.{name}") } else { name };
-                let turned = names.is_transposed(&name) && weight.shape.axes().len() == 2;
-                (name, if turned { weight.transposed() } else { weight })
+                let weight = config.in_model_order(&name, &weight);
+                (name, weight)
             })
             .collect();
         return Ok((config, weights, None));
@@ -97,6 +107,29 @@ fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
     let tensors = std::mem::take(&mut weights.tensors).into_iter();
     weights.tensors = tensors.filter_map(|(name, weight)| Some((theirs.translate(&name, own)?, weight))).collect();
     Ok((config, weights, Some(file)))
+}
+
+/// What is said of a model that is not there, which may be a name on the Hugging Face Hub.
+fn missing(path: &Path) -> String {
+    let part =
+        |part: &str| part.starts_with(|c: char| c.is_alphanumeric()) && part.chars().all(|c| c.is_alphanumeric() || "._-".contains(c));
+    let name = path.to_str().and_then(|text| text.split_once('/')).filter(|(owner, name)| part(owner) && part(name));
+    match name.filter(|(owner, name)| !Path::new(owner).exists() && !name.ends_with(".gguf")) {
+        Some((owner, name)) => format!(
+            "does not exist, and Graftling does not download models; run `hf download {owner}/{name} --local-dir {name}` and give the \
+             directory {name}"
+        ),
+        None => "does not exist; give a model's directory or a .gguf file".into(),
+    }
+}
+
+/// The first GGUF file of a directory that is no model's.
+fn lone_gguf(directory: &Path) -> Option<PathBuf> {
+    if directory.join("config.json").exists() {
+        return None;
+    }
+    let entries = directory.read_dir().ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    entries.filter(|file| file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))).min()
 }
 
 fn is_builtin(path: &Path) -> bool {
@@ -125,6 +158,26 @@ impl Trains {
     /// Everything.
     pub fn everything() -> Trains {
         Trains { base: true, head: true, embeddings: true, norms: true }
+    }
+
+    /// How many weights of a model train, by part: `adapters`, `head`, `norms`, `embeddings`, and `base` for the rest. A tied head that trains
+    /// as such counts as the head.
+    pub fn parts(self, model: &Model) -> BTreeMap<&'static str, u64> {
+        let names = Names::of(model.config.family);
+        let tied = model.config.tied && self.head && !self.embeddings;
+        let mut parts = BTreeMap::new();
+        for piece in model.parameters.iter().filter(|(_, p)| p.arena_offset.is_some()).flat_map(|(_, p)| &p.pieces) {
+            let stem = piece.name.rsplit_once('.').map_or(&piece.name[..], |(stem, _)| stem);
+            let part = match stem {
+                _ if is_adapter(&piece.name) => "adapters",
+                _ if stem == names.head || tied && stem == names.token_embedding => "head",
+                _ if stem == names.token_embedding || stem == names.position_embedding => "embeddings",
+                _ if names.is_norm(stem) => "norms",
+                _ => "base",
+            };
+            *parts.entry(part).or_default() += piece.shape.len();
+        }
+        parts
     }
 
     /// Whether any weight of the base trains.

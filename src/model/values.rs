@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory};
 use crate::graph::{Piece, Shape};
 use crate::random::Random;
-use crate::weights::{Weight, Weights};
+use crate::weights::{Fingerprint, Weight, Weights};
 
 impl Model {
     /// Device memory with the values before any training. `sources` are the base and what changes it, such as a saved adapter: of several
@@ -71,15 +71,12 @@ impl Model {
     ///
     /// # Errors
     /// If the device fails.
-    pub fn frozen_hash(&self, device: &Device, memory: &Memory) -> Result<u64> {
-        // FNV-1a
-        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    pub fn frozen_fingerprint(&self, device: &Device, memory: &Memory) -> Result<String> {
+        let mut fingerprint = Fingerprint::default();
         for (tensor, _) in self.parameters.iter().filter(|(_, p)| p.arena_offset.is_none()) {
-            for byte in memory.read(device, tensor)? {
-                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-            }
+            fingerprint.add(&memory.read(device, tensor)?);
         }
-        Ok(hash)
+        Ok(fingerprint.finish())
     }
 
     /// The start of one tensor. The base: normal with deviation 0.02, norms 1, biases 0, as GPT-2; adapters as their config says.

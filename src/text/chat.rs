@@ -15,12 +15,24 @@ use minijinja::{Environment, ErrorKind, context};
 
 use super::Tokenizer;
 use crate::error::{Error, Result};
+use crate::words::{did_you_mean, shown};
 
 /// The most instructions that one rendering may execute; a message usually takes hundreds.
 const FUEL: u64 = 20_000_000;
 
 /// Replaces a turn's content to locate it in the output. Private-use characters, which no text contains by chance.
 const MARK: &str = "\u{F8FF}\u{10FFFD}graftling\u{10FFFD}\u{F8FF}";
+
+/// The roles that chat templates have.
+const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
+
+/// What other tools call them.
+const OTHER_ROLES: [(&str, &[&str]); 4] = [
+    ("system", &["developer", "instruction"]),
+    ("user", &["human", "person", "customer", "prompter"]),
+    ("assistant", &["gpt", "chatgpt", "ai", "bot", "model", "llm", "agent", "answer"]),
+    ("tool", &["function", "observation", "ipython", "tool_response"]),
+];
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -34,6 +46,7 @@ pub struct Message {
 /// A model's chat template with the special tokens that it can use.
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    source: String,
     bos: Option<String>,
     eos: Option<String>,
 }
@@ -59,8 +72,8 @@ impl ChatTemplate {
         };
         environment.add_function("raise_exception", raise);
         let source = python::without_generation_tags(source);
-        environment.add_template_owned("chat", source).map_err(|e| fails("is not valid", &e))?;
-        Ok(ChatTemplate { environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned) })
+        environment.add_template_owned("chat", source.clone()).map_err(|e| fails("is not valid", &e))?;
+        Ok(ChatTemplate { environment, source, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned) })
     }
 
     /// Compiles the template of a model.
@@ -75,6 +88,25 @@ impl ChatTemplate {
         let text = |token: Option<u32>| token.and_then(|token| tokenizer.token(token));
         let (bos, eos) = (text(tokenizer.bos()), text(tokenizer.end_tokens().first().copied()));
         ChatTemplate::new(source, bos.as_deref(), eos.as_deref()).map_err(|e| Error::file(tokenizer.path(), format!("cannot be used: {e}")))
+    }
+
+    /// Says which role is none that chat templates have: many write it out as it is, and a model learns a word that it never sees again.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], naming the message and its role.
+    pub fn check_roles(&self, messages: &[Message]) -> Result<()> {
+        // A template may have others, which it then names.
+        let named = |role: &str| !role.is_empty() && ['\'', '"'].iter().any(|quote| self.source.contains(&format!("{quote}{role}{quote}")));
+        let Some((at, role)) = messages.iter().map(|m| m.role.as_str()).enumerate().find(|(_, role)| !ROLES.contains(role) && !named(role))
+        else {
+            return Ok(());
+        };
+        let usual = OTHER_ROLES.iter().find(|(_, others)| others.contains(&role.to_lowercase().as_str()));
+        let meant = usual.map(|(usual, _)| format!("did you mean '{usual}'?")).or_else(|| did_you_mean(role, ROLES));
+        let [roles @ .., last] = ROLES;
+        let list = format!("the roles are {} and {last}", roles.join(", "));
+        let advice = [Some(list), meant].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        Err(Error::Usage(format!("message {} has the role '{}', which is not known; {advice}", at + 1, shown(role))))
     }
 
     /// Renders a conversation. `add_generation_prompt` appends the text that precedes the assistant's answer.

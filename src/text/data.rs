@@ -4,12 +4,12 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use super::{ChatTemplate, Sequence, Tokenizer};
 use crate::error::{Error, Result};
+use crate::files::{not_utf8, open, read_text, unreadable};
 use rows::Row;
 
 /// How data become sequences.
@@ -77,7 +77,7 @@ fn no_train(path: &Path) -> Error {
 pub(super) fn each_text(path: &Path, mut each: impl FnMut(String)) -> Result<PathBuf> {
     let file = if path.is_dir() { split(path, "train").ok_or_else(|| no_train(path))? } else { path.into() };
     if is_text(&file)? {
-        each(read_text(&file)?);
+        each(read_text(&file, u64::MAX)?);
     } else {
         each_row(&file, |_, row| {
             match row {
@@ -103,25 +103,13 @@ fn is_text(path: &Path) -> Result<bool> {
     }
 }
 
-/// The text of a `.txt` file.
-fn read_text(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|e| cannot_be_read(path, &e))?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let valid = e.utf8_error().valid_up_to();
-        let line = e.as_bytes()[..valid].iter().filter(|&&byte| byte == b'\n').count() + 1;
-        not_utf8(path, line)
-    })?;
-    Ok(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text))
-}
-
 /// Calls `each` with the rows of a `.jsonl` file and their lines, from 1.
 fn each_row(path: &Path, mut each: impl FnMut(usize, Row) -> Result<()>) -> Result<()> {
-    let file = File::open(path).map_err(|e| cannot_be_read(path, &e))?;
-    let mut reader = BufReader::new(file);
+    let mut reader = BufReader::new(open(path, "give the path of a .jsonl file")?);
     let (mut bytes, mut line) = (Vec::new(), 0);
     loop {
         bytes.clear();
-        if reader.read_until(b'\n', &mut bytes).map_err(|e| cannot_be_read(path, &e))? == 0 {
+        if reader.read_until(b'\n', &mut bytes).map_err(|e| unreadable(path, e))? == 0 {
             return Ok(());
         }
         line += 1;
@@ -167,7 +155,7 @@ impl Dataset {
     }
 
     fn read_text(&mut self, tokenizer: &Tokenizer) -> Result<()> {
-        let text = read_text(&self.path)?;
+        let text = read_text(&self.path, u64::MAX)?;
         let tokens = tokenizer.encode_document(&text).map_err(|e| self.at(None, &e))?;
         let mut pieces: Vec<&[u32]> = tokens.chunks_exact(self.max_length).collect();
         if pieces.is_empty() && tokens.len() >= 2 {
@@ -219,12 +207,4 @@ impl Dataset {
             None => Error::file(&self.path, e.to_string()),
         }
     }
-}
-
-fn cannot_be_read(path: &Path, e: &std::io::Error) -> Error {
-    Error::file(path, format!("cannot be read ({e}); check the path"))
-}
-
-fn not_utf8(path: &Path, line: usize) -> Error {
-    Error::file(path, format!("line {line} is not UTF-8; convert the file to UTF-8"))
 }

@@ -15,6 +15,7 @@ pub(super) use long::pieces;
 pub use stream::Decoder;
 
 use crate::error::{Error, Result};
+use crate::files::{LIST_BYTES, read_text};
 use crate::weights::Gguf;
 
 /// Encodes text as tokens and decodes tokens to text, with the special tokens that the model's files name.
@@ -58,8 +59,8 @@ impl Tokenizer {
     /// [`Error::File`] if `tokenizer.json` is missing, or a file is malformed.
     pub fn read(path: &Path) -> Result<Tokenizer> {
         let path = if path.is_dir() { path.join("tokenizer.json") } else { path.into() };
-        let bytes = std::fs::read(&path).map_err(|e| Error::file(&path, format!("cannot be read ({e}); check the path")))?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
+        let mut inner = read_text(&path, LIST_BYTES)?
+            .parse::<tokenizers::Tokenizer>()
             .map_err(|e| Error::file(&path, format!("is not a tokenizer.json ({e}); copy it again from the model")))?;
         let special = files::special(&path, &mut inner)?;
         Ok(Tokenizer::new(inner, path, special))

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::TrainerState;
 use crate::error::{Error, Result};
+use crate::files::{CONFIG_BYTES, read_text, replace_directory, replace_file, share_file};
 use crate::model::{BASE_FILE, SavedAdapter, read_adapter, write_adapter};
 use crate::text::Position;
-use crate::weights::{Weights, fingerprint, read_text, replace_directory, replace_file, share_file};
+use crate::weights::{Weights, fingerprint};
 
 const STATE: &str = "state.json";
 const MOMENTS: &str = "moments.safetensors";
@@ -119,7 +120,7 @@ impl Checkpoint {
     pub fn read(directory: &Path) -> Result<Checkpoint> {
         let path = directory.join(STATE);
         let damaged = |what: &str| Error::file(&path, format!("is not the whole state of a checkpoint ({what}); take another one"));
-        let file: StateFile = serde_json::from_str(&read_text(&path)?).map_err(|e| damaged(&e.to_string()))?;
+        let file: StateFile = serde_json::from_str(&read_text(&path, CONFIG_BYTES)?).map_err(|e| damaged(&e.to_string()))?;
         if file.version != VERSION {
             let problem = format!("is of version {}, but this program reads version {VERSION}; use the one that wrote it", file.version);
             return Err(Error::file(&path, problem));

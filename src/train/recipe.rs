@@ -7,13 +7,13 @@ use std::path::Path;
 
 use super::{Schedule, Shape};
 use crate::error::{Error, Result};
+use crate::files::{CONFIG_BYTES, read_text};
 use crate::graph::DType;
 use crate::keyed::{Checked, Keyed};
 use crate::model::{BaseDropout, Biases, Config, Family, LARGEST, NormKind, Positions};
 use crate::ops::optimizer::Adam;
 use crate::ops::{Activation, RopePairs, RopeScaling};
 use crate::text::LARGEST_VOCABULARY;
-use crate::weights::read_text;
 
 /// Every key: the form of the model, then its training, which flags of the same names change.
 const KEYS: [&str; 34] = [
@@ -114,7 +114,7 @@ impl Recipe {
     /// # Errors
     /// [`Error::File`], naming the key: it is unknown, of the wrong type or size, or missing; or the file is not TOML.
     pub fn read(path: &Path) -> Result<Recipe> {
-        Recipe::parse(&read_text(path)?).map_err(|problem| Error::file(path, problem))
+        Recipe::parse(&read_text(path, CONFIG_BYTES)?).map_err(|problem| Error::file(path, problem))
     }
 
     /// Checks the text of a config file.

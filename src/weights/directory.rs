@@ -5,8 +5,10 @@ use std::path::{Component, Path};
 
 use serde_json::Value;
 
-use super::{Weights, map, parse_json, safetensors, shown};
+use super::{Weights, parse_json, safetensors};
 use crate::error::{Error, Result};
+use crate::files::{LIST_BYTES, read_text};
+use crate::words::shown;
 
 const WHOLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -30,7 +32,7 @@ pub(super) fn read(directory: &Path) -> Result<Weights> {
 /// Reads the files that the index lists and checks that each tensor is where the index says.
 fn sharded(directory: &Path) -> Result<Weights> {
     let path = directory.join(INDEX);
-    let text = map::read_text(&path)?;
+    let text = read_text(&path, LIST_BYTES)?;
     let map = parse_json(&text).and_then(|index| weight_map(&index)).map_err(|problem| Error::file(&path, problem))?;
     let mut weights = Weights { path: path.clone(), ..Weights::default() };
     let shards: BTreeSet<_> = map.values().collect();

@@ -74,7 +74,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
         let mut values = Map::new();
         while let Some((key, Unique(value))) = entries.next_entry::<String, Unique>()? {
             if values.contains_key(&key) {
-                return Err(de::Error::custom(format_args!("the key '{}' appears twice", super::shown(&key))));
+                return Err(de::Error::custom(format_args!("the key '{}' appears twice", crate::words::shown(&key))));
             }
             values.insert(key, value);
         }

@@ -11,23 +11,21 @@ mod safetensors;
 #[cfg(test)]
 mod tests;
 mod weight;
-mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use fingerprint::fingerprint;
+pub use fingerprint::{Fingerprint, fingerprint};
 pub use gguf::{FromValue, Gguf, GgufTensor, Strings, Value};
 pub(crate) use json::parse_json;
-pub(crate) use map::read_text;
 pub use quant::GgmlType;
 pub use repack::repack;
 pub use weight::Weight;
-pub use write::{replace_directory, replace_file, share_file};
 
 use crate::error::{Error, Result};
 use crate::graph::{DType, Shape};
+use crate::words::shown;
 
 /// Named tensors, and the file that they came from for messages. Those of a file stay there until they are asked for.
 #[derive(Clone, Debug, Default)]
@@ -159,24 +157,4 @@ impl Weights {
 
 fn unsupported(name: &str, format: &str) -> String {
     format!("tensor '{}' is of the format {format}; weights of F32, F16 and BF16 are supported", shown(name))
-}
-
-/// A name from a file as messages may show it: no control characters, and not more than a line of it.
-pub(crate) fn shown(name: &str) -> String {
-    printable(name, 80)
-}
-
-/// The first `most` characters of a text from outside, those that do not print written out.
-fn printable(text: &str, most: usize) -> String {
-    let mut start = String::new();
-    for c in text.chars().take(most) {
-        match c {
-            '\'' | '"' => start.push(c),
-            c => start.extend(c.escape_debug()),
-        }
-    }
-    if text.chars().nth(most).is_some() {
-        start.push('…');
-    }
-    start
 }

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::map::{self, MappedFile};
-use super::{Weight, Weights, printable, replace_file};
+use super::{Weight, Weights};
 use crate::error::{Error, Result};
+use crate::files::replace_file;
 use crate::graph::{DType, Shape};
+use crate::words::cut;
 
 /// Opens a file. The tensors stay in it.
 pub(super) fn read(path: &Path) -> Result<Weights> {
@@ -20,7 +22,7 @@ pub(super) fn read(path: &Path) -> Result<Weights> {
 pub(super) fn from_bytes(path: &Path, bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Weights> {
     let file = Arc::new(MappedFile::new(path, bytes));
     let damaged = |what: &dyn std::fmt::Display| {
-        let what = printable(&what.to_string(), 200);
+        let what = cut(&what.to_string(), 200);
         Error::file(path, format!("is not a valid safetensors file ({what}); fetch or copy it again"))
     };
     // Checks the header against itself and against the length of the file.

@@ -303,7 +303,7 @@ fn a_directory_has_its_weights_in_one_file_or_in_several() {
         assert!(message.contains(expected), "{text}: {message}");
     }
     place.put("model.safetensors.index.json", [0xff]);
-    assert!(sentence("not text", read()).contains("not text in UTF-8"));
+    assert!(sentence("not text", read()).contains("line 1 is not UTF-8"));
 
     // A single file takes precedence over the index.
     place.put("model.safetensors", part(&["x"]));

@@ -110,6 +110,40 @@ impl Weight {
         values
     }
 
+    /// The first `most` values of the first row, or all of a shorter one, whatever precision was asked for. Reads little more than these.
+    pub(crate) fn first(&self, most: usize) -> Vec<f32> {
+        let len = most.min(self.shape.last() as usize).min(self.shape.len() as usize);
+        match &self.bytes {
+            Bytes::Halved(weight) => return weight.first(most),
+            Bytes::Transposed(matrix) => {
+                // One column of the other.
+                let (bytes, size, columns) = (matrix.bytes(), self.dtype.bytes(1) as usize, matrix.shape.last() as usize);
+                let across = (0..len).flat_map(|row| &bytes[row * columns * size..][..size]).copied().collect();
+                return Weight::new(self.dtype, [len as u32].into(), across).to_f32();
+            }
+            _ => {}
+        }
+        let Some(format) = self.format() else { return Vec::new() };
+        let blocks = len.div_ceil(format.block_len());
+        let mut values = vec![0.0; blocks * format.block_len()];
+        format.decode(&self.blocks(format)[..blocks * format.block_bytes()], &mut values);
+        values.truncate(len);
+        values
+    }
+
+    /// The same rows in another order: row `i` of the result is row `order[i]`. Those in blocks come as f32.
+    ///
+    /// # Panics
+    /// If there are not as many rows (numbers, of a vector) as the order has, or one that is not there.
+    pub(crate) fn with_rows(&self, order: &[usize]) -> Weight {
+        let dtype = if self.dtype.group_len() == 1 { self.dtype } else { DType::F32 };
+        let bytes = self.in_format(dtype);
+        assert_eq!(self.shape.axes()[0], order.len() as u64, "{self:?} has other rows");
+        let row = bytes.len() / order.len();
+        let rows = order.iter().flat_map(|&from| &bytes[from * row..][..row]).copied().collect();
+        Weight::new(dtype, self.shape.clone(), rows)
+    }
+
     /// The bytes converted to `dtype`: the tensor's own format, f32, or a narrower format to which the values are rounded.
     ///
     /// # Panics

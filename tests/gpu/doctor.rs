@@ -120,7 +120,7 @@ fn a_device_that_is_not_there_is_an_error() {
     for command in ["devices", "doctor"] {
         let (code, stdout, stderr) = graftling(&[command, "--device", "abacus"]);
         assert_eq!((code, stdout.as_str()), (4, ""), "{command}");
-        assert!(stderr.contains("no device matches 'abacus'; there are 0: "), "{stderr}");
+        assert!(stderr.contains("no device matches 'abacus'; the "), "{stderr}");
     }
 }
 

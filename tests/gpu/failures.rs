@@ -3,7 +3,7 @@
 use graftling::Error;
 use graftling::gpu::{Device, Memory};
 use graftling::graph::DType;
-use graftling::model::{Model, SavedAdapter, Trains};
+use graftling::model::{BaseIdentity, Model, SavedAdapter, Trains};
 use graftling::train::{Checkpoint, RunState, Trainer};
 
 use crate::harness::device;
@@ -58,7 +58,7 @@ fn nothing_that_is_not_finite_is_saved() {
     let directory = std::env::temp_dir().join(format!("graftling-{}-not-finite", std::process::id()));
     let save = || {
         let trained = model.download(device, &memory, |name| model.trains(name))?;
-        let adapter = SavedAdapter::of(&model, &trained, "default", "base")?;
+        let adapter = SavedAdapter::of(&model, &trained, "default", &BaseIdentity::of(&config(), &weights, "base"))?;
         let (moments, trainer) = (trainer.moments(|_| true)?, trainer.state()?);
         let state = RunState { trainer, ..RunState::default() };
         Checkpoint { adapter, base_of: None, moments, state }.write(&directory)
@@ -69,7 +69,7 @@ fn nothing_that_is_not_finite_is_saved() {
     };
     save().expect("a good checkpoint");
     let before = files();
-    assert_eq!(before.len(), 7, "{:?}", before.iter().map(|(_, path)| path).collect::<Vec<_>>());
+    assert_eq!(before.len(), 8, "{:?}", before.iter().map(|(_, path)| path).collect::<Vec<_>>());
 
     let arenas = memory.arenas();
     let poisonings = [

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use graftling::Error;
-use graftling::model::{AdapterConfig, Base, Config, Model, SavedAdapter, Trains, Width, read_adapter, write_adapter};
+use graftling::files::replace_file;
+use graftling::model::{AdapterConfig, Base, BaseIdentity, Config, Model, SavedAdapter, Trains, Width, read_adapter, write_adapter};
 use graftling::text::Tokenizer;
-use graftling::weights::{Weights, replace_file};
+use graftling::weights::Weights;
 
 use crate::harness::device;
 
@@ -134,7 +135,8 @@ fn adapters_come_back() {
         let model = Model::new(&config(), &[], Some(&adapters), Trains { head: true, ..Trains::adapters() }).expect("a model");
         let memory = model.upload(device(), &[], 1, true).expect("memory");
         let trained = model.download(device(), &memory, |n| n.contains("_adapters.") || n.starts_with("cls.")).expect("weights");
-        write_adapter(&place.0, &SavedAdapter::of(&model, &trained, "default", "assets/base").expect("an adapter")).expect("an adapter");
+        let identity = BaseIdentity::of(&config(), &Weights::default(), "assets/base");
+        write_adapter(&place.0, &SavedAdapter::of(&model, &trained, "default", &identity).expect("an adapter")).expect("an adapter");
         let read = read_adapter(&place.0).expect("an adapter");
         let width = Width::Bottleneck(read.config.bottleneck(0, 16).expect("a bottleneck"));
         assert_eq!(AdapterConfig { width, ..read.config.clone() }, adapters);

@@ -3,6 +3,7 @@
 mod activation;
 mod adapter;
 mod attention;
+mod bases;
 mod cache;
 mod checkpointing;
 mod cli;
@@ -18,6 +19,7 @@ mod harness;
 mod head_norm;
 mod linear;
 mod loss;
+mod messages;
 mod models;
 mod norm;
 mod optimizer;

@@ -254,14 +254,14 @@ fn frozen_bytes_stay_and_runs_repeat() {
         let model = Model::new(&config, &[&weights], Some(&AdapterConfig::identity_bn(8)), trains).expect("a model");
         let run = || {
             let memory = model.upload(device, &[&weights], 0, true).expect("memory");
-            let before = model.frozen_hash(device, &memory).expect("a hash");
+            let before = model.frozen_fingerprint(device, &memory).expect("a hash");
             let start = memory.read(device, memory.arenas().values).expect("values");
             let mut trainer = Trainer::new(device, &model, &memory, training(5)).expect("a trainer");
             for _ in 0..5 {
                 trainer.step(&[batch.clone(), batch.clone()]).expect("a step");
             }
             while trainer.finish().expect("a report").is_some() {}
-            assert_eq!(model.frozen_hash(device, &memory).expect("a hash"), before, "training changed a frozen weight");
+            assert_eq!(model.frozen_fingerprint(device, &memory).expect("a hash"), before, "training changed a frozen weight");
             let end = memory.read(device, memory.arenas().values).expect("values");
             assert_ne!(start, end, "training changed nothing");
             end

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use graftling::generate::Generator;
 use graftling::gpu::{Memory, Program, Step};
 use graftling::graph::{DType, Graph};
-use graftling::model::{AdapterConfig, Base, BaseDropout, Config, Model, SavedAdapter, Trains, read_adapter, write_adapter};
+use graftling::model::{AdapterConfig, Base, BaseDropout, BaseIdentity, Config, Model, SavedAdapter, Trains, read_adapter, write_adapter};
 use graftling::text::{Batch, IGNORED};
 use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
 use graftling::weights::Weights;
@@ -209,7 +209,8 @@ fn follow(fixture: &Fixture, preset: &str, expected: &str, trains: Trains) {
     // For `make_models.py check`, which computes the loss with the library.
     if let Some(place) = std::env::var_os("KEEP_ADAPTERS") {
         let place = PathBuf::from(place).join(format!("{}-{expected}", fixture.name));
-        let saved = SavedAdapter::of(&model, &trained, "kept", fixture.name).expect("an adapter");
+        let identity = BaseIdentity::of(&fixture.config, &fixture.weights, fixture.name);
+        let saved = SavedAdapter::of(&model, &trained, "kept", &identity).expect("an adapter");
         write_adapter(&place, &saved).expect("an adapter");
         println!("{}: loss {:.6}", place.display(), losses[30]);
     }

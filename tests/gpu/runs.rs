@@ -120,7 +120,7 @@ fn a_trainer_goes_on_from_a_checkpoint() {
     let data = Dataset::read(&place.path("data/train.txt"), &base.tokenizer, &data).expect("data");
     let save = |memory: &_| {
         let trained = model.download(device, memory, |name| model.trains(name)).expect("weights");
-        SavedAdapter::of(&model, &trained, "mine", BASE).expect("an adapter")
+        SavedAdapter::of(&model, &trained, "mine", &base.identity(BASE)).expect("an adapter")
     };
     let take = |trainer: &mut Trainer, batches: &mut Batches, steps: usize| {
         for _ in 0..steps {
@@ -252,7 +252,7 @@ fn refusals() {
         fails(place.train("--config config.toml --out new"), 3, &words);
     }
     fails(place.train("--config nowhere.toml --out new"), 3, &["nowhere.toml"]);
-    fails(place.train("--config data --out new"), 3, &["data: is not a file of options"]);
+    fails(place.train("--config data --out new"), 3, &["data: is not a file"]);
     fails(place.train("--steps 1 --full-steps 2 --out new"), 2, &["--full-steps is 2"]);
     assert!(!place.path("new").exists());
 }

@@ -1,17 +1,18 @@
 //! Adapters on disk, as the `adapters` library (AdapterHub) writes and reads them: `adapter_config.json` and `adapter.safetensors`, and
 //! where the head trained too, `head_config.json` and `model_head.safetensors`.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::json::{AdapterJson, check_name};
 use super::tensors::{to_disk, to_memory};
 use super::{AdapterConfig, is_adapter};
 use crate::error::{Error, Result};
+use crate::files::{CONFIG_BYTES, read_text, replace_file};
 use crate::model::names::Names;
-use crate::model::{Config, Model};
-use crate::weights::{Weights, replace_file};
+use crate::model::{BaseIdentity, Config, Likeness, Model};
+use crate::weights::Weights;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter.safetensors";
@@ -19,9 +20,8 @@ const HEAD_CONFIG: &str = "head_config.json";
 const HEAD: &str = "model_head.safetensors";
 /// The file of other parts of the base that trained.
 pub(crate) const BASE_FILE: &str = "base.safetensors";
-
-/// Bytes that a config may have: many times what it needs.
-const LONGEST_CONFIG: u64 = 1 << 20;
+/// The file of a saved directory that says which base it was made on; the `adapters` library does not look at it.
+pub const MADE_ON: &str = "base.json";
 
 /// An adapter with all that its directory says.
 #[derive(Clone, Debug)]
@@ -36,38 +36,42 @@ pub struct SavedAdapter {
     pub model_type: String,
     /// What its model is called or where it lies.
     pub model_name: String,
+    /// The base that it was made on, in directories that Graftling wrote.
+    pub made_on: Option<BaseIdentity>,
     /// Its tensors, as they are called on disk after [`read_adapter`], or in memory (with `default` for the adapter's name).
     pub weights: Weights,
-    /// The head that trained beside it, as it is called on disk.
+    /// The head that it has beside it, as it is called on disk.
     pub head: Option<Weights>,
-    /// Other tensors of the base that trained beside it, which the library knows nothing of.
+    /// Other tensors of the base that changed with it, which the library knows nothing of: under Hugging Face's names and in its order,
+    /// but in the model's order where `made_on` is none.
     pub base: Option<Weights>,
 }
 
 impl SavedAdapter {
-    /// What there is to save of a model whose trained weights are `weights`; `name` is the adapter's, and `base` says which base it is.
+    /// What there is to save of a model whose changed weights are `weights`; `name` is the adapter's, and `base` says what it was made on.
     ///
     /// # Errors
     /// [`Error::Usage`] if the model has no adapters.
-    pub fn of(model: &Model, weights: &Weights, name: &str, base: &str) -> Result<SavedAdapter> {
+    pub fn of(model: &Model, weights: &Weights, name: &str, base: &BaseIdentity) -> Result<SavedAdapter> {
         let config = model.adapters.clone().ok_or_else(|| Error::Usage("the model has no adapter to write".into()))?;
         let mut saved = SavedAdapter {
             name: name.into(),
             config,
             hidden_size: model.config.hidden_size,
             model_type: model.config.family.model_type().into(),
-            model_name: base.into(),
+            model_name: base.model.clone(),
+            made_on: Some(base.clone()),
             weights: Weights::default(),
             head: None,
             base: None,
         };
         for (name, weight) in &weights.tensors {
-            let (part, name) = match model.config.head_on_disk(name) {
-                _ if is_adapter(name) => (&mut saved.weights, name.clone()),
-                Some(name) => (saved.head.get_or_insert_default(), name),
-                None => (saved.base.get_or_insert_default(), name.clone()),
+            let (part, name, weight) = match model.config.head_on_disk(name) {
+                _ if is_adapter(name) => (&mut saved.weights, name.clone(), weight.clone()),
+                Some(name) => (saved.head.get_or_insert_default(), name, weight.clone()),
+                None => (saved.base.get_or_insert_default(), name.clone(), model.config.in_file_order(name, weight)),
             };
-            part.tensors.insert(name, weight.clone());
+            part.tensors.insert(name, weight);
         }
         Ok(saved)
     }
@@ -83,8 +87,36 @@ impl SavedAdapter {
             let tensors = head.tensors.iter().map(|(name, weight)| (model.head_in_memory(name), weight.clone())).collect();
             sources.push(Weights { tensors, ..head.clone() });
         }
-        sources.extend(self.base.clone());
+        if let Some(base) = &self.base {
+            let ordered = |name: &str, weight| if self.made_on.is_some() { model.in_model_order(name, weight) } else { weight.clone() };
+            let tensors = base.tensors.iter().map(|(name, weight)| (name.clone(), ordered(name, weight))).collect();
+            sources.push(Weights { tensors, ..base.clone() });
+        }
         Ok(sources)
+    }
+
+    /// Says whether the adapter belongs on a base: a warning where that has other weights than the one it was made on.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the base has another form.
+    pub fn check_base(&self, base: &BaseIdentity) -> Result<Option<String>> {
+        let Some(made_on) = &self.made_on else { return Ok(None) };
+        let directory = self.weights.path.parent().unwrap_or(&self.weights.path);
+        // Where it brings a whole base along, no weight of the one it is put on counts.
+        let brought: usize = [&self.head, &self.base].into_iter().flatten().map(|part| part.tensors.len()).sum();
+        match made_on.likeness(base) {
+            Likeness::OtherForm(difference) => {
+                let problem = format!("was made on another base: {difference}; give the model that it was made on");
+                Err(Error::file(directory, problem))
+            }
+            Likeness::OtherWeights if brought < base.tensors => Ok(Some(format!(
+                "{} was made on '{}', and the weights of '{}' are not the same (another quantisation or fine-tune?); expect other results",
+                directory.display(),
+                made_on.model,
+                base.model
+            ))),
+            Likeness::OtherWeights | Likeness::Same => Ok(None),
+        }
     }
 
     /// The adapter's own tensors for a model of that many layers. `prefix` is what stands before a layer's number in tensors' names:
@@ -123,6 +155,10 @@ pub fn write_adapter(directory: &Path, adapter: &SavedAdapter) -> Result<()> {
         remove(&directory.join(HEAD))?;
         remove(&directory.join(HEAD_CONFIG))?;
     }
+    match &adapter.made_on {
+        Some(base) => base.write(&directory.join(MADE_ON))?,
+        None => remove(&directory.join(MADE_ON))?,
+    }
     match &adapter.base {
         Some(base) => base.write(&directory.join(BASE_FILE))?,
         None => remove(&directory.join(BASE_FILE))?,
@@ -141,7 +177,11 @@ fn remove(file: &Path) -> Result<()> {
 /// [`Error::File`], naming file and key.
 pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
     let path = directory.join(CONFIG);
-    let json = AdapterJson::read(&read_text(&path)?).map_err(|problem| Error::file(&path, problem))?;
+    let of_run = directory.join("adapter");
+    if !path.exists() && of_run.join(CONFIG).exists() {
+        return Err(Error::file(directory, format!("is a run and not an adapter; did you mean {}?", of_run.display())));
+    }
+    let json = AdapterJson::read(&read_text(&path, CONFIG_BYTES)?).map_err(|problem| Error::file(&path, problem))?;
     let path = directory.join(WEIGHTS);
     if !path.exists() && directory.join("pytorch_adapter.bin").exists() {
         return Err(Error::file(&path, "is missing beside pytorch_adapter.bin; save the adapter again with use_safetensors=True"));
@@ -150,25 +190,15 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
     let [head, base] =
         [HEAD, BASE_FILE].map(|file| directory.join(file)).map(|path| path.exists().then(|| read_checked(&path)).transpose());
     let (head, base) = (head?, base?);
+    let made_on = BaseIdentity::read(&directory.join(MADE_ON))?;
     let AdapterJson { name, config, hidden_size, model_type, model_name } = json;
-    Ok(SavedAdapter { name, config, hidden_size, model_type, model_name, weights, head, base })
+    Ok(SavedAdapter { name, config, hidden_size, model_type, model_name, made_on, weights, head, base })
 }
 
 fn read_checked(path: &Path) -> Result<Weights> {
     let weights = Weights::read(path)?;
     weights.check()?;
     Ok(weights)
-}
-
-/// A config's text, which is not read further than any config goes.
-fn read_text(path: &Path) -> Result<String> {
-    let unreadable = |e: std::io::Error| Error::file(path, format!("cannot be read ({e}); check the path"));
-    let mut text = String::new();
-    File::open(path).map_err(unreadable)?.take(LONGEST_CONFIG + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > LONGEST_CONFIG {
-        return Err(Error::file(path, "is longer than 1 MiB, so it is not an adapter's config; check the path"));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

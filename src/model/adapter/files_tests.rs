@@ -206,7 +206,7 @@ fn bad_configs_are_refused_in_one_sentence() {
             &|j| j["config"]["architecture"] = json!(7),
             "'architecture' is 'unknown', which is not known; Graftling reads bottleneck adapters only".into(),
         ),
-        (&|j| j["config"]["use_gate"] = json!(false), "there is no key 'use_gate'; the nearest known one is 'use_gating'".into()),
+        (&|j| j["config"]["use_gate"] = json!(false), "there is no key 'use_gate'; did you mean 'use_gating'?".into()),
         (&|j| j["config"]["bottleneck"] = json!(8), "there is no key 'bottleneck' in files; say it as reduction_factor".into()),
         (&|j| j["config"]["use_gating"] = json!(true), "use_gating=True is not supported; leave it at False".into()),
         (&|j| j["config"]["inv_adapter"] = json!("glow"), "inv_adapter='glow' is not supported; leave it at None".into()),
@@ -265,7 +265,7 @@ fn bad_files_are_named() {
         let problem = problem(text);
         assert!(problem.starts_with("is not JSON ("), "{problem}");
     }
-    assert!(problem(&[0xff, 0xfe]).starts_with("cannot be read ("));
+    assert!(problem(&[0xff, 0xfe]).starts_with("line 1 is not UTF-8"));
     assert!(problem(" ".repeat(1 << 21).as_bytes()).starts_with("is longer than 1 MiB"));
     fs::remove_file(&config).expect("the file");
     assert!(read_adapter(&place.0).expect_err("no file").to_string().contains("adapter_config.json: cannot be read"));

@@ -4,8 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::AdapterConfig;
 use super::keys::{BOTTLENECK, FIXED, KEYS, python};
-use super::presets::{OTHER_METHODS, short};
+use super::presets::OTHER_METHODS;
 use crate::ops::Activation;
+use crate::words::shown;
 
 /// The library's version whose files these are.
 const VERSION: &str = "adapters.1.3.0";
@@ -52,22 +53,29 @@ impl AdapterJson {
     /// One sentence that names the key.
     pub(super) fn read(text: &str) -> Result<AdapterJson, String> {
         let json: Value = serde_json::from_str(text).map_err(|e| format!("is not JSON ({e}); copy or save it again"))?;
+        if let Some(kind) = json.get("peft_type") {
+            let kind = shown(kind.as_str().unwrap_or("unknown"));
+            let advice = "give a bottleneck adapter that Graftling or the adapters library saved";
+            return Err(format!(
+                "has the 'peft_type' {kind}: it is an adapter of the PEFT library, which Graftling does not read yet; {advice}"
+            ));
+        }
         let missing = |key: &str| format!("has no '{key}', so it is not a bottleneck adapter's; save it with the adapters library");
         let field = |key: &str| json.get(key).ok_or_else(|| missing(key));
         let text = |key: &str| {
             let value = field(key)?;
-            let text = value.as_str().ok_or_else(|| format!("'{key}' is {}, but must be text", short(&python(value))))?;
+            let text = value.as_str().ok_or_else(|| format!("'{key}' is {}, but must be text", shown(&python(value))))?;
             Ok::<_, String>(text.to_string())
         };
         let version = text("version")?;
         if !version.starts_with("adapters.") {
-            let version = short(&version);
+            let version = shown(&version);
             return Err(format!("'version' is '{version}', but must begin with 'adapters.'; load and save it with the adapters library"));
         }
         let config = field("config")?.as_object().ok_or("'config' is not a map of a bottleneck adapter's keys; save it again")?;
         let hidden = field("hidden_size")?;
         let known = hidden.as_u64().and_then(|h| u32::try_from(h).ok()).filter(|h| (1..=crate::model::LARGEST).contains(h));
-        let problem = || format!("'hidden_size' is {}, but must be a model's hidden size", short(&python(hidden)));
+        let problem = || format!("'hidden_size' is {}, but must be a model's hidden size", shown(&python(hidden)));
         let hidden_size = known.ok_or_else(problem)?;
         let model_name = if field("model_name")?.is_null() { String::new() } else { text("model_name")? };
         let name = text("name")?;
@@ -80,7 +88,7 @@ fn read_config(json: &Map<String, Value>, missing: &dyn Fn(&str) -> String) -> R
     if let Some(method) = json.get("architecture").filter(|method| !method.is_null()) {
         let method = method.as_str().unwrap_or("unknown");
         let known = if OTHER_METHODS.contains(&method) { "another method" } else { "not known" };
-        return Err(format!("'architecture' is '{}', which is {known}; Graftling reads bottleneck adapters only", short(method)));
+        return Err(format!("'architecture' is '{}', which is {known}; Graftling reads bottleneck adapters only", shown(method)));
     }
     for key in ["mh_adapter", "output_adapter", "reduction_factor", "non_linearity"] {
         if !json.contains_key(key) {
@@ -106,7 +114,7 @@ fn read_config(json: &Map<String, Value>, missing: &dyn Fn(&str) -> String) -> R
 pub(super) fn check_name(name: &str) -> Result<(), String> {
     let bad = name.is_empty() || name.len() > 100 || name.contains(|c: char| c == '.' || c.is_control());
     match bad {
-        true => Err(format!("'{}' cannot be an adapter's name; take up to 100 letters without dots", short(name))),
+        true => Err(format!("'{}' cannot be an adapter's name; take up to 100 letters without dots", shown(name))),
         false => Ok(()),
     }
 }

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::config::reduction_factor;
-use super::presets::{nearest, short};
 use super::{AdapterConfig, Init, Scaling, Width};
 use crate::ops::Activation;
+use crate::words::{did_you_mean, shown};
 
 /// The library's fields that [`AdapterConfig`] has, in the library's order.
 pub(super) const KEYS: [&str; 17] = [
@@ -156,7 +156,8 @@ impl AdapterConfig {
 fn fixed(key: &str, value: &Value) -> Result<(), String> {
     let Some((_, only)) = FIXED.iter().find(|(known, _)| *known == key) else {
         let known = KEYS.into_iter().chain([BOTTLENECK]).chain(FIXED.map(|(known, _)| known));
-        return Err(format!("there is no key '{}'; the nearest known one is '{}'", short(key), nearest(key, known)));
+        let advice = did_you_mean(key, known).unwrap_or_else(|| format!("the keys are {} and {BOTTLENECK}", KEYS.join(", ")));
+        return Err(format!("there is no key '{}'; {advice}", shown(key)));
     };
     let only: Value = serde_json::from_str(only).expect("the table holds JSON");
     // 4 and 4.0 are equal here.
@@ -165,8 +166,8 @@ fn fixed(key: &str, value: &Value) -> Result<(), String> {
     }
     let (value, only) = (python(value), python(&only));
     Err(match key.contains("phm") || key.starts_with("hypercomplex") {
-        true if key != "phm_layer" => format!("{key}={} is not supported, because phm_layer is not; leave it at {only}", short(&value)),
-        _ => format!("{key}={} is not supported; leave it at {only}", short(&value)),
+        true if key != "phm_layer" => format!("{key}={} is not supported, because phm_layer is not; leave it at {only}", shown(&value)),
+        _ => format!("{key}={} is not supported; leave it at {only}", shown(&value)),
     })
 }
 
@@ -205,7 +206,7 @@ fn width(key: &str, value: &Value) -> Result<Width, String> {
         } else if let Some(layer) = layer_number(layer) {
             factors.insert(layer, factor);
         } else {
-            return Err(format!("{key} has an entry for '{}', which is neither a layer number nor \"default\"", short(layer)));
+            return Err(format!("{key} has an entry for '{}', which is neither a layer number nor \"default\"", shown(layer)));
         }
     }
     Ok(Width::Reductions(factors, default))
@@ -217,7 +218,7 @@ pub(super) fn layer_number(text: &str) -> Option<u32> {
 }
 
 fn wrong(key: &str, value: &Value, form: &str) -> String {
-    format!("{key} is {}, but must be {form}", short(&python(value)))
+    format!("{key} is {}, but must be {form}", shown(&python(value)))
 }
 
 /// A whole factor as an integer, as in the library's presets; any other as a float.

@@ -23,7 +23,6 @@ mod text;
 
 pub use config::{ATTENTION_PLACE, AdapterConfig, FFN_PLACE, Init, Scaling, Width};
 pub(crate) use files::BASE_FILE;
-pub use files::{SavedAdapter, read_adapter, write_adapter};
-pub(crate) use presets::nearest;
+pub use files::{MADE_ON, SavedAdapter, read_adapter, write_adapter};
 pub use tensors::is_adapter;
 pub(super) use tensors::{end_of, name_in_memory};

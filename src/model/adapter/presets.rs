@@ -2,6 +2,7 @@
 
 use super::{AdapterConfig, Init, Scaling, Width};
 use crate::ops::Activation;
+use crate::words::{did_you_mean, shown};
 
 impl AdapterConfig {
     /// The library's `BnConfig` with the defaults that every preset starts from, and what a preset must choose.
@@ -106,9 +107,9 @@ impl AdapterConfig {
                 format!("{name} is another method, but Graftling trains bottleneck adapters only; use double_seq_bn or seq_bn")
             }
             name => {
-                let known = nearest(name, presets.iter().map(|(known, _)| *known));
-                let list: Vec<_> = presets.iter().map(|(known, _)| *known).collect();
-                format!("there is no preset '{}', of which '{known}' is the nearest; the presets are {}", short(name), list.join(", "))
+                let known: Vec<_> = presets.iter().map(|(known, _)| *known).collect();
+                let advice = did_you_mean(name, known.iter().copied()).map_or(String::new(), |advice| format!("; {advice}"));
+                format!("there is no preset '{}'; the presets are {}{advice}", shown(name), known.join(", "))
             }
         })
     }
@@ -134,51 +135,9 @@ pub(super) const OTHER_METHODS: [&str; 16] = [
     "union",
 ];
 
-/// The word that takes the fewest changes of a letter to become.
-pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
-    let start: String = word.chars().take(64).collect();
-    known.min_by_key(|other| distance(&start, other)).unwrap_or_default()
-}
-
-/// Levenshtein's distance: letters put in, taken out or changed.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
-/// Text from outside as a sentence can quote it: in one line, and cut.
-pub(super) fn short(text: &str) -> String {
-    cut(text, 60)
-}
-
-/// The same with that many letters.
-pub(super) fn cut(text: &str, letters: usize) -> String {
-    let mut start: String = text.chars().take(letters).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if text.chars().nth(letters).is_some() {
-        start.push('…');
-    }
-    start
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distances() {
-        for (a, b, d) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("dropuot", "dropout", 2), ("seqbn", "seq_bn", 1)] {
-            assert_eq!((distance(a, b), distance(b, a)), (d, d), "{a} {b}");
-        }
-    }
 
     #[test]
     fn presets_pass_their_own_check() {

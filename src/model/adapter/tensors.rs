@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::keys::layer_number;
-use super::presets::{cut, short};
 use super::{ATTENTION_PLACE, AdapterConfig, FFN_PLACE};
 use crate::error::{Error, Result};
 use crate::graph::Shape;
 use crate::weights::Weights;
+use crate::words::{cut, shown};
 
 /// The part of a tensor's name in memory between the adapter's place and the end.
 const IN_MEMORY: &str = ".adapters.default.";
@@ -82,7 +82,7 @@ pub(super) fn to_memory(
         };
         let Name { layer, place, adapter, end } = parts;
         if adapter != name {
-            return Err(stray(format!("belongs to the adapter '{}', not to '{name}'", short(adapter))));
+            return Err(stray(format!("belongs to the adapter '{}', not to '{name}'", shown(adapter))));
         }
         if layer >= layers {
             return Err(stray(format!("is for layer {layer}, but the model has {layers} layers")));

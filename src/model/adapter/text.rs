@@ -8,8 +8,8 @@ use serde_json::{Map, Number, Value};
 use super::AdapterConfig;
 use super::Width;
 use super::keys::{BOTTLENECK, KEYS, python};
-use super::presets::short;
 use crate::error::{Error, Result};
+use crate::words::shown;
 
 /// The deepest nesting of lists and maps: more than any key needs, and safe for the stack.
 const DEEPEST: u32 = 8;
@@ -21,7 +21,7 @@ impl AdapterConfig {
     /// # Errors
     /// [`Error::Usage`], in one sentence that names the problem.
     pub fn parse(spec: &str) -> Result<AdapterConfig> {
-        parse(spec.trim()).map_err(|problem| Error::Usage(format!("adapter '{}': {problem}", short(spec.trim()))))
+        parse(spec.trim()).map_err(|problem| Error::Usage(format!("adapter '{}': {problem}", shown(spec.trim()))))
     }
 }
 
@@ -37,7 +37,7 @@ fn parse(spec: &str) -> std::result::Result<AdapterConfig, String> {
     let mut seen: Vec<String> = Vec::new();
     for (key, value) in (Reader { rest: keys }).keys()? {
         if seen.contains(&key) {
-            return Err(format!("'{}' appears twice; remove one", short(&key)));
+            return Err(format!("'{}' appears twice; remove one", shown(&key)));
         }
         config.set(&key, &value)?;
         seen.push(key);
@@ -73,10 +73,10 @@ impl<'a> Reader<'a> {
             if key.is_empty() {
                 return Err(self.unexpected(", expected a key"));
             }
-            self.expect('=', &format!(" after the key '{}'", short(key)))?;
+            self.expect('=', &format!(" after the key '{}'", shown(key)))?;
             keys.push((key.to_string(), self.value(0)?));
             if !self.takes(',') && !self.rest.starts_with(']') {
-                return Err(self.unexpected(&format!(" after the value of '{}', expected ',' or ']'", short(key))));
+                return Err(self.unexpected(&format!(" after the value of '{}', expected ',' or ']'", shown(key))));
             }
         }
         if self.rest.starts_with('|') {
@@ -115,9 +115,9 @@ impl<'a> Reader<'a> {
                 if key.is_empty() {
                     return Err(self.unexpected(", expected a map's key"));
                 }
-                self.expect(':', &format!(" after a map's key '{}'", short(&key)))?;
+                self.expect(':', &format!(" after a map's key '{}'", shown(&key)))?;
                 if map.contains_key(&key) {
-                    return Err(format!("'{}' appears twice in a map; remove one", short(&key)));
+                    return Err(format!("'{}' appears twice in a map; remove one", shown(&key)));
                 }
                 let value = self.value(depth + 1)?;
                 map.insert(key, value);
@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
 
     fn unexpected(&self, place: &str) -> String {
         match self.rest.chars().next() {
-            Some(sign) => example(&format!("unexpected '{}'{place}", short(&sign.to_string()))),
+            Some(sign) => example(&format!("unexpected '{}'{place}", shown(&sign.to_string()))),
             None => example(&format!("unexpected end{place}")),
         }
     }
@@ -196,7 +196,7 @@ impl<'a> Reader<'a> {
 
 /// Parses a number as Python does.
 fn number(word: &str) -> Parsed<Value> {
-    let bad = |problem: &str| Err(example(&format!("'{}' {problem}", short(word))));
+    let bad = |problem: &str| Err(example(&format!("'{}' {problem}", shown(word))));
     let digits = word.strip_prefix(['+', '-']).unwrap_or(word);
     if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return bad("is neither a number nor a word");

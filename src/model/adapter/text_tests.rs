@@ -190,8 +190,8 @@ fn bad_strings_are_refused_in_one_sentence() {
         ("", format!("the preset is missing; {example}")),
         (
             "seqbn",
-            "there is no preset 'seqbn', of which 'seq_bn' is the nearest; the presets are identity_bn, double_seq_bn, seq_bn, par_bn, \
-                   scaled_par_bn, adapter_plus"
+            "there is no preset 'seqbn'; the presets are identity_bn, double_seq_bn, seq_bn, par_bn, scaled_par_bn, adapter_plus; did you \
+             mean 'seq_bn'?"
                 .into(),
         ),
         ("lora", "lora is another method, but Graftling trains bottleneck adapters only; use double_seq_bn or seq_bn".into()),
@@ -199,7 +199,7 @@ fn bad_strings_are_refused_in_one_sentence() {
         ("pfeiffer+inv", "pfeiffer+inv has an inv_adapter, which is not supported; use seq_bn".into()),
         ("seq_bn|lora", "'|' combines several methods, but Graftling trains one bottleneck adapter; name one preset".into()),
         ("seq_bn[dropout=0]|lora", "'|' combines several methods, but Graftling trains one bottleneck adapter; name one preset".into()),
-        ("seq_bn[dropuot=0.1]", "there is no key 'dropuot'; the nearest known one is 'dropout'".into()),
+        ("seq_bn[dropuot=0.1]", "there is no key 'dropuot'; did you mean 'dropout'?".into()),
         ("seq_bn[dropout]", format!("unexpected ']' after the key 'dropout', expected '='; {example}")),
         ("seq_bn[dropout=]", format!("unexpected ']', expected a value; {example}")),
         ("seq_bn[dropout=0.1", format!("unexpected end after the value of 'dropout', expected ',' or ']'; {example}")),
@@ -270,7 +270,7 @@ fn bad_strings_are_refused_in_one_sentence() {
     ];
     for (spec, sentence) in cases {
         let error = AdapterConfig::parse(spec).expect_err(spec);
-        assert_eq!(error.to_string(), format!("adapter '{}': {sentence}", short(spec)));
+        assert_eq!(error.to_string(), format!("adapter '{}': {sentence}", shown(spec)));
         assert_eq!(error.exit_code(), 2);
     }
 }

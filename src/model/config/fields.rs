@@ -3,7 +3,7 @@
 use super::LARGEST;
 use crate::keyed::{Checked, Keyed};
 use crate::ops::Activation;
-use crate::weights::shown;
+use crate::words::shown;
 
 impl Keyed {
     /// An extent, if the file has it: a whole number from 1 to [`LARGEST`].

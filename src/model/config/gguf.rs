@@ -8,7 +8,8 @@ use super::{BaseDropout, Biases, Config, Family, LARGEST, NormKind, Positions};
 use crate::error::{Error, Result};
 use crate::graph::Shape;
 use crate::ops::{Activation, RopePairs, RopeScaling};
-use crate::weights::{FromValue, Gguf, Value, shown};
+use crate::weights::{FromValue, Gguf, Value};
+use crate::words::shown;
 
 /// Keys of an architecture that do not affect the output; sizes are taken from the tensors.
 const HARMLESS: [&str; 4] = ["vocab_size", "tensor_data_layout", "rope.scaling.original_context_length", "rope.scaling.finetuned"];

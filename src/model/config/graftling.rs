@@ -9,7 +9,7 @@ use super::rotary::rotary;
 use super::{BaseDropout, Biases, Config, Family, NormKind, Positions};
 use crate::keyed::{Checked, Keyed, wrong};
 use crate::ops::{Activation, RopePairs, RopeScaling};
-use crate::weights::shown;
+use crate::words::shown;
 
 /// The keys in the order in which they are written. Optional ones are omitted where they have their default.
 #[derive(Serialize)]

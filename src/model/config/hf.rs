@@ -14,9 +14,11 @@ use super::fields::head_size;
 use super::rotary::rotary;
 use super::{BaseDropout, Biases, Config, Family, NormKind, Positions, graftling};
 use crate::error::{Error, Result};
+use crate::files::{CONFIG_BYTES, read_text};
 use crate::keyed::{Checked, Keyed, as_shown, wrong};
 use crate::ops::Activation;
-use crate::weights::{parse_json, read_text, shown};
+use crate::weights::parse_json;
+use crate::words::shown;
 
 impl Config {
     /// Reads and checks the `config.json` of a model.
@@ -24,7 +26,7 @@ impl Config {
     /// # Errors
     /// [`Error::File`] if it is missing or malformed, or has an unsupported architecture, key or value.
     pub fn read(path: &Path) -> Result<Config> {
-        Config::from_json(&read_text(path)?).map_err(|problem| Error::file(path, problem))
+        Config::from_json(&read_text(path, CONFIG_BYTES)?).map_err(|problem| Error::file(path, problem))
     }
 
     /// Parses and checks the text of a `config.json`.

@@ -3,7 +3,7 @@
 use super::Positions;
 use crate::keyed::{Checked, Keyed};
 use crate::ops::{RopePairs, RopeScaling};
-use crate::weights::shown;
+use crate::words::shown;
 
 /// Takes the keys of rotary positions: `rope_theta` with `rope_scaling`, or version 5's `rope_parameters`.
 pub(super) fn rotary(fields: &mut Keyed) -> Checked<Positions> {

@@ -31,7 +31,11 @@ impl Row {
         if !line.trim_start().starts_with('{') {
             return Err("is not a JSON object; write one object a line, in braces".into());
         }
-        let keys: Keys = serde_json::from_str(line).map_err(|e| {
+        // Without the end of the line, where a text that is cut short would seem to have a line break in it.
+        let keys: Keys = serde_json::from_str(line.trim_end()).map_err(|e| {
+            if e.is_eof() {
+                return "ends in the middle of a JSON object; complete or remove it".into();
+            }
             // The place in the message is within this one line.
             let reason = e.to_string();
             let reason = reason.split(" at line ").next().unwrap_or_default();
@@ -65,6 +69,7 @@ impl Row {
             }
             Row::Chat(messages) => {
                 let template = template.ok_or_else(|| Error::Usage("there is no chat template for the row".into()))?;
+                template.check_roles(&messages)?;
                 if train_on_prompt {
                     return Ok(Sequence::new(tokenizer.encode(&template.render(&messages, false)?)?));
                 }

@@ -192,7 +192,7 @@ fn bad_data_are_named() {
     let cases: [(&str, &[u8], &str); 26] = [
         ("a.jsonl", b"", "no rows"),
         ("a.jsonl", b"\n \n", "no rows"),
-        ("a.jsonl", b"{\"text\": \"ab\"}\n{", "line 2 is not a JSON object"),
+        ("a.jsonl", b"{\"text\": \"ab\"}\n{", "line 2 ends in the middle of a JSON object"),
         ("a.jsonl", b"[\"ab\"]", "line 1 is not a JSON object"),
         ("a.jsonl", b"\"ab\"", "line 1 is not a JSON object"),
         ("a.jsonl", b"{\"text\": \"ab\"} x", "line 1 is not a JSON object"),

@@ -1,12 +1,12 @@
 //! Special tokens and the chat template from the files beside a `tokenizer.json`.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::Special;
 use crate::error::{Error, Result};
+use crate::files::{CONFIG_BYTES, LIST_BYTES, read_text_if_any};
 
 /// Reads the files beside `path`, the `tokenizer.json`. Takes the post-processor into account, which is still part of `inner`.
 pub(super) fn special(path: &Path, inner: &mut tokenizers::Tokenizer) -> Result<Special> {
@@ -37,7 +37,7 @@ pub(super) fn special(path: &Path, inner: &mut tokenizers::Tokenizer) -> Result<
         (Some(false), _) => special.prefix.clear(),
         _ => {}
     }
-    special.chat_template = match text(&path.with_file_name("chat_template.jinja"))? {
+    special.chat_template = match read_text_if_any(&path.with_file_name("chat_template.jinja"), CONFIG_BYTES)? {
         Some(template) => Some(template),
         None => config.chat_template()?,
     };
@@ -54,15 +54,6 @@ fn prefix(inner: &tokenizers::Tokenizer) -> Vec<u32> {
     if all || prefix.iter().any(|&id| inner.id_to_token(id).is_none()) { Vec::new() } else { prefix }
 }
 
-/// The text of a file that need not be there.
-fn text(path: &Path) -> Result<Option<String>> {
-    match std::fs::read(path) {
-        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| Error::file(path, "is not UTF-8; copy it again from the model")),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::file(path, format!("cannot be read ({e}); check its permissions or remove it"))),
-    }
-}
-
 /// One of the optional files; one that is missing has no keys.
 struct Json {
     path: std::path::PathBuf,
@@ -72,7 +63,7 @@ struct Json {
 impl Json {
     fn read(beside: &Path, name: &str) -> Result<Json> {
         let path = beside.with_file_name(name);
-        let keys = match text(&path)? {
+        let keys = match read_text_if_any(&path, LIST_BYTES)? {
             None => Map::new(),
             Some(text) => serde_json::from_str(&text)
                 .map_err(|e| Error::file(&path, format!("is not a JSON object ({e}); copy it again from the model")))?,

@@ -105,8 +105,8 @@ fn the_base_has_its_file() {
 #[test]
 fn what_is_wrong_is_named() {
     let cases = [
-        ("hiden = 3", "has an unknown key hiden; the nearest known key is hidden"),
-        ("learning_rat = 3", "has an unknown key learning-rat; the nearest known key is learning-rate"),
+        ("hiden = 3", "has an unknown key hiden; did you mean 'hidden'?"),
+        ("learning_rat = 3", "has an unknown key learning-rat; did you mean 'learning-rate'?"),
         ("head-size = 16\nhead_size = 16", "has head-size twice; remove one"),
         ("steps = \"many\"", "has steps = \"many\", expected a whole number from 1 up; correct it"),
         ("steps = 0", "has steps = 0, expected a whole number from 1 up; correct it"),
@@ -118,7 +118,7 @@ fn what_is_wrong_is_named() {
         ("positions = \"learned\"\nrope-theta = 10", "has a rope-theta, but its positions are learned"),
         ("tokenizer = \"words\"", "has tokenizer = \"words\", expected \"bytes\""),
         ("tokenizer = { bpe = 255 }", "has tokenizer.bpe = 255, expected a whole number from 256 to 1048576"),
-        ("tokenizer = { size = 300 }", "has an unknown key tokenizer.size; the nearest known key is tokenizer.bpe"),
+        ("tokenizer = { size = 300 }", "has an unknown key tokenizer.size; the keys are bpe"),
         ("tokenizer = {}", "has no tokenizer.bpe; add it"),
         ("dropout = 1", "has dropout = 1, expected a number from 0 to below 1"),
         ("learning-rate = nan", "has learning-rate = nan, expected a finite number; correct it"),

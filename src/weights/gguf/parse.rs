@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::metadata::{Array, Kind, Value};
 use crate::graph::Shape;
 use crate::weights::quant::{self, GgmlType};
-use crate::weights::shown;
+use crate::words::shown;
 
 /// The specification's limit on the length of keys.
 const MAX_KEY: usize = 65535;

@@ -1,10 +1,67 @@
-//! Writing a file or a directory so that it is there complete or not at all.
+//! Text files read whole, and files and directories written whole or not at all.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+
+/// The most bytes of a config or a file of options: many times what one needs.
+pub const CONFIG_BYTES: u64 = 1 << 20;
+
+/// The most bytes of a file that lists the tensors or tokens of a model, which has some hundred thousand entries at most.
+pub const LIST_BYTES: u64 = 100 << 20;
+
+/// Opens a file. `advice` says what should have been given where the path is a directory or a device.
+///
+/// # Errors
+/// [`Error::File`].
+pub fn open(path: &Path, advice: &str) -> Result<File> {
+    // Looked at before it is opened, since opening a pipe would wait for its other end.
+    let is_file = fs::metadata(path).map(|metadata| metadata.is_file());
+    let file = is_file.and_then(|is_file| if is_file { File::open(path).map(Some) } else { Ok(None) });
+    file.map_err(|e| unreadable(path, e))?.ok_or_else(|| Error::file(path, format!("is not a file; {advice}")))
+}
+
+/// What is said of a file that the system does not let us read.
+pub fn unreadable(path: &Path, e: io::Error) -> Error {
+    let advice = if e.kind() == ErrorKind::PermissionDenied { "check its permissions" } else { "check the path" };
+    Error::file(path, format!("cannot be read ({e}); {advice}"))
+}
+
+/// Reads a text of at most `most` bytes, without a byte-order mark.
+///
+/// # Errors
+/// [`Error::File`]: it cannot be read, is longer, or is not UTF-8.
+pub fn read_text(path: &Path, most: u64) -> Result<String> {
+    let mut bytes = Vec::new();
+    let file = open(path, "give the path of the file itself")?;
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| unreadable(path, e))?;
+    if bytes.len() as u64 > most {
+        return Err(Error::file(path, format!("is longer than {} MiB, far more than such a file needs; check the path", most >> 20)));
+    }
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let valid = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+        not_utf8(path, 1 + valid.iter().filter(|&&byte| byte == b'\n').count())
+    })?;
+    Ok(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text))
+}
+
+/// The same of a file that need not be there.
+///
+/// # Errors
+/// As [`read_text`].
+pub fn read_text_if_any(path: &Path, most: u64) -> Result<Option<String>> {
+    match fs::metadata(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        _ => read_text(path, most).map(Some),
+    }
+}
+
+/// What is said of a line that is not text.
+pub(crate) fn not_utf8(path: &Path, line: usize) -> Error {
+    Error::file(path, format!("line {line} is not UTF-8; convert the file to UTF-8"))
+}
 
 /// Writes `bytes` to a temporary file beside `path`, syncs it, and renames it over `path`. Makes the directory if it is missing.
 ///

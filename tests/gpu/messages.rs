@@ -1,0 +1,189 @@
+//! Mistakes that a person makes, and what the command says: the sentence, and the same as JSON.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// A directory in which all the mistakes can be made.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Place {
+        let place = std::env::temp_dir().join(format!("graftling-{}-messages", std::process::id()));
+        for directory in ["lora", "run/adapter", "hub/model", "mine"] {
+            fs::create_dir_all(place.join(directory)).expect("a directory");
+        }
+        let fixtures = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures"));
+        fs::copy(fixtures.join("models/llama.gguf"), place.join("hub/model/tiny.Q4_1.gguf")).expect("a model");
+        for file in ["adapter_config.json", "adapter.safetensors"] {
+            fs::copy(fixtures.join("adapters/llama-seq").join(file), place.join("run/adapter").join(file)).expect("an adapter");
+        }
+        let row = r#"{"prompt": "a", "completion": "b"}"#;
+        let chat = |role: &str| format!(r#"{{"messages": [{{"role": "user", "content": "a"}}, {{"role": "{role}", "content": "b"}}]}}"#);
+        let files = [
+            ("lora/adapter_config.json", r#"{"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"]}"#.to_string()),
+            ("text.txt", "In the beginning was the word, and the word was with the model.".into()),
+            ("rows.jsonl", row.into()),
+            ("mine/train.jsonl", row.into()),
+            ("cut.jsonl", format!("{row}\n{{\"prompt\": \"a\", \"compl\n{row}\n")),
+            ("assistent.jsonl", format!("{row}\n\n{}\n", chat("assistent"))),
+            ("gpt.jsonl", chat("gpt")),
+            ("narrator.jsonl", chat("narrator")),
+            ("chat.jinja", "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}".into()),
+        ];
+        for (file, text) in files {
+            fs::write(place.join(file), text).expect("a file");
+        }
+        // The small GPT with a chat template.
+        fs::create_dir_all(place.join("chatty")).expect("a directory");
+        for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+            fs::copy(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base")).join(file), place.join("chatty").join(file))
+                .expect("a file");
+        }
+        fs::rename(place.join("chat.jinja"), place.join("chatty/chat_template.jinja")).expect("a template");
+        Place(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+/// The line, the exit code, and the whole sentence or what it begins with (where it ends with …).
+const MISTAKES: [(&str, i32, &str); 29] = [
+    (
+        "eval --model builtin --data text.txt --adapter lora",
+        3,
+        "lora/adapter_config.json: has the 'peft_type' LORA: it is an adapter of the PEFT library, which Graftling does not read yet; give a \
+         bottleneck adapter that Graftling or the adapters library saved",
+    ),
+    ("eval --model builtin --data text.txt --adapter run", 3, "run: is a run and not an adapter; did you mean run/adapter?"),
+    (
+        "train --model builtin --data text.txt --out new --init-adapter run",
+        3,
+        "run: is a run and not an adapter; did you mean run/adapter?",
+    ),
+    ("inspect hub/model", 3, "hub/model: is a directory without config.json; give the GGUF file in it: hub/model/tiny.Q4_1.gguf"),
+    (
+        "generate --model HuggingFaceTB/SmolLM2-135M --prompt a",
+        3,
+        "HuggingFaceTB/SmolLM2-135M: does not exist, and Graftling does not download models; run `hf download HuggingFaceTB/SmolLM2-135M \
+         --local-dir SmolLM2-135M` and give the directory SmolLM2-135M",
+    ),
+    ("inspect hub/other", 3, "hub/other: does not exist; give a model's directory or a .gguf file"),
+    ("inspect TheBloke/some.gguf", 3, "TheBloke/some.gguf: does not exist; give a model's directory or a .gguf file"),
+    (
+        "eval --model chatty --data assistent.jsonl",
+        3,
+        "assistent.jsonl: line 3: message 2 has the role 'assistent', which is not known; the roles are system, user, assistant and tool; did \
+         you mean 'assistant'?",
+    ),
+    (
+        "train --model chatty --data gpt.jsonl --out new",
+        3,
+        "gpt.jsonl: line 1: message 2 has the role 'gpt', which is not known; the roles are system, user, assistant and tool; did you mean \
+         'assistant'?",
+    ),
+    (
+        "eval --model chatty --data narrator.jsonl --train-on-prompt",
+        3,
+        "narrator.jsonl: line 1: message 2 has the role 'narrator', which is not known; the roles are system, user, assistant and tool",
+    ),
+    ("eval --model builtin --data cut.jsonl", 3, "cut.jsonl: line 2 ends in the middle of a JSON object; complete or remove it"),
+    ("eval --model builtin --data text.txt --device nvidia", 4, "no device matches 'nvidia'; the …"),
+    (
+        "train --model builtin --data text.txt --out text.txt",
+        1,
+        "cannot write text.txt: File exists (os error 17); there is a file of that name, so remove it or choose another place",
+    ),
+    (
+        "train --model builtin --data text.txt --out text.txt/run",
+        1,
+        "cannot write text.txt/run: Not a directory (os error 20); a part of this path is a file, so choose another place",
+    ),
+    ("generate --model builtin --prompt a --temperature -1", 2, "the temperature is -1; use 0, which takes the likeliest token, or more"),
+    ("generate --model builtin --prompt a --top-p -0.5", 2, "top-p is -0.5; use a probability above 0 and at most 1, …"),
+    ("generate --model builtin --prompt a --max-tokens -1", 2, "invalid value '-1' for '--max-tokens <N>': -1 is not in 0..=4294967295"),
+    ("train --model builtin --data text.txt --out new --learning-rate -1", 2, "--learning-rate is -1; it must be a number from 0 up"),
+    ("train --model builtin --data text.txt --out new --clip-norm -1", 2, "--clip-norm is -1; it must be a number above 0"),
+    (
+        "train --model builtin --data text.txt --out new --steps -1",
+        2,
+        "invalid value '-1' for '--steps <STEPS>': it must be a whole number from 0 up",
+    ),
+    (
+        "eval --model builtin --data text.txt --adapter run/adapter,lora",
+        2,
+        "--adapter takes one directory; repeat it for several: --adapter run/adapter --adapter lora",
+    ),
+    (
+        "generate --model builtin --prompt a --adapter a,b",
+        2,
+        "--adapter takes one directory; repeat it for several: --adapter a --adapter b",
+    ),
+    (
+        "train --model builtin --data rows.jsonl --out new --eval-every 5",
+        2,
+        "--eval-every needs validation data; give --data a directory with train.jsonl and valid.jsonl",
+    ),
+    ("train --model builtin --data mine --out new --eval-every 5", 2, "--eval-every needs validation data; put a valid.jsonl into mine"),
+    (
+        "train --model builtin --data text.txt --out new --steps 1 --full-steps 2",
+        2,
+        "--full-steps is 2, but the run has only 1 step; give more --steps",
+    ),
+    (
+        "train --model builtin --data text.txt --out new --adapter seq_bm",
+        2,
+        "adapter 'seq_bm': there is no preset 'seq_bm'; the presets are identity_bn, double_seq_bn, seq_bn, par_bn, scaled_par_bn, \
+         adapter_plus; did you mean 'seq_bn'?",
+    ),
+    ("eval --model builtin", 2, "the following required arguments were not provided: --data <DATA>"),
+    ("eval --modle builtin --data text.txt", 2, "unexpected argument '--modle' found; tip: a similar argument exists: '--model'"),
+    ("eval --model builtin --data text.txt --batch-size 0", 2, "invalid value '0' for '--batch-size <BATCH_SIZE>': 0 is not in 1..=65536"),
+];
+
+#[test]
+fn mistakes_are_told_in_a_sentence_and_as_json() {
+    let place = Place::new();
+    for (line, code, sentence) in MISTAKES {
+        // Only one system's own words are known here.
+        let system = sentence.contains("os error") && !cfg!(target_os = "linux");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_graftling"));
+        let output = command.current_dir(&place.0).args(line.split_whitespace()).arg("--json").output().expect("the command runs");
+        let (out, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{line}: {said}");
+        assert_eq!(
+            said.lines().filter(|line| line.starts_with("error: ") && !line.contains("XDG_RUNTIME_DIR")).count(),
+            1,
+            "{line}: {said}"
+        );
+        let json: Value = serde_json::from_str(out.lines().last().unwrap_or_default()).unwrap_or_else(|e| panic!("{line}: {e}: {out}"));
+        let error = json["error"].as_str().expect("an error");
+        assert_eq!(json, serde_json::json!({"error": error, "exit_code": code}), "{line}");
+        match sentence.strip_suffix('…') {
+            Some(start) => assert!(error.starts_with(start), "{line}: {error}"),
+            None if system => {}
+            None => assert_eq!(error, sentence, "{line}"),
+        }
+        // The person gets the same, where clap does not break it into lines.
+        let start = error.split([':', ';']).next().expect("a part");
+        assert!(said.contains(&format!("error: {start}")), "{line}: {said}");
+    }
+    assert!(!place.0.join("new").exists());
+}
+
+/// Without --json nothing of it is on standard output.
+#[test]
+fn results_alone_are_on_standard_output() {
+    let run = |line: &str| Command::new(env!("CARGO_BIN_EXE_graftling")).args(line.split_whitespace()).output().expect("the command runs");
+    for line in ["inspect no/such/model", "eval --modle x"] {
+        assert!(run(line).stdout.is_empty(), "{line}");
+    }
+    let help = run("eval --help --json");
+    assert!(help.status.success() && !String::from_utf8_lossy(&help.stdout).trim_end().ends_with('}'));
+}
