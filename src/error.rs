@@ -84,7 +84,7 @@ pub enum Error {
 
     /// Training left the range of numbers.
     #[error(
-        "training diverged: the gradients of {count} steps in a row, up to step {step}, were not finite at learning rate {learning_rate:e}; \
+        "training diverged: the gradients of {count} steps in a row, up to step {step}, were not finite at learning rate {learning_rate:.1e}; \
          use a lower learning rate, warm-up or gradient clipping, and --precision f32 if it was f16"
     )]
     Diverged {

@@ -109,7 +109,9 @@ impl Run<'_> {
         progress.conclude("adapter", "its base", of_use.map(path).as_deref());
         let disk = bytes_on_disk(self.out);
         let checkpoints = self.checkpoints.steps().iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
-        self.common.note(format!("disk       {} takes {}, with checkpoints of steps {checkpoints}", self.out.display(), BinaryBytes(disk)));
+        let checkpoints =
+            format!("{} {checkpoints}", if checkpoints.contains(',') { "checkpoints of steps" } else { "a checkpoint of step" });
+        self.common.note(format!("disk       {} takes {}, with {checkpoints}", self.out.display(), BinaryBytes(disk)));
 
         let evaluated = summary.evaluated.map_or(String::new(), |loss| format!(", validation {loss:.4}"));
         let best = |best: Best| format!(" (best {:.4} after step {}: {})", best.loss, best.step, path(best).display());

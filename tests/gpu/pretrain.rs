@@ -79,6 +79,16 @@ fn a_gated_rotary_model_with_its_own_tokens() {
     assert_eq!((metrics.matches("\"loss\"").count(), metrics.matches("\"eval_loss\"").count()), (3, 2), "{metrics}");
     assert!(std::fs::read_to_string(out.join("loss.svg")).expect("a drawing").contains("validation"));
 
+    // A run that goes wrong says so, and so does its result.
+    let wrong = place.run("wrong", &["--steps", "14", "--learning-rate", "10", "--quiet"]);
+    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    let warnings: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("warning: ")).collect();
+    assert!(
+        warnings[0].starts_with("the loss has risen from ") && warnings[1].contains("the model is worse than an untrained one"),
+        "{said}"
+    );
+    assert_eq!((&self::result(&wrong)["warnings"], &result["warnings"]), (&serde_json::json!(warnings), &serde_json::json!([])));
+
     // An existing model is not overwritten.
     let again = place.run("model", &["--steps", "3"]);
     assert_eq!(again.status.code(), Some(2), "{}", String::from_utf8_lossy(&again.stderr));
