@@ -218,8 +218,8 @@ impl Program {
         }
     }
 
-    /// Replays the line in submissions of bounded length. Runs wait for each of them until all have been timed, the first run or the first
-    /// two; later ones only submit.
+    /// Replays the recording in submissions of bounded length. The first run, or the first two, wait for each submission to time it; later
+    /// runs only submit.
     ///
     /// # Errors
     /// If the device fails or is lost.
@@ -235,7 +235,7 @@ impl Program {
         };
         let mut overhead = Duration::ZERO;
         if !settled {
-            // What is still under way does not count as this program's, nor does the time that a submission of nothing takes.
+            // Earlier work must not count as this program's, nor the time that an empty submission takes.
             submitted(None)?;
             overhead = submitted(None)?;
         }
@@ -262,8 +262,8 @@ impl Program {
         device.check()
     }
 
-    /// The submissions of a run as ranges of the line.
-    pub(super) fn pieces(&self, device: &Device) -> Vec<Range<usize>> {
+    /// The submissions that a run consists of, as ranges of the recorded line.
+    pub fn pieces(&self, device: &Device) -> Vec<Range<usize>> {
         let pace = device.pace();
         let mut pieces: Vec<Range<usize>> = Vec::new();
         while let begin = pieces.last().map_or(0, |piece| piece.end)

@@ -56,7 +56,7 @@ fn formats_of_frozen_weights() {
 #[test]
 fn stacked_matrices() {
     for traits in all_traits() {
-        for (outputs, inputs, max_binding) in [([8, 4, 5], 16, 1 << 20), ([6, 3, 7], 16, 1 << 20), ([68, 4, 70], 16, 64 * 16 * 4)] {
+        for (outputs, inputs, max_binding) in [([8, 4, 5], 16, 1 << 20), ([6, 3, 7], 16, 1 << 20), ([132, 4, 134], 32, 128 * 32 * 4)] {
             let traits = Traits { max_binding, ..traits.clone() };
             let mut random = Random(5);
             let kinds = [Kind::Weight, Kind::Frozen(DType::F16), Kind::Frozen(DType::F32)];

@@ -1,6 +1,9 @@
-//! The device's own clock on a step.
+//! Work measured by the device's own clock: a step, and the submissions that a program is cut into.
 
+use graftling::gpu::{Memory, Program};
+use graftling::graph::{DType, Graph, Parameters};
 use graftling::model::{AdapterConfig, Model, Trains};
+use graftling::ops::{self, Linear};
 use graftling::text::Batch;
 use graftling::train::Trainer;
 
@@ -24,4 +27,32 @@ fn every_dispatch_of_a_step_is_timed() {
     let hidden = u64::from(models::config().hidden_size);
     let projection = timings.iter().find(|t| t.label.starts_with("h0.attn.matmul")).expect("a product");
     assert_eq!(projection.operations, 2 * 8 * hidden * 3 * hidden);
+}
+
+/// Once a program has been timed, its submissions have many dispatches and still take about 100 ms at most.
+#[test]
+fn submissions_are_as_long_as_they_may_be() {
+    const PRODUCTS: usize = 120;
+    let mut parameters = Parameters::default();
+    let layer = Linear::new(parameters.add("weight", [512, 512], DType::F32, false), None);
+    let mut g = Graph::new(device().traits(), &parameters, false);
+    let x = g.input("x", [128, 512], DType::F32);
+    for _ in 0..PRODUCTS {
+        ops::linear(&mut g, x, &layer);
+    }
+    let memory = Memory::new(device(), &parameters, false).expect("memory");
+    let mut program = Program::new(device(), &memory, &g).expect("a program");
+    for _ in 0..3 {
+        program.run(device()).expect("a run");
+    }
+    // The least of several times, since other work on a machine only ever adds to it.
+    let times = [(); 3].map(|()| program.time(device()).expect("time stamps"));
+    let least = |i: usize| times.iter().map(|timings| timings[i].seconds).fold(f64::INFINITY, f64::min);
+    let pieces = program.pieces(device());
+    assert!(pieces.len() <= PRODUCTS / 2, "{pieces:?}");
+    assert_eq!(pieces.iter().map(|piece| piece.len()).sum::<usize>(), PRODUCTS);
+    for piece in pieces {
+        let seconds: f64 = piece.clone().map(least).sum();
+        assert!(seconds < 0.15, "dispatches {piece:?} take {seconds} s");
+    }
 }
