@@ -129,6 +129,7 @@ impl<'a> Progress<'a> {
             loss: number("loss"),
             gradient_norm: number("grad_norm"),
             skipped: !number("grad_norm").is_finite(),
+            loss_scale: line["loss_scale"].as_f64().map(|scale| scale as f32),
             ..Report::default()
         };
         self.warnings.extend(self.health.observe(&report).iter().map(ToString::to_string));

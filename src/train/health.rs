@@ -104,11 +104,11 @@ impl Health {
     /// Takes the report of the next step and returns what has begun to go wrong with it. Of each kind only the first is told.
     pub fn observe(&mut self, report: &Report) -> &[Warning] {
         let (before, step) = (self.warnings.len(), report.step + 1);
-        if report.skipped {
+        if !report.skipped {
+            self.observe_norm(step, report);
+        } else if !report.lowered_loss_scale() {
             self.skipped += 1;
             self.warn(Warning::Skipped { step });
-        } else {
-            self.observe_norm(step, report);
         }
         if report.loss.is_finite() {
             self.observe_loss(step, report.loss.into());
@@ -407,6 +407,17 @@ mod tests {
         let (told, health) = run([(3.0, 1.0), (f32::NAN, f32::NAN), (3.0, f32::INFINITY), (3.0, 1.0)]);
         assert_eq!(told, [Warning::Skipped { step: 2 }]);
         assert_eq!(health.problems(), ["2 steps were skipped"]);
+    }
+
+    /// In f16 a step that only lowers the loss scale is normal, but not one whose loss is not finite, nor one at the lowest scale.
+    #[test]
+    fn steps_that_lower_the_loss_scale() {
+        for (loss, scale, normal) in [(3.0, 32_768.0, true), (f32::NAN, 65_536.0, false), (3.0, 1.0, false)] {
+            let mut health = Health::default();
+            let report = Report { loss, gradient_norm: f32::INFINITY, skipped: true, loss_scale: Some(scale), ..Report::default() };
+            assert_eq!(health.observe(&report).is_empty(), normal, "{report:?}");
+            assert_eq!(health.problems().is_empty(), normal, "{report:?}");
+        }
     }
 
     /// A checkpoint whose own step ruined the model has good losses behind it, and is not good.

@@ -63,6 +63,13 @@ pub struct Report {
     pub loss_scale: Option<f32>,
 }
 
+impl Report {
+    /// Whether the step was skipped only because its loss scale was too high, which it lowered: nothing is wrong then.
+    pub fn lowered_loss_scale(&self) -> bool {
+        self.skipped && self.loss.is_finite() && self.loss_scale.is_some_and(|scale| scale > 1.0)
+    }
+}
+
 /// A recording of a batch's shape, compiled.
 struct Compiled {
     program: Program,
