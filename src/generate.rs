@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory, Program, State};
-use crate::graph::{DType, Graph, Tensor, Traits, largest_fitting};
+use crate::graph::{DType, Graph, Tensor, Traits, fitting};
 use crate::model::{Cache, Inputs, Model};
 use crate::ops;
 use crate::sampling::{Sampler, Sampling};
@@ -158,13 +158,17 @@ fn record(model: &Model, traits: &Traits, context: u32, length: u32) -> Recorded
 /// # Errors
 /// [`Error::Limit`] if generating with a cache of `context` tokens exceeds the device's limits. It says which context fits.
 fn check_limits(model: &Model, traits: &Traits, context: u32) -> Result<()> {
+    Graph::new(traits, &model.parameters, false).check_limits()?;
     let check = |context| record(model, traits, context, CHUNK.min(context)).graph.check_limits();
-    check(context).map_err(|error| match (error, largest_fitting(context - 1, |context| check(context).is_ok())) {
-        (Error::Limit { what, needed, unit, limit, .. }, Some(most)) => {
+    let Err(error) = check(context) else { return Ok(()) };
+    check(1)?;
+    let most = fitting(context, check).unwrap_or(1);
+    Err(match error {
+        Error::Limit { what, needed, unit, limit, .. } => {
             let advice = format!("use a shorter prompt or fewer --max-tokens: a context of {most} fits");
             Error::Limit { what, needed, unit, limit, advice }
         }
-        (error, _) => error,
+        other => other,
     })
 }
 
@@ -186,5 +190,29 @@ impl Step {
         self.program.write(device, self.cache.start, &[start]);
         self.program.write(device, self.last, &[tokens.len() as u32 - 1]);
         self.program.run(device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::extremes::{devices, models};
+
+    /// Whatever files and flags ask for gets a recording, or an error that says what to do.
+    #[test]
+    fn extremes_are_recorded_or_refused() {
+        let mut refused = 0;
+        for model in models() {
+            for traits in devices() {
+                for context in [1, 4096, model.config.context].into_iter().filter(|&context| context <= model.config.context) {
+                    match check_limits(&model, &traits, context) {
+                        Ok(()) => drop(record(&model, &traits, context, CHUNK.min(context)).graph.plan()),
+                        Err(Error::Limit { .. }) => refused += 1,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+        }
+        assert!(refused > 10, "{refused} were refused");
     }
 }

@@ -371,6 +371,12 @@ impl Device {
         self.device.destroy();
     }
 
+    /// Lets recordings for this device see other limits than it has; for tests of what happens then.
+    #[doc(hidden)]
+    pub fn limit(&mut self, with: impl FnOnce(&mut Traits)) {
+        with(&mut self.info.traits);
+    }
+
     /// Changes the WGSL of kernels that are compiled from now on; for tests of what happens where one is wrong.
     #[doc(hidden)]
     pub fn tamper(&mut self, with: fn(&Kernel, String) -> String) {

@@ -35,15 +35,19 @@ impl Kernel {
 
     /// The kernel and the grid that launch these workgroups on a device that allows `most` along a dimension: as they are, or folded into
     /// x and y. A grid that stays past `most` has more workgroups than the device can launch at all.
-    pub(super) fn within(mut self, workgroups: [u32; 3], most: u32) -> (Kernel, [u32; 3]) {
+    pub(super) fn within(self, workgroups: [u32; 3], most: u32) -> (Kernel, [u32; 3]) {
         let total: u128 = workgroups.iter().map(|&count| u128::from(count)).product();
         let foldable = total <= u128::from(most).pow(2).min(u32::MAX.into());
         if !foldable || workgroups.iter().all(|&count| count <= most) {
             return (self, workgroups);
         }
-        self = self.in_parts(workgroups);
-        let down = (total as u32).div_ceil(most);
-        (self, [(total as u32).div_ceil(down), down, 1])
+        self.fold(workgroups, (total as u32).div_ceil(most))
+    }
+
+    /// The kernel and the grid that launch these workgroups, fewer than 2^32, in `down` rows.
+    pub(super) fn fold(self, workgroups: [u32; 3], down: u32) -> (Kernel, [u32; 3]) {
+        let across = workgroups.iter().product::<u32>().div_ceil(down);
+        (self.in_parts(workgroups), [across, down, 1])
     }
 
     /// The kernel that numbers these workgroups through, so that several dispatches share them. Each begins with workgroup `first` of its
@@ -190,4 +194,23 @@ fn constants(module: &naga::Module) -> HashMap<String, u32> {
         _ => None,
     };
     module.constants.iter().filter_map(|(_, c)| value(c)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workgroups_are_folded_where_they_have_to_be() {
+        let within = |workgroups, most| {
+            let (kernel, grid) = Kernel::new("norm", "forward").within(workgroups, most);
+            (kernel.folded, grid)
+        };
+        assert_eq!(within([65_535, 3, 1], 65_535), (None, [65_535, 3, 1]));
+        assert_eq!(within([65_536, 1, 1], 65_535), (Some([1; 3]), [32_768, 2, 1]));
+        assert_eq!(within([2, 9, 65_536], 65_535), (Some([2, 9, 65_536]), [62_087, 19, 1]));
+        // What no device can launch stays what it was, for `check_limits` to find.
+        assert_eq!(within([u32::MAX; 3], 65_535), (None, [u32::MAX; 3]));
+        assert_eq!(within([50, 50, 1], 7), (None, [50, 50, 1]));
+    }
 }

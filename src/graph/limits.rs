@@ -93,15 +93,19 @@ impl Need<'_> {
     }
 }
 
-/// The largest number up to `most` that fits, where smaller ones fit too; `None` if there is none.
-pub(crate) fn largest_fitting(most: u32, fits: impl Fn(u32) -> bool) -> Option<u32> {
-    if most > 0 && fits(most) {
-        return Some(most);
+/// How many of something that a recording grows with, rows or tokens, fit a device: `most`, or as many as the limits leave; `None` if not
+/// even one. What a recording needs grows by as much, so a few tries are enough.
+pub(crate) fn fitting(most: u32, check: impl Fn(u32) -> Result<()>) -> Option<u32> {
+    let mut count = most;
+    while count > 0 {
+        count = match check(count) {
+            Ok(()) => return Some(count),
+            Err(Error::Limit { needed, limit, .. }) => {
+                let share = u128::from(count) * u128::from(limit) / u128::from(needed.max(1));
+                share.min(u128::from(count) - 1) as u32
+            }
+            Err(_) => return None,
+        };
     }
-    let (mut fitting, mut failing) = (0, most);
-    while failing - fitting > 1 {
-        let middle = fitting + (failing - fitting) / 2;
-        *(if fits(middle) { &mut fitting } else { &mut failing }) = middle;
-    }
-    Some(fitting).filter(|&fitting| fitting > 0)
+    None
 }

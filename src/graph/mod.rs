@@ -23,7 +23,7 @@ use checkpoint::Segment;
 pub use dispatch::{Access, Argument, Dispatch, Params, read, update, write};
 pub use kernel::{Kernel, Reflection, StorageBinding};
 pub use limits::MAX_ELEMENTS;
-pub(crate) use limits::largest_fitting;
+pub(crate) use limits::fitting;
 pub use parameters::{Parameter, Parameters, Piece};
 pub use plan::{Image, Plan};
 pub use storage::IMAGE_ROW;
@@ -385,6 +385,14 @@ impl Graph {
             let outer = std::mem::replace(&mut self.scope, entry.scope);
             (entry.backward)(self, dy);
             self.scope = outer;
+        }
+    }
+
+    /// Folds the workgroups of every dispatch that has several, as if the device allowed few along a dimension; for tests.
+    #[doc(hidden)]
+    pub fn fold(&mut self) {
+        for dispatch in self.line.iter_mut().filter(|dispatch| dispatch.workgroups != [1; 3]) {
+            (dispatch.kernel, dispatch.workgroups) = dispatch.kernel.clone().fold(dispatch.workgroups, 3);
         }
     }
 

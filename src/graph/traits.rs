@@ -42,7 +42,7 @@ impl Traits {
 
     /// A GPU with the limits of most desktop drivers: for estimates without a device.
     pub fn desktop() -> Self {
-        Traits { max_binding: (2 << 30) - 4, max_buffer: 1 << 50, max_image_rows: 16_384, ..Traits::minimal() }
+        Traits { max_binding: (2 << 30) - 4, max_buffer: 1 << 40, max_image_rows: 16_384, ..Traits::minimal() }
     }
 
     /// The `dispatch_operations` of CPU devices and of GPUs.

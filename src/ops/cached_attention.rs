@@ -17,7 +17,8 @@ pub fn cached_attention(g: &mut Graph, qkv: Tensor, keys: Tensor, values: Tensor
     let [batch, length] = form.batch_and_length(g, "cached_attention", qkv);
     assert!(batch == 1 && causal, "cached_attention takes one sequence and is causal, not {form:?} of {}", g.shape(qkv));
     assert_eq!(g.shape(start).len(), 1, "cached_attention takes one start, not {}", g.shape(start));
-    let context = g.shape(keys).rows() / key_value_heads;
+    let &[_, context, _] = g.shape(keys).axes() else { panic!("cached_attention: '{}' is {}", g.info(keys).label, g.shape(keys)) };
+    let context = context as u32;
     for cache in [keys, values] {
         let is_state = matches!(g.info(g.root(cache).0).role, Role::State(_));
         assert!(is_state, "cached_attention: '{}' is no state", g.info(cache).label);

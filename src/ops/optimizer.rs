@@ -1,7 +1,7 @@
 //! The end of a step: the gradient's norm, and Adam over the whole arena.
 
 use super::flat;
-use crate::graph::{Graph, Kernel, Role, Tensor, read, update, write};
+use crate::graph::{Graph, Kernel, MAX_ELEMENTS, Role, Tensor, read, update, write};
 
 crate::params!(Params {
     len: u32,
@@ -68,7 +68,7 @@ pub fn adam(g: &mut Graph, config: &Adam, growth_interval: Option<u32>) {
     };
     // A large arena does not fit one binding, so each kernel goes over it in ranges.
     let chunk = u64::from(Kernel::new("optimizer", "sum_squares").constant("CHUNK"));
-    let most = (g.traits().max_binding / 4 / chunk * chunk).max(chunk);
+    let most = ((g.traits().max_binding / 4).min(MAX_ELEMENTS) / chunk * chunk).max(chunk);
     let ranges: Vec<_> = (0..len.div_ceil(most)).map(|i| (i * most, most.min(len - i * most))).collect();
     let view = |g: &mut Graph, of: Tensor, (offset, len): (u64, u64)| {
         debug_assert_eq!(g.info(of).role, Role::Shared);

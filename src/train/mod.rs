@@ -3,6 +3,8 @@
 mod checkpoint;
 mod checkpoints;
 mod estimate;
+#[cfg(test)]
+pub(crate) mod extremes;
 mod health;
 mod loss_scale;
 mod micro_batch;

@@ -65,6 +65,10 @@ fn inspecting() {
     assert!(shown["gpu_bytes"].as_u64() > shown["weight_bytes"].as_u64(), "{shown}");
     // The same model is part of the command.
     assert_eq!(json(&["inspect", "builtin"])["total_params"], json(&["inspect", BASE])["total_params"]);
+    // No device takes so many rows at once, so they are cut.
+    let cut = json(&["inspect", "builtin", "--batch-size", "65536"]);
+    assert!(cut["micro_batch_size"].as_u64().is_some_and(|rows| 0 < rows && rows < 65_536), "{cut}");
+    assert_eq!(shown["micro_batch_size"].as_u64(), Some(2));
     let text = String::from_utf8(graftling(&["inspect", BASE]).stdout).expect("text");
     assert!(text.contains("identity_bn") && text.contains("GPU memory"), "{text}");
 }

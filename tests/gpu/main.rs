@@ -17,6 +17,7 @@ mod gated;
 mod half;
 mod harness;
 mod head_norm;
+mod limits;
 mod linear;
 mod loss;
 mod messages;

@@ -105,7 +105,7 @@ const MISTAKES: [(&str, i32, &str); 29] = [
         1,
         "cannot write text.txt/run: Not a directory (os error 20); a part of this path is a file, so choose another place",
     ),
-    ("generate --model builtin --prompt a --temperature -1", 2, "the temperature is -1; use 0, which takes the likeliest token, or more"),
+    ("generate --model builtin --prompt a --temperature -1", 2, "the temperature is -1; use 0 for greedy decoding, or a larger number"),
     ("generate --model builtin --prompt a --top-p -0.5", 2, "top-p is -0.5; use a probability above 0 and at most 1, …"),
     ("generate --model builtin --prompt a --max-tokens -1", 2, "invalid value '-1' for '--max-tokens <N>': -1 is not in 0..=4294967295"),
     ("train --model builtin --data text.txt --out new --learning-rate -1", 2, "--learning-rate is -1; it must be a number from 0 up"),
