@@ -83,7 +83,7 @@ pub fn cut_batch([rows, length]: [u32; 2], micro_batch: u32) -> Option<String> {
     let (count, rest) = (rows.div_ceil(micro_batch), rows % micro_batch);
     let of = if rest == 0 { "of" } else { "of up to" };
     let cut = format!("it is computed as {count} micro-batches {of} {micro_batch}");
-    (count > 1).then(|| format!("a batch of {rows} × {length} tokens is past a limit of this device: {cut}"))
+    (count > 1).then(|| format!("a batch of {rows} × {length} tokens does not fit the limits of this device: {cut}"))
 }
 
 /// What makes a step smaller where memory runs out: what `others` says, and batches that add up to the same step, unless it has one row.
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_cut_is_said_in_the_users_terms() {
         let said = cut_batch([40, 512], 20).expect("it is cut");
-        assert_eq!(said, "a batch of 40 × 512 tokens is past a limit of this device: it is computed as 2 micro-batches of 20");
+        assert_eq!(said, "a batch of 40 × 512 tokens does not fit the limits of this device: it is computed as 2 micro-batches of 20");
         assert!(cut_batch([41, 512], 14).is_some_and(|said| said.ends_with("3 micro-batches of up to 14")));
         assert_eq!(cut_batch([20, 512], 20), None);
     }

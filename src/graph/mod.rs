@@ -391,7 +391,8 @@ impl Graph {
     /// Folds the workgroups of every dispatch that has several, as if the device allowed few along a dimension; for tests.
     #[doc(hidden)]
     pub fn fold(&mut self) {
-        for dispatch in self.line.iter_mut().filter(|dispatch| dispatch.workgroups != [1; 3]) {
+        let whole = |dispatch: &&mut Dispatch| dispatch.kernel.folded.is_none() && dispatch.workgroups != [1; 3];
+        for dispatch in self.line.iter_mut().filter(whole) {
             (dispatch.kernel, dispatch.workgroups) = dispatch.kernel.clone().fold(dispatch.workgroups, 3);
         }
     }

@@ -85,7 +85,7 @@ fn largest_activations(model: &Model, memory: &Memory) -> [f32; 2] {
     let tensors: Vec<_> = gated.iter().map(|&i| [written[i], written[i + 1]]).collect();
     tensors.as_flattened().iter().for_each(|&tensor| g.keep(tensor));
     let mut program = Program::new(device(), memory, &g).expect("a program");
-    write_inputs(&program, model, &inputs, &batch);
+    write_inputs(device(), &program, model, &inputs, &batch);
     program.run(device()).expect("a run");
     let largest = |tensor| program.read(device(), memory, tensor).expect("values").iter().fold(0.0f32, |m, v| m.max(v.abs()));
     [0, 1].map(|i| tensors.iter().map(|pair| largest(pair[i])).fold(0.0, f32::max))

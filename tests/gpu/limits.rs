@@ -13,7 +13,7 @@ use graftling::text::Batch;
 use graftling::train::{Estimate, Evaluator, TrainOptions, Trainer, TrainerState};
 
 use crate::checkpointing::{gpt, llama};
-use crate::harness::{all_traits, close, device};
+use crate::harness::{all_traits, close, device, unchecked};
 use crate::models::training;
 use crate::whole::write_inputs;
 
@@ -30,7 +30,7 @@ fn folded(g: &Graph) -> impl Iterator<Item = String> {
 
 /// What a step leaves in the arenas of values and gradients, and as its loss.
 fn step(traits: &Traits, model: &Model, folds: bool, seen: &mut BTreeSet<String>) -> [Vec<f32>; 3] {
-    let (device, batch) = (device(), batch(5));
+    let (device, batch) = (unchecked(), batch(5));
     let memory = model.upload(device, &[], 5, true).expect("memory");
     let mut g = Graph::new(traits, &model.parameters, true);
     let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);
@@ -43,7 +43,7 @@ fn step(traits: &Traits, model: &Model, folds: bool, seen: &mut BTreeSet<String>
         seen.extend(folded(&g));
     }
     let mut program = Program::new(device, &memory, &g).expect("a program");
-    write_inputs(&program, model, &inputs, &batch);
+    write_inputs(device, &program, model, &inputs, &batch);
     program.write(device, targets, &batch.targets);
     memory.clear(device);
     memory.set_step(device, Step { seed: 3, counter: 1, target_weight: 0.01, learning_rate: 0.1, ..Step::default() });
@@ -55,7 +55,7 @@ fn step(traits: &Traits, model: &Model, folds: bool, seen: &mut BTreeSet<String>
 
 /// The logits behind a prompt of 17 tokens, and behind one more.
 fn generated(traits: &Traits, model: &Model, folds: bool, seen: &mut BTreeSet<String>) -> [Vec<f32>; 2] {
-    let device = device();
+    let device = unchecked();
     let memory = model.upload(device, &[], 5, false).expect("memory");
     let mut state = None;
     let mut logits = |tokens: &[u32], start: u32| {

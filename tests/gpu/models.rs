@@ -98,7 +98,7 @@ fn gpt_logits_loss_and_every_gradient() {
         let loss = model.loss(&mut g, &inputs, targets);
         g.backward(loss, loss);
         let mut program = Program::new(device, &memory, &g).expect("a program");
-        write_inputs(&program, &model, &inputs, &batch);
+        write_inputs(device, &program, &model, &inputs, &batch);
         program.write(device, targets, &batch.targets);
         memory.set_step(device, Step { target_weight: 1.0 / 22.0, ..Step::default() });
         memory.clear(device);

@@ -166,7 +166,7 @@ fn follow(fixture: &Fixture, preset: &str, expected: &str, trains: Trains) {
     };
     let mut program = Program::new(device, &memory, &g).expect("a program");
     program.write(device, targets, &batch.targets);
-    write_inputs(&program, &model, &inputs, &batch);
+    write_inputs(device, &program, &model, &inputs, &batch);
     memory.clear(device);
     memory.set_step(device, Step { target_weight: 1.0 / batch.targets() as f32, ..Step::default() });
     program.run(device).expect("a run");

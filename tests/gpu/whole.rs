@@ -1,6 +1,6 @@
 //! Shared by the tests of whole models: a batch goes in, logits come out.
 
-use graftling::gpu::{Memory, Program};
+use graftling::gpu::{Device, Memory, Program};
 use graftling::graph::Graph;
 use graftling::model::{Inputs, Model};
 use graftling::text::{Batch, order_of};
@@ -8,14 +8,14 @@ use graftling::text::{Batch, order_of};
 use crate::harness::device;
 
 /// Writes every input that a recording of the model needs for a batch.
-pub fn write_inputs(program: &Program, model: &Model, inputs: &Inputs, batch: &Batch) {
-    program.write(device(), inputs.tokens, &batch.tokens);
-    program.write(device(), inputs.lengths, &batch.lengths);
+pub fn write_inputs(device: &Device, program: &Program, model: &Model, inputs: &Inputs, batch: &Batch) {
+    program.write(device, inputs.tokens, &batch.tokens);
+    program.write(device, inputs.lengths, &batch.lengths);
     if let Some(order) = inputs.order {
-        program.write(device(), order, &order_of(&batch.tokens));
+        program.write(device, order, &order_of(&batch.tokens));
     }
     if let Some((rope, table)) = inputs.rope.zip(model.rope_table(batch.length)) {
-        program.write(device(), rope, &table);
+        program.write(device, rope, &table);
     }
 }
 
@@ -27,7 +27,7 @@ pub fn logits(model: &Model, memory: &Memory, batch: &Batch) -> Vec<f32> {
     let logits = model.logits(&mut g, hidden);
     g.keep(logits);
     let mut program = Program::new(device(), memory, &g).expect("a program");
-    write_inputs(&program, model, &inputs, batch);
+    write_inputs(device(), &program, model, &inputs, batch);
     program.run(device()).expect("a run");
     program.read(device(), memory, logits).expect("a read")
 }
