@@ -38,13 +38,27 @@ impl Attention {
     }
 }
 
-/// The kernels for a device and a head, but for their entry point, and the rows that one workgroup owns: the one table.
-fn variant(traits: &Traits, head_size: u32) -> (Kernel, u32) {
+/// The kernels for a device and a form.
+struct Variant {
+    /// All but the entry point.
+    kernel: Kernel,
+    /// The rows that one workgroup owns.
+    rows: u32,
+    /// Where each query head has workgroups of its own in the gradient of the keys: how many for each block of keys.
+    parts: Option<u32>,
+}
+
+/// The columns of a head, in 64s, that one workgroup of a GPU owns in the gradient of the keys. More would spill registers.
+const PART: u32 = 2;
+
+/// The one table.
+fn variant(traits: &Traits, form: &Attention) -> Variant {
+    let &Attention { heads, key_value_heads, head_size, .. } = form;
     let lanes = traits.lanes();
     if lanes == 0 {
-        // Both shared tiles must fit in the 16 KiB of workgroup memory that every device has.
-        let tile = (2048 / head_size).min(16);
-        return (Kernel::new("attention", "").with("HEAD", head_size).with("LANES", 64).with("TILE", tile), 64);
+        let part = head_size.div_ceil(64).min(PART);
+        let kernel = Kernel::new("attention", "forward").with("HEAD", head_size).with("PART", part).with("SHARED", heads != key_value_heads);
+        return Variant { rows: kernel.constant("BLOCK"), parts: Some(head_size.div_ceil(64).div_ceil(part)), kernel };
     }
     // As few shared rows as the lanes can split evenly, but two where a head is narrow, since each tile loads and stores the sums again;
     // and as many rows of a lane's own as leave the code of a tile in the instruction cache.
@@ -57,7 +71,8 @@ fn variant(traits: &Traits, head_size: u32) -> (Kernel, u32) {
         65..=192 => 2,
         _ => 1,
     };
-    (Kernel::new("attention_cpu", "").with("HEAD", head_size).with("SHARE", lanes).with("PER", per).with("TILE", tile), lanes * per)
+    let kernel = Kernel::new("attention_cpu", "").with("HEAD", head_size).with("SHARE", lanes).with("PER", per).with("TILE", tile);
+    Variant { kernel, rows: lanes * per, parts: None }
 }
 
 /// softmax(q·kᵀ / √head_size)·v for qkv (batch, length, (heads + 2·key_value_heads)·head_size), queries first, then keys, then values:
@@ -67,7 +82,7 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
     let [batch, length] = form.batch_and_length(g, "attention", qkv);
 
     let dropout = Dropout::new(g, dropout);
-    let (kernel, rows) = variant(g.traits(), head_size);
+    let Variant { kernel, rows, parts } = variant(g.traits(), &form);
     let kernel = kernel.with("CAUSAL", causal).with("DROPOUT", dropout.is_some());
     let kernel = move |entry| Kernel { entry, ..kernel.clone() };
     let p = Params {
@@ -95,9 +110,18 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
         let arguments = [read(qkv), read(lengths), read(y), read(log_sum_exp), read(dy), write(delta), write(dqkv)];
         g.dispatch(kernel("backward_queries"), p, arguments, [blocks, heads, batch]);
         g.operations(3 * product);
-        let arguments = [read(qkv), read(lengths), read(delta), read(log_sum_exp), read(dy), write(dqkv)];
-        g.dispatch(kernel("backward_keys"), p, arguments, [blocks, key_value_heads, batch]);
+        // Query heads that share keys each write a gradient of their own, and a second pass adds them in their order.
+        let shared = parts.is_some() && heads != key_value_heads;
+        let dkv = if shared { g.single("dkv", [batch, length, heads, 2 * head_size]) } else { dqkv };
+        let groups = parts.map_or([blocks, key_value_heads, batch], |parts| [blocks * parts, heads, batch]);
+        let arguments = [read(qkv), read(lengths), read(delta), read(log_sum_exp), read(dy), write(dkv)];
+        g.dispatch(kernel("backward_keys"), p, arguments, groups);
         g.operations(4 * product);
+        if shared {
+            let fours = u64::from(length) * u64::from(key_value_heads) * u64::from(head_size / 2);
+            let groups = [fours.div_ceil(64) as u32, 1, batch];
+            g.dispatch(kernel("sum_heads"), p, [read(dkv), write(dqkv)], groups);
+        }
         g.contribute(qkv, |g, before| sum(g, before, dqkv));
     });
     y
