@@ -167,7 +167,9 @@ fn forward(
             stage_qkv_rows(batch, start, value_column(shared_head), f, thread);
             workgroupBarrier();
             @unroll for (var r = 0u; r < 4u; r++) { sum[f][r] *= shrink[r]; }
-            add_product(&sum[f], local.x, local.y);
+            var part = sum[f];
+            add_product(&part, local.x, local.y);
+            sum[f] = part;
         }
     }
     workgroupBarrier();
@@ -277,7 +279,9 @@ fn backward_queries(
             workgroupBarrier();
             stage_qkv_rows(batch, start, key_column(shared_head), f, thread);
             workgroupBarrier();
-            add_product(&dq[f], local.x, local.y);
+            var part = dq[f];
+            add_product(&part, local.x, local.y);
+            dq[f] = part;
         }
     }
     @unroll for (var r = 0u; r < 4u; r++) {
@@ -363,7 +367,9 @@ fn backward_keys(
             workgroupBarrier();
             stage_dy_rows(batch, start, head, first_four + f, thread);
             workgroupBarrier();
-            add_product(&dv[f], local.x, local.y);
+            var part = dv[f];
+            add_product(&part, local.x, local.y);
+            dv[f] = part;
         }
         workgroupBarrier();
         @unroll for (var c = 0u; c < 2u; c++) { weights[(local.x + c * ACROSS) * DOWN + local.y] = scores[c]; }
@@ -371,7 +377,9 @@ fn backward_keys(
             if (f > 0u) { workgroupBarrier(); }
             stage_qkv_rows(batch, start, head * HEAD4, first_four + f, thread);
             workgroupBarrier();
-            add_product(&dk[f], local.x, local.y);
+            var part = dk[f];
+            add_product(&part, local.x, local.y);
+            dk[f] = part;
         }
     }
     @unroll for (var r = 0u; r < 4u; r++) {
