@@ -32,7 +32,7 @@ pub enum Error {
     NoDevice(String),
 
     /// The work needs more of something than the device has.
-    #[error("{what} needs {needed} {unit}, but {device} allows {limit}; {advice}")]
+    #[error("{what} needs {needed} {unit}, but the device allows {limit}; {advice}")]
     Limit {
         /// What needs it.
         what: String,
@@ -42,21 +42,19 @@ pub enum Error {
         unit: &'static str,
         /// How much the device has.
         limit: u64,
-        /// The device.
-        device: String,
         /// What to change.
-        advice: &'static str,
+        advice: String,
     },
 
     /// The device ran out of memory.
-    #[error(
-        "{device} ran out of memory while allocating {what}; use a smaller batch size, a shorter maximum length, or gradient checkpointing"
-    )]
+    #[error("{device} ran out of memory while allocating {what}; {advice}")]
     OutOfMemory {
         /// The device.
         device: String,
         /// What was being allocated.
         what: String,
+        /// What to change.
+        advice: String,
     },
 
     /// The device went away.
@@ -124,6 +122,14 @@ impl Error {
     /// A [`Error::Write`] from a path and what the system said.
     pub fn write(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Error::Write { path: path.as_ref().into(), source }
+    }
+
+    /// The same error, but with this advice where memory ran out: whoever asked for the memory knows what else could be tried.
+    pub fn advised(self, advice: impl FnOnce() -> String) -> Self {
+        match self {
+            Error::OutOfMemory { device, what, .. } => Error::OutOfMemory { device, what, advice: advice() },
+            other => other,
+        }
     }
 
     /// The exit code of the command: 1 runtime, 2 usage, 3 a bad or missing file, 4 no usable device or a limit exceeded, 5 device

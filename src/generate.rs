@@ -1,15 +1,15 @@
-//! Text from a model, one token at a time, with the keys and values of the tokens so far kept on the device.
+//! Text generation, one token at a time, with a key–value cache on the device.
 
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory, Program, State};
-use crate::graph::{DType, Graph, Tensor};
+use crate::graph::{DType, Graph, Tensor, Traits, largest_fitting};
 use crate::model::{Cache, Inputs, Model};
 use crate::ops;
 use crate::sampling::{Sampler, Sampling};
 
-/// The tokens of a prompt that go through the model at once.
+/// Tokens of a prompt that the model processes at once.
 const CHUNK: u32 = 64;
-/// Up to so many tokens go one by one: a whole chunk takes longer.
+/// Up to this many tokens are processed one by one: a whole chunk would take longer.
 const ONE_BY_ONE: usize = 4;
 
 /// A model ready to continue text.
@@ -21,13 +21,24 @@ pub struct Generator<'a> {
     chunk: Option<Step>,
     single: Option<Step>,
     context: usize,
-    /// The tokens whose keys and values are cached, of which the first has the position 0.
+    /// The tokens whose keys and values are cached. The first has position 0.
     cached: Vec<u32>,
-    /// How many tokens before the first cached one were given up.
+    /// The number of tokens dropped before the first cached one.
     forgotten: usize,
 }
 
-/// A recording that takes some tokens to the logits of the last.
+/// A recording that computes the logits of the last of `length` tokens, before it is compiled.
+struct Recorded {
+    graph: Graph,
+    inputs: Inputs,
+    cache: Cache,
+    last: Tensor,
+    logits: Tensor,
+    /// The rows of the rotary table.
+    positions: u32,
+}
+
+/// The same, compiled.
 struct Step {
     program: Program,
     inputs: Inputs,
@@ -38,15 +49,18 @@ struct Step {
 }
 
 impl<'a> Generator<'a> {
-    /// A generator that sees at most `context` tokens. When those are full it forgets the older half.
+    /// Creates a generator that sees at most `context` tokens. When the context is full, it drops the older half.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the model's own context is shorter; or if the device is out of memory or fails.
+    /// [`Error::Usage`] if `context` is 0 or longer than the model's own context; [`Error::Limit`] if it exceeds the device's limits. Fails if
+    /// the device is out of memory or fails.
     pub fn new(device: &'a Device, model: &'a Model, memory: &'a Memory, context: u32) -> Result<Generator<'a>> {
         if context == 0 || context > model.config.context {
             let most = model.config.context;
-            return Err(Error::Usage(format!("a context of {context} tokens was asked for, but the model has from 1 to {most}")));
+            let advice = "choose a length in that range";
+            return Err(Error::Usage(format!("the context is {context} tokens, but the model supports 1 to {most}; {advice}")));
         }
+        check_limits(model, device.traits(), context)?;
         let mut g = Graph::new(device.traits(), &model.parameters, false);
         model.cache(&mut g, context);
         let state = State::new(device, &g)?;
@@ -54,13 +68,13 @@ impl<'a> Generator<'a> {
         Ok(Generator { device, memory, model, state, chunk: None, single: None, context, cached: Vec::new(), forgotten: 0 })
     }
 
-    /// The logits (vocabulary) of the token after `tokens`. What they have in common with the tokens of the last call is not computed again.
+    /// The logits (vocabulary) of the token after `tokens`. A prefix shared with the previous call is not computed again.
     ///
     /// # Errors
-    /// [`Error::Usage`] if a token is none of the model's, or if the device fails.
+    /// [`Error::Usage`] if a token is outside the model's vocabulary. Fails if the device fails.
     ///
     /// # Panics
-    /// If there is no token.
+    /// If `tokens` is empty.
     pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         self.model.config.check_tokens(tokens)?;
         if tokens.len() <= self.forgotten {
@@ -71,7 +85,7 @@ impl<'a> Generator<'a> {
         }
         let seen = &tokens[self.forgotten..];
         let known = seen.iter().zip(&self.cached).take_while(|(a, b)| a == b).count();
-        // The last token goes through the model in any case: its logits are wanted.
+        // The last token always runs through the model: its logits are the result.
         self.cached.truncate(known.min(seen.len() - 1));
         loop {
             let rest = &seen[self.cached.len()..];
@@ -90,11 +104,11 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Continues `prompt` by up to `count` tokens and gives each to `tell` as it comes; where that returns false, or after one of `ends`,
-    /// it stops. The result has neither the prompt nor the end.
+    /// Continues `prompt` by up to `count` tokens and passes each new token to `tell`. Stops when `tell` returns false or the model
+    /// produces one of `ends`. The result contains neither the prompt nor the end token.
     ///
     /// # Errors
-    /// If the device fails, and as [`Sampler::new`] and [`Sampler::choose`].
+    /// Fails if the device fails, and as [`Sampler::new`] and [`Sampler::choose`] do.
     pub fn generate(
         &mut self,
         prompt: &[u32],
@@ -118,34 +132,53 @@ impl<'a> Generator<'a> {
         Ok(tokens.split_off(prompt.len()))
     }
 
-    /// The bytes of device memory that the cache and the programs take beside the model's.
+    /// The bytes of device memory that the cache and the programs use, in addition to the model's.
     pub fn bytes(&self) -> u64 {
         let programs = self.chunk.iter().chain(&self.single).map(|step| step.program.bytes()).sum::<u64>();
         self.state.bytes() + programs
     }
 }
 
+/// Records `length` tokens that follow a cache of `context`.
+fn record(model: &Model, traits: &Traits, context: u32, length: u32) -> Recorded {
+    let mut g = Graph::new(traits, &model.parameters, false);
+    let cache = model.cache(&mut g, context);
+    // The last chunk may extend past the context with padding.
+    let positions = context + length;
+    let inputs = model.inputs(&mut g, 1, length, positions);
+    let last = g.input("last", [1, 1], DType::U32);
+    let hidden = model.hidden(&mut g, &inputs, Some(&cache));
+    // The head needs only the last token's row, gathered like a row of an embedding table.
+    let hidden = ops::embedding(&mut g, last, hidden, None);
+    let logits = model.logits(&mut g, hidden);
+    g.keep(logits);
+    Recorded { graph: g, inputs, cache, last, logits, positions }
+}
+
+/// # Errors
+/// [`Error::Limit`] if generating with a cache of `context` tokens exceeds the device's limits. It says which context fits.
+fn check_limits(model: &Model, traits: &Traits, context: u32) -> Result<()> {
+    let check = |context| record(model, traits, context, CHUNK.min(context)).graph.check_limits();
+    check(context).map_err(|error| match (error, largest_fitting(context - 1, |context| check(context).is_ok())) {
+        (Error::Limit { what, needed, unit, limit, .. }, Some(most)) => {
+            let advice = format!("use a shorter prompt or fewer --max-tokens: a context of {most} fits");
+            Error::Limit { what, needed, unit, limit, advice }
+        }
+        (error, _) => error,
+    })
+}
+
 impl Step {
     fn new(device: &Device, model: &Model, memory: &Memory, state: &State, context: u32, length: u32) -> Result<Step> {
-        let mut g = Graph::new(device.traits(), &model.parameters, false);
-        let cache = model.cache(&mut g, context);
-        // The last chunk may reach past the context with tokens that are only padding.
-        let positions = context + length;
-        let inputs = model.inputs(&mut g, 1, length, positions);
-        let last = g.input("last", [1, 1], DType::U32);
-        let hidden = model.hidden(&mut g, &inputs, Some(&cache));
-        // The head looks at one row only: the last token's, taken like a row of an embedding table.
-        let hidden = ops::embedding(&mut g, last, hidden, None);
-        let logits = model.logits(&mut g, hidden);
-        g.keep(logits);
-        let program = Program::with_state(device, memory, state, &g)?;
+        let Recorded { graph, inputs, cache, last, logits, positions } = record(model, device.traits(), context, length);
+        let program = Program::with_state(device, memory, state, &graph)?;
         if let Some((rope, table)) = inputs.rope.zip(model.rope_table(positions)) {
             program.write(device, rope, &table);
         }
         Ok(Step { program, inputs, cache, last, logits, length: length as usize })
     }
 
-    /// Puts `tokens` behind the `start` ones that are cached.
+    /// Runs `tokens`, which follow the `start` cached ones, and caches them.
     fn run(&mut self, device: &Device, tokens: &[u32], start: u32) -> Result<()> {
         let mut padded = tokens.to_vec();
         padded.resize(self.length, 0);

@@ -1,15 +1,15 @@
-//! Graftling fine-tunes language models with bottleneck adapters (Houlsby 2019) on whatever GPU there is: WGSL through wgpu, no CUDA.
+//! Graftling fine-tunes language models with bottleneck adapters (Houlsby 2019) on any GPU: WGSL through wgpu, no CUDA.
 //!
 //! # How one step runs
 //!
-//! 1. [`model::Model`] writes its forward pass into a [`graph::Graph`], once for each (batch, length). Every op of [`ops`] checks its
-//!    shapes, records its dispatches, and pushes one closure that can record its backward.
-//! 2. [`graph::Graph::backward`] runs the closures in reverse. An op whose inputs need no gradient has pushed nothing, so backward stops by
-//!    itself below the lowest trainable tensor.
-//! 3. [`graph::Plan`] sees from the line when each activation is last read and lets later ones have its buffer.
-//! 4. [`gpu::Program`] compiles the line: pipelines, buffers, bind groups, all made once.
-//! 5. [`train::Trainer::step`] writes tokens and a few numbers, replays the program, then the optimizer's, and asks for the loss, which
-//!    comes back while the next step already runs.
+//! 1. [`model::Model`] records its forward pass into a [`graph::Graph`], once for each (batch, length). Every op in [`ops`] checks its
+//!    shapes, records its dispatches, and pushes one closure onto the tape that can record its backward pass.
+//! 2. [`graph::Graph::backward`] runs the closures in reverse. An op whose inputs need no gradient pushes nothing, so the backward pass
+//!    stops by itself below the lowest trainable tensor.
+//! 3. [`graph::Plan`] finds where each activation is last read and reuses its buffer for later ones.
+//! 4. [`gpu::Program`] compiles the recording: pipelines, buffers and bind groups, each created once.
+//! 5. [`train::Trainer::step`] writes the tokens and a few scalars, replays the program and then the optimizer's, and requests the loss,
+//!    which arrives while the next step is already running.
 //!
 //! ```no_run
 //! use graftling::gpu::Device;
@@ -35,24 +35,24 @@
 //! # }
 //! ```
 //!
-//! A trainer stops and another goes on: [`train::Trainer::state`] and [`train::Trainer::moments`] are what the second one's
-//! [`train::Trainer::restore`] takes, beside the weights themselves, and [`train::Checkpoint`] has all of it on disk.
+//! Another trainer can resume where one stopped: pass [`train::Trainer::state`] and [`train::Trainer::moments`] of the first to
+//! [`train::Trainer::restore`] of the second, along with the weights. [`train::Checkpoint`] keeps all of this on disk.
 //!
 //! # Invariants
 //!
-//! 1. Frozen weights lie in storage buffers bound `read`, matrices in the format of their file, decoded in the kernel. Their bytes are
-//!    the same after training as before.
-//! 2. Trainable weights lie in one flat arena each for values, gradients and the two Adam moments; one Adam dispatch (a few, past a
-//!    binding's size) updates all.
-//! 3. One invocation owns each output element, sums have a fixed order, and there are no atomics: the same device, driver and binary give
-//!    the same bits.
-//! 4. A recording is in single-assignment form: a second contribution to an activation's gradient makes a new tensor. Gradients of weights
-//!    add up in the arena, which is cleared before each step, so that several batches can make one step.
-//! 5. Nothing of size tokens × tokens is ever in memory, and of tokens × vocabulary at most 32 MiB.
-//! 6. Dropout masks are a function of (seed, batch, place, element): backward computes them again.
-//! 7. Bindings, workgroup sizes and parameter layouts are read from the WGSL by naga; recording compares them with the Rust side.
-//! 8. Every buffer, pipeline and dispatch has a label, which errors show.
-//! 9. Nothing outside [`gpu`] names wgpu; nothing in [`graph`] needs a device; [`weights`] and [`text`] know no model.
+//! 1. Frozen weights are stored in buffers bound `read`. Matrices keep the format of their file and are decoded in the kernel. Training
+//!    never changes their bytes.
+//! 2. Trainable weights are stored in four flat arenas: values, gradients and the two Adam moments. One Adam dispatch updates them all
+//!    (a few dispatches where an arena exceeds a binding).
+//! 3. One invocation owns each output element, sums have a fixed order, and there are no atomics: the same device, driver and binary
+//!    produce the same bits.
+//! 4. A recording is in single-assignment form: a second contribution to an activation's gradient creates a new tensor. Weight gradients
+//!    accumulate in the arena, which is cleared before each step, so one step can span several micro-batches.
+//! 5. No tensor of size tokens × tokens is ever in memory, and at most 32 MiB of tokens × vocabulary.
+//! 6. Dropout masks are a function of (seed, batch, place, element): the backward pass recomputes them.
+//! 7. naga reads bindings, workgroup sizes and parameter layouts from the WGSL; recording checks them against the Rust side.
+//! 8. Every buffer, pipeline and dispatch has a label, which error messages show.
+//! 9. Only [`gpu`] names wgpu; nothing in [`graph`] needs a device; [`weights`] and [`text`] are independent of any model.
 
 #![warn(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! How fast a device is: for `graftling bench`, and for the developers' benches.
+//! Measuring the speed of a device, for `graftling bench` and the developers' benchmarks.
 
 use std::fmt;
 use std::time::Instant;
@@ -10,18 +10,18 @@ use crate::ops::{Linear, matmul};
 use crate::text::Batch;
 use crate::train::Trainer;
 
-/// Rounds before anything counts: drivers compile late, and the submissions' length is found in the first ones.
+/// Warm-up rounds, which are not measured: drivers compile late, and the first rounds determine the length of submissions.
 pub const WARM_UP: usize = 3;
-/// Rounds of which the best counts, since the machine may be shared.
+/// Measured rounds. The fastest is reported, since the machine may be shared.
 pub const ROUNDS: usize = 5;
 
-/// Bytes that are numbers of ordinary size in every format.
+/// A word whose bytes decode to numbers of ordinary size in every format.
 pub const NUMBERS: u32 = 0x3a3a_3a3a;
 
-/// The best time of several rounds of `run`, in seconds, after those that do not count.
+/// The shortest time of a round of `run` in seconds, after [`WARM_UP`] rounds.
 ///
 /// # Errors
-/// The first of `run`.
+/// The first error that `run` returns.
 pub fn best(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
     let mut best = f64::INFINITY;
     for round in 0..WARM_UP + ROUNDS {
@@ -34,10 +34,10 @@ pub fn best(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(best)
 }
 
-/// The best time of a recording, in seconds, with the kernels for `traits`. `record` returns its inputs, and what the words of each are to be.
+/// The shortest time of a recording in seconds, with the kernels for `traits`. `record` returns the inputs and the word that fills each.
 ///
 /// # Errors
-/// What the device says.
+/// Fails if the device fails.
 pub fn recording(
     device: &Device,
     traits: &Traits,
@@ -60,13 +60,13 @@ pub fn recording(
     })
 }
 
-/// A batch of tokens that mean nothing, none of it padding.
+/// A batch of arbitrary tokens without padding.
 pub fn batch(rows: u32, length: u32, vocabulary: u32) -> Batch {
     let tokens: Vec<u32> = (0..rows * length).map(|i| i.wrapping_mul(2_654_435_761) % vocabulary).collect();
     Batch::new(&tokens.chunks(length as usize).collect::<Vec<_>>())
 }
 
-/// One step of training, until the device is done with it.
+/// Runs one training step and waits until the device has finished it.
 ///
 /// # Errors
 /// As [`Trainer::step`].
@@ -76,7 +76,7 @@ pub fn step(trainer: &mut Trainer, batch: &Batch) -> Result<()> {
     Ok(())
 }
 
-/// What is computed with a layer's matrix.
+/// The matrix products of a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Product {
     /// y = x·Wᵀ.
@@ -91,20 +91,20 @@ impl Product {
     /// All of them.
     pub const ALL: [Product; 3] = [Product::Forward, Product::InputGradient, Product::WeightGradient];
 
-    /// Whether there is a kernel of it for weights of that format: only f32 weights train.
+    /// Whether a kernel exists for weights of this format: only f32 weights train.
     pub fn takes(self, format: DType) -> bool {
         self != Product::WeightGradient || format == DType::F32
     }
 
-    /// Operations in a second for `rows` rows, and a matrix (outputs, inputs) in that format, with the kernels for `traits`.
+    /// Operations per second for `rows` rows and a matrix (outputs, inputs) in `format`, with the kernels for `traits`.
     ///
     /// # Errors
-    /// What the device says.
+    /// Fails if the device fails.
     pub fn speed(self, device: &Device, traits: &Traits, [rows, inputs, outputs]: [u32; 3], format: DType) -> Result<f64> {
         let mut parameters = Parameters::default();
         let weight = parameters.add("weight", [outputs, inputs], format, self == Product::WeightGradient);
         let layer = Linear::new(weight, None);
-        // A short product is timed several times over, so that starting it does not count.
+        // A short product is repeated, so that launch overhead does not count.
         let operations = 2.0 * f64::from(rows) * f64::from(inputs) * f64::from(outputs);
         let times = (1e9 / operations).clamp(1.0, 64.0) as u32;
         let seconds = recording(device, traits, &parameters, |g| {

@@ -1,6 +1,6 @@
-//! The host's random numbers: SplitMix64 (Steele, Lea, Flood 2014), the same on every machine.
+//! Random numbers on the host: SplitMix64 (Steele, Lea, Flood 2014), the same on every machine.
 
-/// A stream of numbers that depends on a seed and the number of the stream alone.
+/// A stream of random numbers, determined by a seed and a stream number.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -19,19 +19,19 @@ impl Random {
         share(self.next())
     }
 
-    /// A whole number below `end`; the bias of the multiplication is below 2^-32 for the sizes in use.
+    /// A whole number below `end`; the bias of the multiplication is below 2^-32 for the ranges in use.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
     }
 
-    /// Normal with mean 0 and deviation 1 (Box and Muller 1958).
+    /// Normal with mean 0 and standard deviation 1 (Box and Muller 1958).
     pub(crate) fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
 }
 
-/// The next state, and the number that belongs to it.
+/// Advances `state` and returns the next number.
 pub(crate) fn split_mix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mut z = *state;
@@ -40,7 +40,7 @@ pub(crate) fn split_mix(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A number's upper bits as a share in [0, 1).
+/// The upper 53 bits as a fraction in [0, 1).
 pub(crate) fn share(bits: u64) -> f64 {
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -1,49 +1,49 @@
-//! How the next token is chosen from its logits.
+//! Sampling: choosing the next token from the logits.
 
 use std::cmp::Ordering;
 
 use crate::error::{Error, Result};
 use crate::random::Random;
 
-/// The rule by which tokens are chosen. What it says applies in this order: temperature, then `top_k`, then `top_p`.
+/// The sampling settings. They apply in this order: temperature, `top_k`, `top_p`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits; 0 always takes the likeliest token, of equal ones the lowest.
+    /// Divides the logits; 0 is greedy decoding: it always takes the likeliest token, and the lowest of equally likely ones.
     pub temperature: f64,
-    /// Only so many of the likeliest tokens are considered; 0 considers all.
+    /// Keeps only the `top_k` likeliest tokens; 0 keeps all.
     pub top_k: usize,
-    /// Only the likeliest tokens are considered that together have at least this probability, no more than it takes and at least one
-    /// (nucleus sampling: Holtzman et al. 2019); 1 considers all.
+    /// Keeps the smallest set of likeliest tokens whose total probability is at least `top_p`, and at least one token (nucleus sampling:
+    /// Holtzman et al. 2019); 1 keeps all.
     pub top_p: f64,
     /// The seed.
     pub seed: u64,
 }
 
 impl Sampling {
-    /// Says what no rule can be.
+    /// Checks that the settings are in range.
     ///
     /// # Errors
     /// [`Error::Usage`] if the temperature is negative or not finite, or `top_p` is not above 0 and at most 1.
     pub fn check(&self) -> Result<()> {
         let Sampling { temperature, top_p, .. } = *self;
         if !temperature.is_finite() || temperature < 0.0 {
-            return Err(Error::Usage(format!("the temperature is {temperature}; use 0, which takes the likeliest token, or more")));
+            return Err(Error::Usage(format!("the temperature is {temperature}; use 0 for greedy decoding, or a larger number")));
         }
         if !(top_p > 0.0 && top_p <= 1.0) {
-            return Err(Error::Usage(format!("top-p is {top_p}; use a probability above 0 and at most 1, which considers all tokens")));
+            return Err(Error::Usage(format!("top-p is {top_p}; use a probability above 0 and at most 1, which keeps all tokens")));
         }
         Ok(())
     }
 }
 
-/// A rule and its random numbers: the same seed and logits give the same tokens.
+/// Chooses tokens. The same seed and logits produce the same tokens.
 pub struct Sampler {
     sampling: Sampling,
     random: Random,
 }
 
 impl Sampler {
-    /// A sampler at the beginning of its random numbers.
+    /// Creates a sampler, seeded with [`Sampling::seed`].
     ///
     /// # Errors
     /// As [`Sampling::check`].
@@ -52,13 +52,13 @@ impl Sampler {
         Ok(Sampler { sampling, random: Random::new(sampling.seed, 0x6E) })
     }
 
-    /// A token, given the logits (vocabulary) of all.
+    /// Chooses a token, given the logits (vocabulary).
     ///
     /// # Errors
     /// [`Error::NotFinite`] if a logit is not finite.
     ///
     /// # Panics
-    /// If there is no logit.
+    /// If `logits` is empty.
     pub fn choose(&mut self, logits: &[f32]) -> Result<u32> {
         if let Some(token) = logits.iter().position(|v| !v.is_finite()) {
             return Err(Error::NotFinite { what: format!("the logit of token {token}") });
@@ -66,7 +66,7 @@ impl Sampler {
         let Sampling { temperature, top_k, top_p, .. } = self.sampling;
         let likelier = |a: &u32, b: &u32| logits[*b as usize].partial_cmp(&logits[*a as usize]).unwrap_or(Ordering::Equal).then(a.cmp(b));
         let all = 0..logits.len() as u32;
-        let likeliest = all.clone().min_by(likelier).expect("a vocabulary has a word");
+        let likeliest = all.clone().min_by(likelier).expect("a vocabulary has a token");
         if temperature == 0.0 {
             return Ok(likeliest);
         }
@@ -90,13 +90,13 @@ impl Sampler {
                 return Ok(token);
             }
         }
-        // Rounding has left a rest.
+        // Rounding left a remainder.
         Ok(likeliest)
     }
 }
 
-/// Cuts `tokens` to the likeliest that together have the share `top_p` of all their weight, and sorts these. It sorts no more than a block
-/// past them, and blocks double, because a nucleus is mostly a small part of a vocabulary.
+/// Truncates `tokens` to the likeliest ones that hold the share `top_p` of the total weight, sorted. Sorts in blocks that double in size
+/// and stops at the block in which the nucleus ends, because a nucleus is usually a small part of a vocabulary.
 fn keep_nucleus(tokens: &mut Vec<u32>, top_p: f64, weight: impl Fn(u32) -> f64, likelier: impl Fn(&u32, &u32) -> Ordering) {
     let enough = top_p * tokens.iter().map(|&t| weight(t)).sum::<f64>();
     let (mut sorted, mut sum) = (0, 0.0);
@@ -126,7 +126,7 @@ mod tests {
         Sampler::new(sampling).expect("a rule within its range")
     }
 
-    /// How often each token comes in 8000 draws.
+    /// How often each token is drawn in 8000 draws.
     fn counts(sampling: Sampling, logits: &[f32]) -> Vec<i32> {
         let (mut sampler, mut counts) = (sampler(sampling), vec![0; logits.len()]);
         for _ in 0..8000 {
@@ -163,12 +163,12 @@ mod tests {
         near(&counts(Sampling { top_p: 0.4, ..PLAIN }, &logits), &[0, 8000, 0, 0]);
         near(&counts(Sampling { top_p: 0.6, ..PLAIN }, &logits), &[0, 5333, 0, 2667]);
         near(&counts(Sampling { top_p: 0.8, ..PLAIN }, &logits), &[1143, 4571, 0, 2286]);
-        // The nucleus is of what top-k leaves: two thirds of the first two are the first.
+        // The nucleus is taken from the tokens that top-k keeps: of the first two, the first has two thirds of the probability.
         near(&counts(Sampling { top_p: 0.6, top_k: 2, ..PLAIN }, &logits), &[0, 8000, 0, 0]);
         near(&counts(Sampling { top_p: 0.95, top_k: 9, ..PLAIN }, &logits), &[1000, 4000, 1000, 2000]);
     }
 
-    /// As sorting all of it would have it, for a vocabulary of several blocks.
+    /// The result equals that of sorting the whole vocabulary, which has several blocks.
     #[test]
     fn large_nuclei() {
         let mut random = Random::new(5, 0);

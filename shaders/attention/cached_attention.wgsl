@@ -45,13 +45,9 @@ fn position(row: u32) -> u32 {
 
 // keys[position] and values[position] = those of the row
 @compute @workgroup_size(FLAT)
-fn append(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
+fn append(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let width = params.key_value_heads * HEAD4;
-    let i = flat_index(group, groups, lane);
+    let i = flat_index(group, lane);
     let row = i / width;
     if (row >= params.length) { return; }
     let to = position(row);
@@ -67,6 +63,7 @@ fn append(
 fn attend(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let head = group.x;
     let query = group.y;
+    if (head >= params.heads) { return; }
     let width = params.key_value_heads * HEAD4;
     let first = head * params.key_value_heads / params.heads * params.context;
     let end = min(position(query) + 1u, params.context);

@@ -28,12 +28,8 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> y: array<Value>; // (batch · length, heads · HEAD)
 
 @compute @workgroup_size(FLAT)
-fn turn(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_index(group, groups, lane);
+fn turn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, lane);
     if (i >= params.len) { return; }
     let pair = i % PAIRS;
     let shares = (params.heads + TAKES - 1u) / TAKES;

@@ -22,12 +22,8 @@ struct Params {
 
 // y = activate(x)
 @compute @workgroup_size(FLAT)
-fn activation(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_index(group, groups, lane);
+fn activation(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, lane);
     if (i < params.len) {
         y[i] = activate(ACTIVATION, x[i]);
     }
@@ -35,12 +31,8 @@ fn activation(
 
 // y = dy · activate'(x)
 @compute @workgroup_size(FLAT)
-fn activation_backward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_index(group, groups, lane);
+fn activation_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, lane);
     if (i < params.len) {
         y[i] = dy[i] * derivative(ACTIVATION, x[i]);
     }
@@ -52,12 +44,8 @@ fn factor(row: u32, column: u32) -> f32 {
 
 // y = x · mask / (1 - p) + addend: dropout and its own gradient
 @compute @workgroup_size(FLAT)
-fn dropout(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_index(group, groups, lane);
+fn dropout(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, lane);
     if (i < params.len) {
         let row = i / params.columns;
         let column = select(i % params.columns * VECTOR, 0u, WHOLE == 1u);
@@ -74,12 +62,8 @@ fn dropout(
 
 // y = x + addend
 @compute @workgroup_size(FLAT)
-fn add(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_index(group, groups, lane);
+fn add(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, lane);
     if (i < params.len) {
         y[i] = x[i] + addend[i];
     }

@@ -26,12 +26,8 @@ fn gate_of(i: u32) -> u32 {
 }
 
 @compute @workgroup_size(FLAT)
-fn forward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_index(group, groups, lane);
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, lane);
     if (i >= params.len) { return; }
     let gate = gate_of(i);
     y[i] = activate(ACTIVATION, x[gate]) * x[gate + params.columns];
@@ -39,12 +35,8 @@ fn forward(
 
 // dgate = dy · up · activate'(gate), dup = dy · activate(gate)
 @compute @workgroup_size(FLAT)
-fn backward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_index(group, groups, lane);
+fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, lane);
     if (i >= params.len) { return; }
     let at = gate_of(i);
     let gate = x[at];

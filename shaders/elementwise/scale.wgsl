@@ -20,12 +20,8 @@ struct Params {
 
 // y = x · factor + addend: the scaling, and its gradient to x
 @compute @workgroup_size(FLAT)
-fn scale(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_index(group, groups, lane);
+fn scale(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, lane);
     if (i < params.len) {
 //! if LEARNED
         var v = x[i] * factor[i % params.columns];
@@ -39,12 +35,8 @@ fn scale(
 
 // y = x · dy, whose column sums are the gradient of the factor
 @compute @workgroup_size(FLAT)
-fn product(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_index(group, groups, lane);
+fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, lane);
     if (i < params.len) {
         y[i] = x[i] * dy[i];
     }

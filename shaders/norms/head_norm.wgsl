@@ -35,12 +35,8 @@ fn weight_of(part: u32, c: u32) -> Value {
 }
 
 @compute @workgroup_size(GROUP)
-fn forward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let at = (group.y * groups.x + group.x) * ROWS + local / LANES;
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let at = group.x * ROWS + local / LANES;
     let lane = local % LANES;
     let row = min(at, params.rows - 1u);
     let first = row * params.size;
@@ -63,12 +59,8 @@ fn forward(
 
 // dx = (g - n · mean(g · n)) · scale, where n = x · scale and g = dy · weight; dx = dy for values
 @compute @workgroup_size(GROUP)
-fn backward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let at = (group.y * groups.x + group.x) * ROWS + local / LANES;
+fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let at = group.x * ROWS + local / LANES;
     let lane = local % LANES;
     let row = min(at, params.rows - 1u);
     let first = row * params.size;

@@ -46,12 +46,8 @@ fn group_sum(v: f32, lane: u32) -> f32 {
 
 // partial_squares[chunk] = Σ gradients² over CHUNK elements
 @compute @workgroup_size(64)
-fn sum_squares(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let chunk = group.y * groups.x + group.x;
+fn sum_squares(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let chunk = group.x;
     var sum = 0.0;
     let first = chunk * CHUNK / 4u;
     for (var i = first + lane; i < min(first + CHUNK / 4u, params.len); i += 64u) {
@@ -101,12 +97,8 @@ fn one_minus_power(log_beta: f32, t: f32) -> f32 {
 }
 
 @compute @workgroup_size(FLAT)
-fn adam(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_index(group, groups, lane);
+fn adam(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, lane);
     if (i >= params.len || kept_metrics.finite == 0u) { return; }
     let t = f32(kept_metrics.updates);
     let learning_rate = step_values.learning_rate;

@@ -13,13 +13,9 @@ const FORWARD_COLUMNS: u32 = ROWS;
 
 // y = epilogue(x·Wᵀ + bias)
 @compute @workgroup_size(GROUP)
-fn forward(
-    @builtin(workgroup_id) tile: vec3<u32>,
-    @builtin(num_workgroups) tiles: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     // A large vocabulary has more tiles than a dimension may have.
-    let output = (tile.y * tiles.x + tile.x) * ROWS + local / LANES;
+    let output = tile.x * ROWS + local / LANES;
     let inputs = params.inputs / 4u;
     let first = min(output, params.outputs - 1u) * inputs;
     var acc = vec4(0.0);

@@ -35,12 +35,8 @@ fn column_sum(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
 
 // gradient += Σ over the chunks
 @compute @workgroup_size(FLAT)
-fn add_partials(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_index(group, groups, lane);
+fn add_partials(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, lane);
     if (i >= params.columns) { return; }
     var sum = gradient[i];
     for (var row = 0u; row < params.rows; row++) { sum += x[row * params.columns + i]; }

@@ -27,12 +27,8 @@ struct Params {
 
 // y = table[token] + addend
 @compute @workgroup_size(FLAT)
-fn forward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_index(group, groups, lane);
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, lane);
     if (i >= params.rows * params.columns) { return; }
     let row = i / params.columns;
 //! if START
@@ -54,12 +50,8 @@ fn forward(
 
 // dtable[token] += Σ dy over the rows of that token, in their order. The invocation at the first of them adds all.
 @compute @workgroup_size(FLAT)
-fn token_gradient(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_index(group, groups, lane);
+fn token_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, lane);
     if (i >= params.rows * params.columns) { return; }
     let column = i % params.columns;
     var at = i / params.columns;
@@ -80,12 +72,8 @@ fn token_gradient(
 
 // dtable[place] += Σ dy over the batch
 @compute @workgroup_size(FLAT)
-fn position_gradient(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_index(group, groups, lane);
+fn position_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, lane);
     let size = params.length * params.columns;
     if (i >= size) { return; }
     var sum = dtable[i];

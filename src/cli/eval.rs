@@ -11,7 +11,7 @@ use graftling::train::Evaluator;
 use serde_json::json;
 
 use super::Common;
-use super::setup::{Setup, max_length, open_device};
+use super::setup::{Setup, cut_batch, max_length, open_device};
 
 /// Measures the loss and the perplexity of a model on a text
 #[derive(Args)]
@@ -49,7 +49,13 @@ impl Eval {
         let batches: Vec<_> = data.batches(self.batch_size as usize).collect();
         let tokens: u64 = batches.iter().map(|batch| batch.targets()).sum();
 
-        let first = measure(&setup, &device, &batches)?;
+        let largest =
+            batches.iter().map(|batch| [batch.rows, batch.length]).max_by_key(|[rows, length]| u64::from(*rows) * u64::from(*length));
+        let largest = largest.unwrap_or([1, 1]);
+        let (first, micro_batch) = measure(&setup, &device, &batches, largest)?;
+        if let Some(cut) = cut_batch(largest, micro_batch) {
+            common.note(format!("batch      {cut}"));
+        }
         if self.adapter.len() < 2 {
             let text = format!("loss {first:.4}  perplexity {:.3}  tokens {tokens}", first.exp());
             common.result(text, json!({ "loss": first, "perplexity": first.exp(), "tokens": tokens }));
@@ -58,7 +64,7 @@ impl Eval {
         let mut losses = vec![("the base alone".to_string(), first)];
         for directory in &self.adapter {
             let setup = Setup::read(common, &self.model, Some(directory))?;
-            losses.push((directory.display().to_string(), measure(&setup, &device, &batches)?));
+            losses.push((directory.display().to_string(), measure(&setup, &device, &batches, largest)?.0));
         }
         let width = losses.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         let rows = losses.iter().map(|(name, loss)| format!("{name:width$}  {loss:8.4}  {:12.3}", loss.exp()));
@@ -71,9 +77,16 @@ impl Eval {
     }
 }
 
-/// The loss of a base, with its adapter if there is one.
-fn measure(setup: &Setup, device: &Device, batches: &[Batch]) -> Result<f64> {
+/// The loss of a base, with its adapter if there is one, and how many rows of the largest batch are computed at once.
+fn measure(setup: &Setup, device: &Device, batches: &[Batch], [rows, length]: [u32; 2]) -> Result<(f64, u32)> {
     let model = setup.model(&setup.base.config, None, Trains::adapters())?;
     let memory = setup.upload(device, &model, 0, false)?;
-    Evaluator::new(device, &model, &memory).loss(batches)
+    let mut evaluator = Evaluator::new(device, &model, &memory);
+    let smaller = || {
+        let fewer = (rows > 1).then_some("a smaller --batch-size, which changes nothing but the speed");
+        let choices: Vec<_> = fewer.into_iter().chain(["a shorter --max-length"]).collect();
+        format!("use {}", choices.join("; or "))
+    };
+    let micro_batch = evaluator.prepare(rows, length).map_err(|error| error.advised(smaller))?;
+    Ok((evaluator.loss(batches)?, micro_batch))
 }

@@ -13,7 +13,7 @@ use indicatif::{BinaryBytes, HumanCount};
 use serde_json::json;
 
 use super::Common;
-use super::setup::max_length;
+use super::setup::{cut_batch, max_length};
 
 /// Shows a model's architecture, parameters and formats, and the GPU memory that training will take
 #[derive(Args)]
@@ -44,9 +44,10 @@ impl Inspect {
         let weights = common.in_precision(weights);
         let length = max_length(&config, self.max_length)?;
         let model = Model::new(&config, &[&weights], Some(&adapter), Trains::adapters())?.with_half_activations(common.half());
-        // Another device takes about the same; that none is here is no reason to say nothing.
-        let traits = Device::open(common.device.as_deref()).map_or_else(|_| Traits::minimal(), |device| device.traits().clone());
-        let estimate = Estimate::new(&model, &traits, self.batch_size, length, self.gradient_checkpointing);
+        // Another device takes about the same, so without one here the estimate is for a usual one.
+        let traits = Device::open(common.device.as_deref()).map_or_else(|_| Traits::desktop(), |device| device.traits().clone());
+        let estimate = Estimate::new(&model, &traits, self.batch_size, length, self.gradient_checkpointing)?;
+        let cut = cut_batch([self.batch_size, length], estimate.micro_batch);
 
         let mut formats: BTreeMap<&str, u64> = BTreeMap::new();
         for (_, parameter) in model.parameters.iter().filter(|(_, p)| p.arena_offset.is_none()) {
@@ -64,7 +65,7 @@ impl Inspect {
             "architecture  {architecture}: {} layers, hidden {}, {heads}, feed-forward {}, vocabulary {}, context {}\n\
              parameters    {} in all, {} of them ({percent:.1} %) in the adapter {adapter}\n\
              base          {} on the device: {shares}\n\
-             training      {} of GPU memory for batches of {} × {length} tokens",
+             training      {} of GPU memory for batches of {} × {length} tokens{}",
             config.layers,
             config.hidden_size,
             config.intermediate_size,
@@ -75,12 +76,14 @@ impl Inspect {
             BinaryBytes(estimate.weights),
             BinaryBytes(estimate.total()),
             self.batch_size,
+            cut.map_or(String::new(), |cut| format!("\n              {cut}")),
         );
         let json = json!({
             "architecture": architecture, "total_params": total, "trainable_params": trainable, "weight_bytes": estimate.weights,
             "gpu_bytes": estimate.total(), "formats": formats, "layers": config.layers, "hidden_size": config.hidden_size,
             "heads": config.heads, "key_value_heads": config.key_value_heads, "vocab_size": config.vocab_size, "context": config.context,
-            "adapter": adapter.to_string(), "batch_size": self.batch_size, "max_length": length,
+            "adapter": adapter.to_string(), "batch_size": self.batch_size, "micro_batch_size": estimate.micro_batch,
+            "max_length": length,
         });
         common.result(text, json);
         Ok(())

@@ -9,7 +9,7 @@ use clap::Args;
 use graftling::gpu::{Device, Memory};
 use graftling::graph::DType;
 use graftling::model::{Base, Model, Trains};
-use graftling::text::{Batch, Batches, DataOptions, Dataset, Splits, Tokenizer};
+use graftling::text::{Batch, Batches, DataOptions, Dataset, Splits, Tokenizer, round_length};
 use graftling::train::{Estimate, Evaluator, Recipe, Report, TrainOptions, Trainer, Vocabulary};
 use graftling::weights::{Weight, Weights};
 use graftling::{Error, Result, plot};
@@ -17,7 +17,7 @@ use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::Common;
-use super::setup::open_device;
+use super::setup::{cut_batch, open_device, smaller_step};
 
 /// Trains a model from scratch
 #[derive(Args)]
@@ -115,12 +115,20 @@ impl Pretrain {
         let measured: u64 = held_out.iter().map(Batch::targets).sum();
         let (sequences, tokens) = (data.sequences.len(), HumanCount(tokens as u64));
         common.note(format!("data       {sequences} sequences, {tokens} tokens; {} more tokens are held out", HumanCount(measured)));
-        let estimate = Estimate::new(&model, device.traits(), recipe.batch_size, config.context, false);
+        let longest = data.sequences.iter().map(|s| s.tokens.len()).max().unwrap_or(1);
+        let (rows, length) = (recipe.batch_size.min(sequences as u32), round_length(longest, config.context as usize) as u32);
+        let estimate = Estimate::new(&model, device.traits(), rows, length, false)?;
+        if let Some(cut) = cut_batch([rows, length], estimate.micro_batch) {
+            common.note(format!("batch      {cut}"));
+        }
         common.note(format!("memory     up to {} on the device", BinaryBytes(estimate.total())));
 
         let memory = model.upload(&device, &[], recipe.seed, true)?;
         let options = TrainOptions { adam: recipe.adam, schedule: recipe.schedule(), seed: recipe.seed as u32, ..TrainOptions::default() };
         let mut trainer = Trainer::new(&device, &model, &memory, options)?;
+        let others = [(!common.half()).then_some("--precision f16"), Some("a shorter context")];
+        let smaller = || smaller_step(rows, recipe.grad_accumulation.into(), estimate.micro_batch, &others);
+        trainer.prepare(rows, length).map_err(|error| error.advised(smaller))?;
         let mut evaluator = Evaluator::new(&device, &model, &memory);
         let mut batches = Batches::new(&data, recipe.batch_size as usize, Some(recipe.seed));
         let mut progress = Progress::new(common, &self.out, recipe.steps, self.log_every)?;

@@ -14,7 +14,7 @@ use indicatif::{BinaryBytes, HumanCount};
 use serde_json::json;
 
 use super::progress::Progress;
-use super::setup::Setup;
+use super::setup::{Setup, cut_batch, smaller_step};
 use super::{Common, interrupt};
 
 /// How long a run without --save-every goes on between checkpoints.
@@ -119,7 +119,11 @@ impl<'a> Run<'a> {
         let percent = 100.0 * trainable as f64 / total as f64;
         let (trained, adapters) = (HumanCount(trainable), &self.adapters);
         self.common.note(format!("model      {trained} of {} parameters train ({percent:.1} %): {adapters}", HumanCount(total)));
-        let estimate = Estimate::new(&model, device.traits(), self.batch[0], self.batch[1], self.options.checkpointing);
+        let [rows, length] = self.batch;
+        let estimate = Estimate::new(&model, device.traits(), rows, length, self.options.checkpointing)?;
+        if let Some(cut) = cut_batch(self.batch, estimate.micro_batch).filter(|_| progress.is_none()) {
+            self.common.note(format!("batch      {cut}"));
+        }
         self.common.note(format!("memory     up to {} on the device", BinaryBytes(estimate.total())));
 
         let memory = self.setup.upload(device, &model, self.state.seed, true)?;
@@ -127,7 +131,13 @@ impl<'a> Run<'a> {
         let changes = std::mem::take(&mut self.setup.changes);
         let changed = changes.into_iter().flat_map(|w| w.tensors.into_keys()).filter(|name| !is_adapter(name)).collect();
         let mut trainer = Trainer::new(device, &model, &memory, self.options)?;
-        trainer.prepare(self.batch[0], self.batch[1])?;
+        let others = [
+            (!self.options.checkpointing).then_some("--gradient-checkpointing true"),
+            (!self.common.half()).then_some("--precision f16"),
+            Some("a shorter --max-length"),
+        ];
+        let smaller = || smaller_step(rows, self.grad_accumulation as u64, estimate.micro_batch, &others);
+        trainer.prepare(rows, length).map_err(|error| error.advised(smaller))?;
         if let Some(moments) = self.moments.take() {
             trainer.restore(&self.state.trainer, &moments)?;
         }

@@ -67,6 +67,23 @@ pub fn max_length(config: &Config, wanted: Option<u32>) -> Result<u32> {
     }
 }
 
+/// What is said of a batch, [rows, length], that a device does not take at once.
+pub fn cut_batch([rows, length]: [u32; 2], micro_batch: u32) -> Option<String> {
+    let (count, rest) = (rows.div_ceil(micro_batch), rows % micro_batch);
+    let of = if rest == 0 { "of" } else { "of up to" };
+    let cut = format!("it is computed as {count} micro-batches {of} {micro_batch}");
+    (count > 1).then(|| format!("a batch of {rows} × {length} tokens is past a limit of this device: {cut}"))
+}
+
+/// What makes a step smaller where memory runs out: what `others` says, and batches that add up to the same step, unless it has one row.
+pub fn smaller_step(batch: u32, accumulation: u64, micro_batch: u32, others: &[Option<&str>]) -> String {
+    let rows = (1..=micro_batch / 2).rev().find(|rows| batch.is_multiple_of(*rows));
+    let same =
+        |rows| format!("--batch-size {rows} --grad-accumulation {}, which makes the same step", accumulation * u64::from(batch / rows));
+    let choices: Vec<_> = rows.map(same).into_iter().chain(others.iter().flatten().map(|other| other.to_string())).collect();
+    format!("use {}", choices.join("; or "))
+}
+
 pub fn open_device(common: &Common) -> Result<Device> {
     let device = Device::open(common.device.as_deref())?;
     common.note(format!("device     {}", device.info()));
@@ -74,4 +91,26 @@ pub fn open_device(common: &Common) -> Result<Device> {
         common.warn("this device has no 16-bit floats: --precision f16 is for matrices only, activations are f32");
     }
     Ok(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_is_said_in_the_users_terms() {
+        let said = cut_batch([40, 512], 20).expect("it is cut");
+        assert_eq!(said, "a batch of 40 × 512 tokens is past a limit of this device: it is computed as 2 micro-batches of 20");
+        assert!(cut_batch([41, 512], 14).is_some_and(|said| said.ends_with("3 micro-batches of up to 14")));
+        assert_eq!(cut_batch([20, 512], 20), None);
+    }
+
+    /// What was done already is not advised.
+    #[test]
+    fn the_advice_is_new() {
+        let advice = smaller_step(40, 2, 20, &[Some("--gradient-checkpointing true"), None]);
+        assert_eq!(advice, "use --batch-size 10 --grad-accumulation 8, which makes the same step; or --gradient-checkpointing true");
+        assert_eq!(smaller_step(7, 1, 7, &[]), "use --batch-size 1 --grad-accumulation 7, which makes the same step");
+        assert_eq!(smaller_step(1, 1, 1, &[None, Some("a shorter --max-length")]), "use a shorter --max-length");
+    }
 }

@@ -1,10 +1,10 @@
-//! The arguments of an op that is compared with its reference: random numbers in a format.
+//! The arguments of an op under comparison: random numbers in some format.
 
 use crate::graph::DType;
 use crate::random::{share, split_mix};
 use crate::weights::{GgmlType, Weight, repack};
 
-/// Random numbers by a counter: the same in every run.
+/// Counter-based random numbers, the same in every run.
 pub struct Random(pub u64);
 
 impl Random {
@@ -24,25 +24,25 @@ impl Random {
     }
 }
 
-/// What an array is in the recording.
+/// The role of an array in the recording.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// An activation from outside that a gradient must reach.
+    /// An input activation that needs a gradient.
     Input,
     /// A weight that trains.
     Weight,
-    /// A weight that does not, in this format. Of a block format, `values` are the words on the device.
+    /// A frozen weight in this format. For a block format, `values` are the words on the device.
     Frozen(DType),
 }
 
-/// One argument of an op that is compared.
+/// One argument of an op under comparison.
 #[derive(Clone, Debug)]
 pub struct Array {
     /// The extents, the contiguous axis last.
     pub shape: Vec<usize>,
-    /// What it is in the recording.
+    /// Its role in the recording.
     pub kind: Kind,
-    /// The numbers before they are put into the format.
+    /// The values before conversion to the format.
     pub values: Vec<f32>,
 }
 
@@ -58,7 +58,7 @@ impl Array {
         Array::new(Kind::Input, shape, random)
     }
 
-    /// A weight of random numbers that trains.
+    /// A trainable weight of random numbers.
     pub fn weight(shape: &[usize], random: &mut Random) -> Array {
         Array::new(Kind::Weight, shape, random)
     }
@@ -69,7 +69,7 @@ impl Array {
         Array { shape: shape.to_vec(), kind: Kind::Frozen(DType::F32), values }
     }
 
-    /// A frozen matrix of random blocks whose scales make values of a usual size.
+    /// A frozen matrix of random blocks, with scales that make values of ordinary size.
     pub fn blocks(format: GgmlType, shape: &[usize], random: &mut Random) -> Array {
         let count = shape.iter().product::<usize>() / format.block_len();
         let file = random_blocks(format, count, random, usual_scale);
@@ -77,18 +77,18 @@ impl Array {
         Array { shape: shape.to_vec(), kind: Kind::Frozen(format.dtype()), values }
     }
 
-    /// The same array, with values that f16 has if it is an activation and those are `half`.
+    /// The same array, with the values of an activation rounded to f16 if `half`.
     pub(super) fn rounded(&self, half: bool) -> Array {
         let round = |&v: &f32| if half && self.kind == Kind::Input { half::f16::from_f32(v).to_f32() } else { v };
         Array { values: self.values.iter().map(round).collect(), ..self.clone() }
     }
 
-    /// The values that the array's format has.
+    /// The values as the array's format represents them.
     pub fn exact(&self) -> Vec<f64> {
         self.encode().1
     }
 
-    /// The bytes in the array's format, and the values that these bytes stand for.
+    /// The bytes in the array's format, and the values that they represent.
     pub(super) fn encode(&self) -> (Vec<u8>, Vec<f64>) {
         let exact = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect();
         match self.kind {
@@ -111,7 +111,7 @@ impl Array {
     }
 }
 
-/// Where the f16 scales of a block lie.
+/// The offsets of the f16 scales in a block.
 ///
 /// # Panics
 /// If the format has no blocks.
@@ -124,7 +124,7 @@ pub fn scales(format: GgmlType) -> &'static [usize] {
     }
 }
 
-/// Blocks of random bytes whose scales are what `scale` gives.
+/// Blocks of random bytes, with scales from `scale`.
 pub fn random_blocks(format: GgmlType, count: usize, random: &mut Random, mut scale: impl FnMut(&mut Random) -> u16) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..count * format.block_bytes()).map(|_| random.below(256) as u8).collect();
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
@@ -135,7 +135,7 @@ pub fn random_blocks(format: GgmlType, count: usize, random: &mut Random, mut sc
     bytes
 }
 
-/// A scale that makes values of a usual size.
+/// A scale that makes values of ordinary size.
 pub fn usual_scale(random: &mut Random) -> u16 {
     half::f16::from_f64((random.uniform() - 0.5) * 0.02).to_bits()
 }

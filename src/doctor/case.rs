@@ -1,5 +1,5 @@
-//! The comparison of a recording with a forward in f64: values directly, gradients by central differences, outputs bounded by canaries, and
-//! a second run equal to the bit.
+//! Comparing a recording with a forward pass in f64: values directly and gradients by central differences. Canaries detect writes past the
+//! outputs, and a second run must be bit-identical.
 
 use super::array::{Array, Kind, Random};
 use super::outcome::Outcome;
@@ -9,31 +9,31 @@ use crate::graph::wgsl::Constant;
 use crate::graph::{Access, DType, Graph, Kernel, Parameters, Tensor, Traits};
 use crate::ops;
 
-/// The step that comparisons run at.
+/// The step at which comparisons run.
 pub const STEP: Step = Step { seed: 7, counter: 3, loss_scale: 0.25, learning_rate: 0.01, backward_scale: 4.0 };
 
-/// The largest error, as a share of the largest value expected, where activations are f16. A device may round to either neighbour, so a number is
-/// off by up to 2⁻¹⁰ of itself: two such errors.
+/// The largest error allowed where activations are f16, relative to the largest expected value. A device may round to either neighbour, so
+/// a value may be off by 2⁻¹⁰ of itself; this allows two such errors.
 pub const HALF_TOLERANCE: f64 = 1.0 / 512.0;
 
-/// Records an op on a tensor for each array.
+/// Records an op on one tensor per array.
 pub type Record<'a> = &'a dyn Fn(&mut Graph, &[Tensor]) -> Tensor;
-/// An op in f64, from the arrays' values.
+/// The forward pass of an op in f64, given the arrays' values.
 pub type Forward<'a> = &'a dyn Fn(&[Vec<f64>]) -> Vec<f64>;
-/// The gradients of all arrays in f64, from their values and the gradient of the result.
+/// The gradients of all arrays in f64, given their values and the gradient of the result.
 pub type Gradients<'a> = &'a dyn Fn(&[Vec<f64>], &[f64]) -> Vec<Vec<f64>>;
 
 /// One op with its arguments.
 pub struct Case<'a> {
-    /// What an error names.
+    /// The name in error messages.
     pub name: &'a str,
-    /// Where it runs.
+    /// The device to run on.
     pub device: &'a Device,
-    /// The traits that choose its kernels.
+    /// The traits that select the kernels.
     pub traits: &'a Traits,
-    /// Its arguments.
+    /// The arguments.
     pub arrays: &'a [Array],
-    /// Largest error as a share of the largest value expected.
+    /// The largest error allowed, relative to the largest expected value.
     pub tolerance: f64,
     /// Whether activations are f16, the inputs and the gradient of the result too.
     pub half: bool,
@@ -41,10 +41,10 @@ pub struct Case<'a> {
     pub twice: bool,
 }
 
-/// A value, and the gradients that arguments have.
+/// A value, and the gradients of the arguments that have one.
 type Numbers = (Vec<f32>, Vec<Option<Vec<f32>>>);
 
-/// What two runs of a program gave, and what wrote it.
+/// The results of a program, and the kernels that wrote them.
 struct Ran {
     value: Vec<f32>,
     value_kernel: String,
@@ -53,7 +53,7 @@ struct Ran {
 }
 
 impl Case<'_> {
-    /// Compares the op's value with `reference`, and its gradients with central differences of that.
+    /// Compares the op's value with `reference`, and its gradients with central differences of `reference`.
     ///
     /// # Errors
     /// If the device fails.
@@ -69,8 +69,7 @@ impl Case<'_> {
         Ok(outcome)
     }
 
-    /// Compares the op's value with `reference` and its gradients with those that `gradients` gives: for sizes at which central differences
-    /// take too long.
+    /// Compares the op's value with `reference` and its gradients with `gradients`, for sizes at which central differences take too long.
     ///
     /// # Errors
     /// If the device fails.
@@ -101,7 +100,7 @@ impl Case<'_> {
         Ok(outcome)
     }
 
-    /// Records and runs the op, twice, and notes whether anything but its outputs was written.
+    /// Records the op, runs it twice, and checks that it wrote nothing but its outputs.
     fn execute(&self, record: Record, arrays: &[Array], outcome: &mut Outcome) -> Result<Ran> {
         let Case { name, device, half, .. } = *self;
         let dtype = if half { DType::F16 } else { DType::F32 };
@@ -159,20 +158,20 @@ impl Case<'_> {
         let again = run()?;
         let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         if bits(&value) != bits(&again.0) {
-            outcome.fail(format!("{name}: a second run of {} gave another value", last_writer(&graph, y)));
+            outcome.fail(format!("{name}: a second run of {} returned a different value", last_writer(&graph, y)));
         }
         for ((before, after), &tensor) in gradient.iter().zip(&again.1).zip(&gradients) {
             if let (Some(before), Some(after), Some(tensor)) = (before, after, tensor)
                 && bits(before) != bits(after)
             {
-                outcome.fail(format!("{name}: a second run of {} gave another gradient", last_writer(&graph, tensor)));
+                outcome.fail(format!("{name}: a second run of {} returned a different gradient", last_writer(&graph, tensor)));
             }
         }
         if let Some(label) = program.damaged_canary(device)? {
-            outcome.fail(format!("{name}: something was written past the end of '{label}'"));
+            outcome.fail(format!("{name}: a kernel wrote past the end of '{label}'"));
         }
         if arena_padding_damaged(device, &memory, &parameters)? {
-            outcome.fail(format!("{name}: something was written between the ranges of the gradient arena"));
+            outcome.fail(format!("{name}: a kernel wrote between the ranges of the gradient arena"));
         }
         let value_kernel = last_writer(&graph, y);
         let named = |(values, tensor): (Option<Vec<f32>>, Option<Tensor>)| Some((values?, last_writer(&graph, tensor?)));
@@ -181,7 +180,7 @@ impl Case<'_> {
     }
 }
 
-/// Writes an input, in f16 if it is `half`.
+/// Writes an input, in f16 if `half`.
 pub(super) fn write_floats(program: &Program, device: &Device, input: Tensor, values: &[f32], half: bool) {
     if half {
         let rounded: Vec<_> = values.iter().map(|&v| half::f16::from_f32(v)).collect();
@@ -191,9 +190,9 @@ pub(super) fn write_floats(program: &Program, device: &Device, input: Tensor, va
     }
 }
 
-/// The kernel that has written a tensor, or a part of it, last.
+/// The kernel that last wrote a tensor, or a part of it.
 fn last_writer(graph: &Graph, tensor: Tensor) -> String {
-    // A part of a gradient is another view of the arena.
+    // A part of a gradient is a different view of the arena.
     let place = |t: Tensor| (graph.root(t), graph.info(t).bytes());
     let ((root, start), bytes) = place(tensor);
     let writes = |t: Tensor| {
@@ -204,7 +203,7 @@ fn last_writer(graph: &Graph, tensor: Tensor) -> String {
     wrote.map_or("no kernel".into(), |d| describe(&d.kernel))
 }
 
-/// A kernel with its format or activation, as a report names it.
+/// A kernel with its constants, such as the format or activation, for reports.
 fn describe(kernel: &Kernel) -> String {
     let constant = |&(name, value): &(&str, Constant)| match value {
         Constant::Number(number) => format!("{name}={number}"),
@@ -217,7 +216,7 @@ fn describe(kernel: &Kernel) -> String {
     }
 }
 
-/// The gaps between the ranges of the gradient arena are canaries too.
+/// Whether a gap between the ranges of the gradient arena was overwritten; the gaps serve as canaries.
 fn arena_padding_damaged(device: &Device, memory: &Memory, parameters: &Parameters) -> Result<bool> {
     let arena: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device, memory.arenas().gradients)?);
     let mut used = vec![false; arena.len()];
@@ -229,7 +228,8 @@ fn arena_padding_damaged(device: &Device, memory: &Memory, parameters: &Paramete
     Ok(arena.iter().zip(&used).any(|(&v, &used)| !used && v != 0.0))
 }
 
-/// Central differences of a scalar function of all arrays: by some single elements of array `i`, and along one direction that touches all.
+/// Compares a gradient with central differences of a scalar function of all arrays: for some single elements of array `i`, and along one
+/// direction that involves all of them.
 pub fn compare_gradient(
     outcome: &mut Outcome,
     what: &str,

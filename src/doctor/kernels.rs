@@ -1,10 +1,10 @@
-//! Which kernels a device gets, in words: read from recordings made for its traits, so that what is said is what runs.
+//! Which kernels a device uses, in words: read from recordings made for its traits, so that the description is what runs.
 
 use crate::graph::wgsl::Constant;
 use crate::graph::{DType, Graph, Kernel, Parameters, Tensor, Traits};
 use crate::ops::{self, Activation, Adapter, Attention, Linear, Norm, Rope, RopePairs};
 
-/// The families whose kernels depend on the device, and in words what this one gets.
+/// The families whose kernels depend on the device, each with a description of the kernel that this device uses.
 pub fn chosen_kernels(traits: &Traits) -> Vec<(&'static str, String)> {
     let attention = Attention { heads: 2, key_value_heads: 2, head_size: 64, causal: true, dropout: 0.0 };
     let product = |rows: usize, width: usize| {
@@ -52,7 +52,7 @@ pub fn chosen_kernels(traits: &Traits) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The kernel that an op on inputs of these shapes records last, in words.
+/// Describes the last kernel that an op records on inputs of these shapes.
 fn recorded(traits: &Traits, shapes: &[&[usize]], record: impl Fn(&mut Graph, &[Tensor])) -> String {
     let mut g = Graph::new(traits, &Parameters::default(), false);
     let inputs: Vec<_> = shapes.iter().enumerate().map(|(i, &shape)| g.input(&format!("x{i}"), shape, DType::F32)).collect();
@@ -68,21 +68,21 @@ fn in_words(kernel: &Kernel) -> String {
     let lanes = constant("LANES");
     match kernel.file {
         "matmul_cpu" => {
-            format!("matmul_cpu: register tiles, operands handed round in subgroups of {}", constant("SUBGROUP"))
+            format!("matmul_cpu: register tiles, operands exchanged within subgroups of {}", constant("SUBGROUP"))
         }
         "matmul_gpu" => "matmul_gpu: tiles of 64² or 128² in workgroup memory, double-buffered".into(),
-        "matmul_any" => "matmul_any: 4 × 4 numbers an invocation, read one by one".into(),
-        "matmul_row" if lanes == 1 => "matmul_row: an invocation an output".into(),
-        "matmul_row" => format!("matmul_row: {lanes} invocations an output"),
+        "matmul_any" => "matmul_any: 4 × 4 outputs per invocation, scalar loads".into(),
+        "matmul_row" if lanes == 1 => "matmul_row: one invocation per output".into(),
+        "matmul_row" => format!("matmul_row: {lanes} invocations per output"),
         "attention_cpu" => format!("rows shared by {} lanes through broadcast", constant("SHARE")),
         "attention" => format!("rows shared by {lanes} lanes through workgroup memory"),
         "cached_attention" => format!("{lanes} lanes share the keys of a query"),
         "adapter" => format!("{lanes} lanes of 4 columns, {} tokens each, through workgroup memory", constant("PER")),
-        "elementwise" => "written out: two products and a sum".into(),
-        "norm" if lanes == 1 => "one invocation a row".into(),
-        "norm" => format!("{lanes} invocations a row"),
-        "rope" if constant("TAKES") == 1 => "an invocation turns one head".into(),
-        "rope" => "an invocation turns all heads of a token".into(),
+        "elementwise" => "not fused: two products and a sum".into(),
+        "norm" if lanes == 1 => "one invocation per row".into(),
+        "norm" => format!("{lanes} invocations per row"),
+        "rope" if constant("TAKES") == 1 => "one invocation per head".into(),
+        "rope" => "one invocation per token, for all its heads".into(),
         file => file.into(),
     }
 }
@@ -101,13 +101,13 @@ mod tests {
                 gpu,
                 [
                     "matmul_gpu",
-                    "32 invocations an output",
+                    "32 invocations per output",
                     "matmul_any",
                     "workgroup memory",
                     "64 lanes",
                     "16 lanes of 4 columns",
-                    "32 invocations",
-                    "one head",
+                    "32 invocations per row",
+                    "one invocation per head",
                 ],
             ),
             (
@@ -118,22 +118,22 @@ mod tests {
                     "matmul_any",
                     "8 lanes through broadcast",
                     "32 lanes",
-                    "written out",
-                    "one invocation",
-                    "all heads",
+                    "not fused",
+                    "one invocation per row",
+                    "one invocation per token, for all its heads",
                 ],
             ),
             (
                 plain,
                 [
                     "matmul_any",
-                    "an invocation an output",
+                    "one invocation per output",
                     "matmul_any",
                     "workgroup memory",
                     "32 lanes",
                     "16 lanes of 4 columns",
-                    "one invocation",
-                    "all heads",
+                    "one invocation per row",
+                    "one invocation per token, for all its heads",
                 ],
             ),
         ] {

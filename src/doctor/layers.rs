@@ -1,4 +1,4 @@
-//! Everything but the products of linear layers: a family a shader, in the forms that differ in more than numbers.
+//! Everything except the products of linear layers: one family per shader, in all forms that differ in more than size.
 
 use super::array::{Array, Kind, Random};
 use super::reference::{self, Turn};
@@ -11,11 +11,11 @@ use crate::ops::{self, Activation, Adapter, Attention, HeadNorm, Norm, Rope, Rop
 use crate::weights::GgmlType;
 
 const FROZEN: Kind = Kind::Frozen(DType::F32);
-/// Large, so that leaving it out shows.
+/// Large, so that omitting it is noticed.
 const EPSILON: f32 = 0.03125;
 
 pub(super) fn families() -> Vec<Family> {
-    // What is allowed leaves room for the exponential functions and roots of any driver; a wrong kernel is off by far more.
+    // The tolerances leave room for any driver's exponential functions and roots; a wrong kernel is off by far more.
     vec![
         Family::new("adapter", 2e-5, adapter),
         Family::new("attention", 2e-5, attention),
@@ -34,7 +34,8 @@ pub(super) fn families() -> Vec<Family> {
     ]
 }
 
-/// The adapter, as the device has it and fused: narrow and as wide as it may be, whole vectors of four and not, with dropout and a factor, above what is frozen.
+/// The adapter, in the device's variant and fused: narrow and as wide as allowed, with and without whole vectors of four, with dropout and
+/// a factor, and on a frozen input.
 fn adapter(bench: &mut Bench) -> Result<()> {
     use Activation::{Gelu, Relu, Silu, Tanh};
     for (rows, hidden, bottleneck, biases, scaling, share, kind, x) in [
@@ -51,7 +52,7 @@ fn adapter(bench: &mut Bench) -> Result<()> {
             Array::weight(&[bottleneck, hidden], &mut random),
             Array::weight(&[hidden, bottleneck], &mut random),
         ];
-        // Without this a wide layer has sums so large that σ is a step.
+        // Otherwise the sums of a wide layer are so large that σ is a step function.
         let shrink = |a: &mut Array, by: usize| a.values.iter_mut().for_each(|v| *v /= (by as f32).sqrt());
         shrink(&mut arrays[1], hidden);
         shrink(&mut arrays[2], bottleneck);
@@ -74,7 +75,7 @@ fn adapter(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Causal and full, with heads of their own and shared ones, padded, with dropout, narrow and wide.
+/// Causal and full attention, with separate and shared key and value heads, with padding and dropout, narrow and wide.
 fn attention(bench: &mut Bench) -> Result<()> {
     let form = Attention { heads: 2, key_value_heads: 2, head_size: 16, causal: true, dropout: 0.0 };
     let full = Attention { heads: 4, key_value_heads: 2, head_size: 20, causal: false, dropout: 0.2 };
@@ -117,7 +118,7 @@ fn cached(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// LayerNorm and RMSNorm: of x alone, and of a sum that is used too.
+/// LayerNorm and RMSNorm: of x alone, and of a sum that is also a result.
 fn norm(bench: &mut Bench) -> Result<()> {
     let sum = |x: &[f64], y: &[f64]| -> Vec<f64> { x.iter().zip(y).map(|(x, y)| x + y).collect() };
     for (with_bias, (rows, hidden)) in [(3, 257), (130, 12)].map(|size| [(true, size), (false, size)]).into_iter().flatten() {
@@ -129,7 +130,7 @@ fn norm(bench: &mut Bench) -> Result<()> {
         let normed = |s: &[f64], v: &[Vec<f64>]| reference::norm(s, &v[2], v.get(3).map(Vec::as_slice), EPSILON);
         let name = format!("{} {rows}×{hidden}", if with_bias { "LayerNorm" } else { "RMSNorm" });
         bench.case(&name, &arrays, true, |g, t| ops::norm(g, t[0], &layer(t)), |v| normed(&v[0], v))?;
-        // The two results are used in two ways, so that neither gradient can stand for the other.
+        // The two results are used differently, so that their gradients differ.
         bench.case(
             &format!("sum and {name}"),
             &arrays,
@@ -170,7 +171,7 @@ fn head_norm(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Both orders of pairs; all of a head or a part of it; far from the beginning.
+/// Both pairings, all of a head or a part of it, also at large positions.
 fn rope(bench: &mut Bench) -> Result<()> {
     let cases = [(&[0, 0][..], 9, 16, 16), (&[0, 8187], 5, 64, 64), (&[5, 0, 2], 7, 20, 6)];
     for (pairs, (starts, length, size, rotary)) in [RopePairs::Halves, RopePairs::Adjacent].into_iter().flat_map(|p| cases.map(|c| (p, c)))
@@ -186,7 +187,7 @@ fn rope(bench: &mut Bench) -> Result<()> {
         let (length, key_value_heads) = (length as usize, shared);
         let turn = Turn { starts, length, heads, key_value_heads, head_size: size, pairs, frequencies: &frequencies };
         bench.case(
-            &format!("{starts:?} + {length}, {rotary} of {size} turn, {pairs:?}"),
+            &format!("{starts:?} + {length}, {rotary} of {size} rotated, {pairs:?}"),
             &arrays,
             rotary == 16,
             |g, t| ops::rope(g, t[0], Some(t[2]), &Rope { heads, key_value_heads, head_size: size, pairs, table: t[1] }),
@@ -216,7 +217,7 @@ fn gated(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// The masks are those of the generator, to the bit; of single elements and of whole sequences.
+/// Masks of single elements and of whole sequences must match the generator exactly.
 fn dropout(bench: &mut Bench) -> Result<()> {
     let mask = |i: usize, width: usize, whole: bool, p: f64| {
         let column = if whole { 0 } else { i % width };
@@ -234,7 +235,7 @@ fn dropout(bench: &mut Bench) -> Result<()> {
     bench.case("sequences", &arrays, false, |g, t| ops::stochastic_depth(g, t[0], 0.5), want)
 }
 
-/// Factors, and the sums over rows that their gradients are.
+/// Factors, whose gradients are sums over rows.
 fn scale(bench: &mut Bench) -> Result<()> {
     for columns in [1, 7] {
         let mut random = Random(11);
@@ -246,7 +247,7 @@ fn scale(bench: &mut Bench) -> Result<()> {
     bench.case("a constant", &arrays, true, |g, t| ops::multiply(g, t[0], 2.5), |v| v[0].iter().map(|x| 2.5 * x).collect())
 }
 
-/// The rows of a table that trains, and of frozen ones in every format.
+/// A trainable table, and frozen ones in every format.
 fn embedding(bench: &mut Bench) -> Result<()> {
     let tokens = [4u32, 0, 4, 2, 10, 4];
     let mut order: Vec<u32> = (0..6).collect();
@@ -272,7 +273,7 @@ fn embedding(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Positions from the beginning, whose table trains, and from elsewhere.
+/// Positions from 0 with a trainable table, and from a later start.
 fn positions(bench: &mut Bench) -> Result<()> {
     let (batch, length, hidden) = (3, 7, 5);
     for start in [None, Some(2)] {
@@ -295,7 +296,7 @@ fn positions(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// The loss over a vocabulary at once and in slices, trained and frozen.
+/// The loss over a whole vocabulary and in slices, with a trainable head and a frozen one.
 fn loss(bench: &mut Bench) -> Result<()> {
     for (rows, hidden, vocabulary, max_binding, head) in
         [(7, 8, 67, None, Kind::Weight), (5, 12, 259, Some(128 * 12 * 4), Kind::Weight), (70, 12, 130, None, FROZEN)]
@@ -305,7 +306,7 @@ fn loss(bench: &mut Bench) -> Result<()> {
         targets[rows / 2] = crate::text::IGNORED;
         targets[0] = vocabulary - 1;
         let case = Loss {
-            name: &format!("{rows}×{hidden}, {vocabulary} words"),
+            name: &format!("{rows}×{hidden}, {vocabulary} tokens"),
             x: Array::input(&[rows, hidden], &mut random),
             head: Array::new(head, &[vocabulary as usize, hidden], &mut random),
             bias: Some(Array::new(head, &[vocabulary as usize], &mut random)),

@@ -1,7 +1,7 @@
-//! Whether a device computes what it should: every kernel variant that it would use, forward and backward, against a reference in f64.
+//! Checking a device: every kernel variant that it would use, forward and backward, is compared with a reference in f64.
 //!
-//! [`examine`] goes through the families of kernels. The parts serve the tests of the ops too: [`Case`] records an op and compares it with a
-//! forward in f64, and [`mod@reference`] has those forwards.
+//! [`examine`] checks the families of kernels. The tests of the ops use the same parts: [`Case`] records an op and compares it with a
+//! forward pass in f64 from [`mod@reference`].
 
 mod array;
 mod case;
@@ -23,30 +23,30 @@ use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::graph::{Graph, Tensor, Traits};
 
-/// What came of one family of kernels.
+/// The result for one family of kernels.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// The family: its shader and, of products, the format of the weights.
+    /// The family: its shader and, for products, the format of the weights.
     pub kernel: String,
-    /// How many forms and sizes were compared.
+    /// The number of cases compared.
     pub cases: usize,
-    /// The largest error as a share of the largest value that was expected with it.
+    /// The largest error, relative to the largest expected value in its comparison.
     pub error: f64,
-    /// The largest error that counts as right.
+    /// The largest error allowed.
     pub tolerance: f64,
-    /// What was wrong first, naming the case and the kernel.
+    /// The first mismatch, with its case and kernel.
     pub wrong: Option<String>,
-    /// How long it took, compiling included.
+    /// The duration, including compilation.
     pub seconds: f64,
 }
 
-/// The names of all families, in the order in which they are examined.
+/// The names of all families, in the order in which [`examine`] checks them.
 pub fn families(traits: &Traits) -> Vec<String> {
     all(traits).into_iter().map(|family| family.name).collect()
 }
 
-/// Examines the families that `wanted` names, with the kernels that `traits` choose, on activations in f16 where `half`, and tells `found` of
-/// each as it is done.
+/// Checks the families for which `wanted` returns true, with the kernels that `traits` select. Activations are f16 if `half`. Calls `found`
+/// with each result as soon as it is known.
 ///
 /// # Errors
 /// If the device is lost or runs out of memory. A kernel that does not compile is a finding.
@@ -77,10 +77,10 @@ pub fn examine(
     Ok(findings)
 }
 
-/// Makes the comparisons of a family.
+/// Runs the comparisons of a family.
 type Run = dyn Fn(&mut Bench) -> Result<()>;
 
-/// Kernels that are examined together.
+/// Kernels that are checked together.
 struct Family {
     name: String,
     tolerance: f64,
@@ -97,7 +97,7 @@ fn all(traits: &Traits) -> Vec<Family> {
     products::families(traits).into_iter().chain(layers::families()).collect()
 }
 
-/// Where the cases of one family run, and what came of them so far.
+/// The environment of one family's cases, and their results so far.
 struct Bench<'a> {
     device: &'a Device,
     traits: &'a Traits,
@@ -108,7 +108,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Compares an op with its reference, once, and added to itself where `twice`.
+    /// Compares an op with its reference; if `twice`, also the sum of the op with itself.
     fn case(
         &mut self,
         name: &str,
@@ -123,7 +123,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Counts a case.
+    /// Adds the result of a case.
     fn add(&mut self, outcome: Outcome) {
         self.cases += 1;
         self.outcome.join(outcome);

@@ -1,49 +1,49 @@
-//! What came of comparing numbers with those of a reference.
+//! The result of comparing values with a reference.
 
-/// The largest error of a comparison, and the first that was too large.
+/// The largest error of a comparison, and the first one above the tolerance.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// The largest error as a share of the largest value that was expected with it.
+    /// The largest error, relative to the largest expected value in its comparison.
     pub error: f64,
-    /// What was wrong first, in one sentence.
+    /// The first mismatch, in one sentence.
     pub wrong: Option<String>,
 }
 
-/// Added to what a tolerance allows, so that an expected zero need not be met to the bit.
+/// Added to the allowed error, so that an expected zero need not be matched exactly.
 const FLOOR: f64 = 1e-7;
 
 impl Outcome {
-    /// Notes that something is wrong that is not a matter of size.
+    /// Records a failure other than a numerical error.
     pub fn fail(&mut self, what: impl Into<String>) {
         self.wrong.get_or_insert_with(|| what.into());
     }
 
-    /// Adds what came of another comparison.
+    /// Adds the result of another comparison.
     pub fn join(&mut self, other: Outcome) {
         self.error = self.error.max(other.error);
         self.wrong = self.wrong.take().or(other.wrong);
     }
 
-    /// Compares every element of `got`, which may be off by `tolerance` times the largest of `want`.
+    /// Compares every element of `got`, allowing an error of `tolerance` times the largest of `want`.
     pub fn close(&mut self, what: &str, got: &[f32], want: &[f64], tolerance: f64) {
         let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
         self.close_to(what, got, want, tolerance, largest);
     }
 
-    /// Compares every element of `got`, which may be off by `tolerance` times `size`; a NaN is never close.
+    /// Compares every element of `got`, allowing an error of `tolerance` times `size`; NaN is always an error.
     pub fn close_to(&mut self, what: &str, got: &[f32], want: &[f64], tolerance: f64, size: f64) {
         if got.len() != want.len() {
-            self.fail(format!("{what}: {} numbers came out, not {}", got.len(), want.len()));
+            self.fail(format!("{what}: {} values instead of {}", got.len(), want.len()));
         }
         for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
             self.measure(&format_args!("{what}: element {i}"), f64::from(g), w, tolerance, size);
         }
     }
 
-    /// Compares one number, which may be off by `tolerance` times `size`.
+    /// Compares one number, allowing an error of `tolerance` times `size`.
     pub fn measure(&mut self, what: &dyn std::fmt::Display, got: f64, want: f64, tolerance: f64, size: f64) {
         let off = (got - want).abs();
-        // A share of `size` and the floor together, so that it is past the tolerance where `off` is past what is allowed.
+        // Relative to `size` and the floor together, so that it exceeds the tolerance exactly where `off` exceeds the allowed error.
         let error = off / (size + FLOOR / tolerance);
         self.error = self.error.max(if error.is_nan() { f64::INFINITY } else { error });
         let close = error <= tolerance;

@@ -1,4 +1,4 @@
-//! The products of linear layers in every format of weights, at sizes that choose each of their kernels.
+//! The products of linear layers in every weight format, at sizes that select each of their kernels.
 
 use super::array::{Array, Kind, Random};
 use super::case::Case;
@@ -8,7 +8,7 @@ use crate::graph::{DType, Traits};
 use crate::ops::{self, Activation, Linear};
 use crate::weights::GgmlType;
 
-/// Wide enough for the division and the exponential function of any driver, and far below what a wrong kernel is off by.
+/// Wide enough for any driver's division and exponential function, and far below the error of a wrong kernel.
 const TOLERANCE: f64 = 5e-6;
 
 pub(super) fn families(traits: &Traits) -> Vec<Family> {
@@ -29,8 +29,8 @@ pub(super) fn families(traits: &Traits) -> Vec<Family> {
     all
 }
 
-/// Weights and a bias that train: all three products. The sizes have few rows and many, whole vectors of four and not, and the last so many
-/// rows that their sum is split.
+/// A weight and a bias that train: all three products. The sizes have few and many rows, with and without whole vectors of four; one
+/// has enough rows that the sum over them is split.
 fn trained(bench: &mut Bench) -> Result<()> {
     for (rows, inputs, outputs) in
         [(1, 1, 1), (1, 72, 150), (5, 7, 3), (8, 36, 20), (13, 132, 68), (65, 36, 132), (257, 64, 4), (31, 257, 3)]
@@ -52,7 +52,7 @@ fn trained(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Matrices one below the other, each in a format of its own.
+/// Stacked matrices, each in its own format.
 fn stacked(bench: &mut Bench) -> Result<()> {
     for (outputs, inputs) in [([8, 4, 5], 16), ([6, 3, 7], 16)] {
         let mut random = Random(5);
@@ -93,19 +93,19 @@ fn activated(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// A frozen matrix of random numbers in a format.
+/// A frozen matrix of random numbers in `format`.
 fn matrix(format: GgmlType, shape: &[usize], random: &mut Random) -> Array {
     if format.block_len() == 1 { Array::new(Kind::Frozen(format.dtype()), shape, random) } else { Array::blocks(format, shape, random) }
 }
 
-/// A frozen matrix of one format: the value and the gradient of the input, of one row and more, by vectors of four and one by one.
+/// A frozen matrix in one format: the value and the gradient of the input, for one row and several, with vectors of four and scalars.
 fn frozen(bench: &mut Bench, format: GgmlType) -> Result<()> {
     let block = format.block_len();
-    // Only plain numbers may have rows that are no vectors of four.
+    // Only plain numbers can have rows that are not whole vectors of four.
     let odd = if block == 1 { 7 } else { block };
     let mut shapes = vec![(1, block.max(12), 12), (33, block.max(12), 12), (3, odd, 7)];
     if bench.traits.lanes() > 0 {
-        // There low products have kernels of their own.
+        // These devices have separate kernels for products with few rows.
         shapes.extend([(5, block.max(12), 12), (12, block.max(12), 12)]);
     }
     for (rows, inputs, outputs) in shapes {
@@ -122,10 +122,10 @@ fn frozen(bench: &mut Bench, format: GgmlType) -> Result<()> {
     Ok(())
 }
 
-/// Products so large that a GPU takes them in larger tiles: the value, the gradient of the input and, in f32, that of the weight.
+/// Products so large that a GPU uses larger tiles: the value, the gradient of the input and, in f32, that of the weight.
 fn large(bench: &mut Bench, format: GgmlType) -> Result<()> {
     let (trains, short) = (format == GgmlType::F32, format.block_len().max(20));
-    // Whichever two axes are long, one product is large: x·Wᵀ, dy·W, dyᵀ·x. They end within a tile.
+    // Each shape makes one product large: x·Wᵀ, dy·W or dyᵀ·x. The sizes end within a tile.
     let mut shapes = vec![(2060, short, 2052), (2060, 2048, 20)];
     if trains {
         shapes.push((20, 2052, 2060));

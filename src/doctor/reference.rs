@@ -1,4 +1,4 @@
-//! The ops in f64, written for reading: what the kernels must come to.
+//! The ops in f64, written for readability: the results that the kernels must match.
 
 use super::STEP;
 use crate::ops::optimizer::Adam;
@@ -17,7 +17,7 @@ pub fn linear(x: &[f64], w: &[f64], b: Option<&[f64]>, inputs: usize) -> Vec<f64
     y
 }
 
-/// The gradient of x for y = x·Wᵀ, from that of y: dy (rows, outputs), w (outputs, inputs).
+/// The gradient of x for y = x·Wᵀ, given that of y: dy (rows, outputs), w (outputs, inputs).
 pub fn input_gradient(w: &[f64], dy: &[f64], inputs: usize) -> Vec<f64> {
     let outputs = w.len() / inputs;
     let mut dx = vec![0.0; dy.len() / outputs * inputs];
@@ -29,7 +29,7 @@ pub fn input_gradient(w: &[f64], dy: &[f64], inputs: usize) -> Vec<f64> {
     dx
 }
 
-/// The gradient of w for y = x·Wᵀ, from that of y: dy (rows, outputs), x (rows, inputs).
+/// The gradient of w for y = x·Wᵀ, given that of y: dy (rows, outputs), x (rows, inputs).
 pub fn weight_gradient(x: &[f64], dy: &[f64], inputs: usize) -> Vec<f64> {
     let outputs = dy.len() / (x.len() / inputs);
     let mut dw = vec![0.0; outputs * inputs];
@@ -59,7 +59,7 @@ fn erf(x: f64) -> f64 {
     x.signum() * (1.0 - (-a * a).exp() / std::f64::consts::PI.sqrt() / (a + f))
 }
 
-/// The activations.
+/// The activation functions.
 pub fn activation(kind: Activation, x: f64) -> f64 {
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     match kind {
@@ -84,13 +84,13 @@ pub fn activation(kind: Activation, x: f64) -> f64 {
     }
 }
 
-/// activate(gate) · up for rows of a gate and an up of `inner` numbers.
+/// activate(gate) · up, where each row is a gate followed by an up-projection, each `inner` wide.
 pub fn gated(x: &[f64], inner: usize, kind: Activation) -> Vec<f64> {
     let rows = x.chunks(2 * inner).map(|row| row.split_at(inner));
     rows.flat_map(|(gate, up)| gate.iter().zip(up).map(|(&g, u)| activation(kind, g) * u)).collect()
 }
 
-/// What dropout of the share `p` multiplies an element with at [`STEP`]: the generator of `shaders/shared/random.wgsl`.
+/// The factor by which dropout with rate `p` multiplies an element at [`STEP`], from the generator of `shaders/shared/random.wgsl`.
 pub fn dropout_factor(row: u32, column: u32, site: u32, p: f64) -> f64 {
     let mut v = [column, row, site ^ STEP.counter.wrapping_mul(0x9E37_79B9), STEP.seed];
     let mix = |v: &mut [u32; 4]| {
@@ -107,12 +107,13 @@ pub fn dropout_factor(row: u32, column: u32, site: u32, p: f64) -> f64 {
     if f64::from(v[0]) >= (p32 * 4294967296.0).floor() { f64::from(1.0 / (1.0 - p as f32)) } else { 0.0 }
 }
 
-/// The factor of dropout, or 1 where there is none.
+/// The dropout factor, or 1 without dropout.
 fn keep(row: usize, column: usize, site: u32, p: f32) -> f64 {
     if p == 0.0 { 1.0 } else { dropout_factor(row as u32, column as u32, site, f64::from(p)) }
 }
 
-/// x + scaling · dropout(Up · σ(Down · x + b_down) + b_up), for x, down, up and perhaps the two biases; the first dropout of the recording.
+/// x + scaling · dropout(Up · σ(Down · x + b_down) + b_up), for x, down, up and optionally the two biases. The dropout is the recording's
+/// first.
 pub fn adapter(v: &[Vec<f64>], hidden: usize, kind: Activation, scaling: f32, dropout: f32) -> Vec<f64> {
     let z = linear(&v[0], &v[1], v.get(3).map(Vec::as_slice), hidden);
     let a: Vec<f64> = z.iter().map(|&z| activation(kind, z)).collect();
@@ -121,7 +122,7 @@ pub fn adapter(v: &[Vec<f64>], hidden: usize, kind: Activation, scaling: f32, dr
     v[0].iter().zip(&branch).enumerate().map(sum).collect()
 }
 
-/// softmax(q·kᵀ/√size)·v with masks and dropout factors, element by element, for rows of `length` tokens of which `lengths` are real.
+/// softmax(q·kᵀ/√size)·v with masks and dropout, element by element, for rows of `length` tokens of which `lengths` are not padding.
 pub fn attention(qkv: &[f64], lengths: &[usize], length: usize, form: &Attention, site: u32) -> Vec<f64> {
     let (heads, shared, size) = (form.heads as usize, form.key_value_heads as usize, form.head_size as usize);
     let width = (heads + 2 * shared) * size;
@@ -161,7 +162,7 @@ pub fn norm(x: &[f64], weight: &[f64], bias: Option<&[f64]>, epsilon: f32) -> Ve
     y
 }
 
-/// RMSNorm head by head: part `p` of a token is a query, a key or a value, which is copied.
+/// RMSNorm per head: part `p` of a token is a query, a key or a value; values are copied.
 pub fn head_norm(qkv: &[f64], weights: [&[f64]; 2], heads: usize, shared: usize, epsilon: f32) -> Vec<f64> {
     let size = weights[0].len();
     let mut y = Vec::new();
@@ -178,26 +179,26 @@ pub fn head_norm(qkv: &[f64], weights: [&[f64]; 2], heads: usize, shared: usize,
     y
 }
 
-/// Which numbers a rotary embedding turns, and by how much.
+/// The parameters of a rotary embedding.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn<'a> {
-    /// The position of the first token of each row.
+    /// The position of the first token in each row.
     pub starts: &'a [u32],
-    /// The tokens of a row.
+    /// The number of tokens in a row.
     pub length: usize,
     /// Query heads.
     pub heads: u32,
     /// Key and value heads.
     pub key_value_heads: u32,
-    /// The numbers of a head.
+    /// The width of a head.
     pub head_size: u32,
-    /// Which numbers turn together.
+    /// Which elements are rotated together.
     pub pairs: RopePairs,
-    /// The angle of each pair from one position to the next.
+    /// The angle by which each pair rotates from one position to the next.
     pub frequencies: &'a [f32],
 }
 
-/// Pair by pair with the angle itself.
+/// Rotates each pair by its angle.
 pub fn rope(qkv: &[f64], turn: &Turn) -> Vec<f64> {
     let half = turn.frequencies.len();
     let parts = (turn.heads + 2 * turn.key_value_heads) as usize;
@@ -220,7 +221,7 @@ pub fn rope(qkv: &[f64], turn: &Turn) -> Vec<f64> {
     y
 }
 
-/// loss_scale · Σ (log Σ exp - target) over the rows whose target counts.
+/// loss_scale · Σ (log Σ exp(logit) - target's logit) over the rows that have a target.
 pub fn cross_entropy(x: &[f64], w: &[f64], b: Option<&[f64]>, hidden: usize, targets: &[u32]) -> f64 {
     let logits = linear(x, w, b, hidden);
     let rows = logits.chunks(w.len() / hidden).zip(targets).filter(|(_, t)| **t != IGNORED);
@@ -231,7 +232,7 @@ pub fn cross_entropy(x: &[f64], w: &[f64], b: Option<&[f64]>, hidden: usize, tar
     loss.sum::<f64>() * f64::from(STEP.loss_scale)
 }
 
-/// The weights and moments of Adam.
+/// Adam's weights and moments.
 pub struct AdamState {
     /// The weights.
     pub values: Vec<f64>,
@@ -241,13 +242,13 @@ pub struct AdamState {
 }
 
 impl AdamState {
-    /// Before the first step.
+    /// The state before the first step.
     pub fn new(values: &[f32]) -> AdamState {
         let zeros = vec![0.0; values.len()];
         AdamState { values: values.iter().map(|&v| f64::from(v)).collect(), m: zeros.clone(), v: zeros, t: 0 }
     }
 
-    /// One step; gives the norm of the gradient.
+    /// Performs one step and returns the norm of the gradient.
     pub fn step(&mut self, config: &Adam, gradient: &[f32], learning_rate: f64) -> f64 {
         let norm = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
         let scale = config.clip_norm.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0));

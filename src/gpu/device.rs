@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::image;
 use super::pipeline::Pipeline;
 use crate::error::{Error, Result};
-use crate::graph::{IMAGE_ROW, Kernel, Traits};
+use crate::graph::{Kernel, Traits};
 
 /// What a device says of itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +49,8 @@ impl DeviceInfo {
             half: adapter.features().contains(wgpu::Features::SHADER_F16),
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             max_binding: limits.max_storage_buffer_binding_size,
+            max_buffer: limits.max_buffer_size,
+            max_image_rows: limits.max_texture_dimension_2d,
             max_workgroups: limits.max_compute_workgroups_per_dimension,
         };
         DeviceInfo {
@@ -133,7 +135,6 @@ pub struct Device {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     info: DeviceInfo,
-    limits: wgpu::Limits,
     fault: Arc<Fault>,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
     checked: bool,
@@ -179,12 +180,8 @@ impl Device {
         let (info, limits) = (DeviceInfo::of(adapter), adapter.limits());
         let used = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
         let features = adapter.features() & used;
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("graftling"),
-            required_features: features,
-            required_limits: limits.clone(),
-            ..Default::default()
-        };
+        let descriptor =
+            wgpu::DeviceDescriptor { label: Some("graftling"), required_features: features, required_limits: limits, ..Default::default() };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|e| Error::NoDevice(format!("{info} does not open: {e}; update its driver or choose another device")))?;
 
@@ -201,7 +198,7 @@ impl Device {
             }
         });
 
-        Ok(Device { device, queue, info, limits, fault, pipelines: Mutex::default(), checked, tamper: None })
+        Ok(Device { device, queue, info, fault, pipelines: Mutex::default(), checked, tamper: None })
     }
 
     /// What the device says of itself.
@@ -217,10 +214,9 @@ impl Device {
     /// A buffer of `bytes` rounded up to 16.
     ///
     /// # Errors
-    /// [`Error::Limit`] or [`Error::OutOfMemory`], both naming `label`.
+    /// [`Error::OutOfMemory`], naming `label`.
     pub(super) fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let size = bytes.max(16).next_multiple_of(16);
-        self.within(label, size, "bytes in one buffer", self.limits.max_buffer_size)?;
         self.allocated(label, size, || {
             self.device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false })
         })
@@ -229,12 +225,10 @@ impl Device {
     /// An image for `bytes` of texels.
     ///
     /// # Errors
-    /// [`Error::Limit`] or [`Error::OutOfMemory`], both naming `label`.
+    /// [`Error::OutOfMemory`], naming `label`.
     pub(super) fn image(&self, label: &str, texel: naga::StorageFormat, bytes: u64) -> Result<wgpu::Texture> {
         let format = image::format(texel);
         let size = image::extent(bytes, format);
-        let row = u64::from(IMAGE_ROW);
-        self.within(label, u64::from(size.height) * row, "bytes in one image", u64::from(self.limits.max_texture_dimension_2d) * row)?;
         self.allocated(label, bytes, || {
             self.device.create_texture(&wgpu::TextureDescriptor {
                 label: Some(label),
@@ -249,23 +243,18 @@ impl Device {
         })
     }
 
-    /// # Errors
-    /// [`Error::Limit`] if `needed` is past `limit`.
-    pub(super) fn within(&self, label: &str, needed: u64, unit: &'static str, limit: u64) -> Result<()> {
-        if needed <= limit {
-            return Ok(());
-        }
-        let advice = "use a smaller batch size, a shorter maximum length, or gradient checkpointing";
-        Err(Error::Limit { what: label.into(), needed, unit, limit, device: self.info.to_string(), advice })
-    }
-
     fn allocated<T>(&self, label: &str, bytes: u64, allocate: impl FnOnce() -> T) -> Result<T> {
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let allocation = allocate();
         match pollster::block_on(scope.pop()) {
             None => Ok(allocation),
-            Some(_) => Err(Error::OutOfMemory { device: self.info.to_string(), what: format!("{label} ({bytes} bytes)") }),
+            Some(_) => Err(self.out_of_memory(format!("{label} ({bytes} bytes)"))),
         }
+    }
+
+    fn out_of_memory(&self, what: String) -> Error {
+        let advice = "close what else uses it, or give it less to do".into();
+        Error::OutOfMemory { device: self.info.to_string(), what, advice }
     }
 
     /// The compiled form of a kernel; compiled once.
@@ -318,7 +307,7 @@ impl Device {
         let device = self.info.to_string();
         match &*self.fault.0.lock().unwrap_or_else(|e| e.into_inner()) {
             None => Ok(()),
-            Some(Trouble::Memory) => Err(Error::OutOfMemory { device, what: "the buffers of a program".into() }),
+            Some(Trouble::Memory) => Err(self.out_of_memory("the buffers of a program".into())),
             Some(Trouble::Lost(reason)) => Err(Error::DeviceLost { device, reason: reason.clone() }),
             Some(Trouble::Other(reason)) => Err(Error::Device { device, reason: reason.clone() }),
         }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use super::device::Device;
 use super::pipeline::step_layout;
 use crate::error::Result;
-use crate::graph::{Arenas, Graph, IMAGE_ROW, Image, Info, Parameters, Role, Tensor, Traits};
+use crate::graph::{Arenas, Graph, IMAGE_ROW, Image, Info, Parameters, Role, Tensor};
 
 /// The numbers that change from step to step; `shaders/shared/step.wgsl` is their twin.
 #[repr(C)]
@@ -67,19 +67,18 @@ impl Memory {
     /// # Errors
     /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`].
     pub fn new(device: &Device, parameters: &Parameters, training: bool) -> Result<Memory> {
-        let graph = Graph::new(&Traits::minimal(), parameters, false);
+        let graph = Graph::new(device.traits(), parameters, training);
+        graph.check_limits()?;
         let (infos, arenas) = (graph.tensors().to_vec(), graph.arenas());
         let mut bytes = 0;
         let mut buffers = Vec::with_capacity(infos.len());
         for (i, info) in infos.iter().enumerate() {
-            let tensor = Tensor(i as u32);
-            let idle = !training && [arenas.gradients, arenas.first_moment, arenas.second_moment].contains(&tensor);
-            buffers.push(match info.role {
-                Role::Frozen | Role::Shared if !idle => {
-                    bytes += info.bytes();
-                    Some(device.buffer(&info.label, info.bytes(), STORAGE)?)
-                }
-                _ => None,
+            buffers.push(if graph.takes_memory(Tensor(i as u32)) {
+                bytes += info.bytes();
+                let smaller = || "use a smaller model, or one in a smaller format".into();
+                Some(device.buffer(&info.label, info.bytes(), STORAGE).map_err(|error| error.advised(smaller))?)
+            } else {
+                None
             });
         }
         let size = std::mem::size_of::<Step>() as u64;

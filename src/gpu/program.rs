@@ -67,7 +67,7 @@ impl Program {
     /// Compiles a recording. `memory` holds the model that it was recorded for.
     ///
     /// # Errors
-    /// [`Error::Limit`] and [`Error::OutOfMemory`], naming the tensor; [`Error::Device`] if a kernel does not compile.
+    /// [`Error::Limit`] before anything is allocated, and [`Error::OutOfMemory`], naming the tensor; [`Error::Device`] if a kernel does not compile.
     pub fn new(device: &Device, memory: &Memory, graph: &Graph) -> Result<Program> {
         Program::build(device, memory, None, graph, false)
     }
@@ -101,6 +101,7 @@ impl Program {
     }
 
     fn build(device: &Device, memory: &Memory, state: Option<&State>, graph: &Graph, canaries: bool) -> Result<Program> {
+        graph.check_limits()?;
         let infos = graph.tensors().to_vec();
         let roots: Vec<_> = (0..infos.len()).map(|i| graph.root(Tensor(i as u32))).collect();
         match state {
@@ -144,7 +145,7 @@ impl Program {
                         copies.push(program.copy_to(&images[&image], memory, argument.tensor));
                         wgpu::BindingResource::TextureView(&views[&image])
                     }
-                    None => wgpu::BindingResource::Buffer(program.range(device, memory, argument.tensor)?),
+                    None => wgpu::BindingResource::Buffer(program.range(memory, argument.tensor)),
                 };
                 entries.push(wgpu::BindGroupEntry { binding: declared.binding, resource });
             }
@@ -187,15 +188,14 @@ impl Program {
     }
 
     /// The range of a buffer that a kernel sees as this tensor.
-    fn range<'a>(&'a self, device: &Device, memory: &'a Memory, tensor: Tensor) -> Result<wgpu::BufferBinding<'a>> {
+    fn range<'a>(&'a self, memory: &'a Memory, tensor: Tensor) -> wgpu::BufferBinding<'a> {
         let (buffer, offset) = self.buffer(memory, tensor);
         let info = &self.infos[tensor.index()];
         let size = info.bytes().next_multiple_of(16);
-        device.within(&info.label, size, "bytes in one binding", device.info().max_binding)?;
         // A kernel under test sees what lies behind its outputs: bounds checks would keep it from the canaries otherwise.
         let tested = self.padding > 0;
         let seen = if tested { (info.bytes().next_multiple_of(4) + self.padding).min(buffer.size() - offset) } else { size };
-        Ok(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(seen) })
+        wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(seen) }
     }
 
     /// How many bytes of device memory the program's own buffers take; activations lie in [`Memory`].

@@ -2,7 +2,7 @@
 
 use super::device::Device;
 use super::memory::STORAGE;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::{Graph, Info};
 
 /// The device memory of the states of a recording, and of every other recording that declares the same ones.
@@ -15,22 +15,11 @@ impl State {
     /// Allocates zeroed memory for all that [`Graph::state`] declared in `graph`.
     ///
     /// # Errors
-    /// [`Error::Limit`] and [`Error::OutOfMemory`], naming the state.
+    /// [`crate::Error::Limit`] and [`crate::Error::OutOfMemory`], naming the state.
     pub fn new(device: &Device, graph: &Graph) -> Result<State> {
         let infos: Vec<Info> = graph.states().cloned().collect();
-        let limit = device.info().max_binding.min(device.info().max_buffer);
-        let allocate = |info: &Info| match info.bytes().next_multiple_of(16) {
-            needed if needed > limit => Err(Error::Limit {
-                what: info.label.clone(),
-                needed,
-                unit: "bytes in one binding",
-                limit,
-                device: device.info().to_string(),
-                advice: "use a shorter context",
-            }),
-            needed => device.buffer(&info.label, needed, STORAGE),
-        };
-        let buffers = infos.iter().map(allocate).collect::<Result<_>>()?;
+        graph.check_limits()?;
+        let buffers = infos.iter().map(|info| device.buffer(&info.label, info.bytes(), STORAGE)).collect::<Result<_>>()?;
         Ok(State { infos, buffers })
     }
 

@@ -1,6 +1,6 @@
-//! Where brackets in WGSL close.
+//! Matching brackets in WGSL.
 
-/// The place of the bracket that closes the one `text` begins with.
+/// The position of the bracket that closes the one at the start of `text`.
 pub(super) fn closing(text: &str, [open, close]: [char; 2]) -> usize {
     let mut depth = 0;
     for (at, c) in text.char_indices() {

@@ -1,16 +1,16 @@
-//! Checkpointing: a segment of the line whose activations the backward pass computes again, so that they need not stay (Chen et al. 2016,
-//! "Training Deep Nets with Sublinear Memory Cost").
+//! Gradient checkpointing: the backward pass recomputes the activations of a segment of the recording, so that they need not be kept (Chen
+//! et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
 //!
-//! A recording is data, so no op knows of it. Before the backward of a segment is recorded, the segment's dispatches are recorded a second
-//! time with new tensors in the place of those that they write; what the backward then reads of the old ones is renamed. Parameters are
-//! copied, so dropout masks and all bits are the same.
+//! A recording is data, so ops need no support for this. Before the backward pass of a segment is recorded, the segment's dispatches are
+//! recorded again with new tensors in place of those that they write, and the backward pass reads the new tensors. Kernel parameters are
+//! copied, so dropout masks and all results are bit-identical.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::{Access, Dispatch, Graph, Info, Role, Tensor};
 
-/// What was recorded of a segment.
+/// The ranges of the recording that belong to a segment.
 pub(super) struct Segment {
     line: Range<usize>,
     pub(super) tape: Range<usize>,
@@ -18,13 +18,13 @@ pub(super) struct Segment {
 }
 
 impl Graph {
-    /// Lets [`Graph::checkpointed`] have an effect.
+    /// Turns checkpointing on or off: only if on, [`Graph::checkpointed`] has an effect.
     pub fn set_checkpointing(&mut self, on: bool) {
         self.checkpointing = on;
     }
 
-    /// Records `f` as a segment, where checkpointing is on: of its activations only those stay that later ones are computed from. Segments
-    /// do not nest.
+    /// Records `f`. If checkpointing is on, `f` becomes a segment: only those of its activations that later dispatches read are kept.
+    /// Segments do not nest.
     pub fn checkpointed<T>(&mut self, f: impl FnOnce(&mut Graph) -> T) -> T {
         let begin = (self.line.len(), self.tape.len(), self.tensors.len());
         let result = f(self);
@@ -40,7 +40,8 @@ impl Graph {
         self.checkpointing
     }
 
-    /// Records a segment again, its backward behind it, and takes out what the backward does without. The forward line ends at `end`.
+    /// Records a segment again, followed by its backward pass, and removes dispatches that the backward pass does not need. The forward
+    /// pass ends at `end`.
     pub(super) fn backward_of_segment(&mut self, segment: &Segment, end: usize) {
         let again = self.line.len();
         let mut renamed = self.record_again(segment, end);
@@ -64,7 +65,7 @@ impl Graph {
         }
     }
 
-    /// Records the segment's dispatches again, but for those that only write what stays. Returns the new names.
+    /// Records the segment's dispatches again, except those that write only kept tensors. Returns the new names.
     fn record_again(&mut self, segment: &Segment, end: usize) -> HashMap<Tensor, Tensor> {
         let stays: HashSet<Tensor> = self.line[segment.line.end..end].iter().flat_map(|d| self.read_by(d)).collect();
         let mut renamed = HashMap::new();
@@ -85,7 +86,7 @@ impl Graph {
         renamed
     }
 
-    /// What a tensor is called after `renamed`; a view of one that has a new name gets one too.
+    /// A tensor's name after `renamed`; a view of a renamed tensor is renamed too.
     fn renamed(&mut self, renamed: &mut HashMap<Tensor, Tensor>, tensor: Tensor) -> Tensor {
         if let Some(&new) = renamed.get(&tensor) {
             return new;
@@ -100,7 +101,7 @@ impl Graph {
         view
     }
 
-    /// A second tensor like `tensor`, in a role of its own.
+    /// Adds a second tensor like `tensor`, with another role.
     fn again(&mut self, tensor: Tensor, role: Role) -> Tensor {
         let info = self.info(tensor).clone();
         self.add(Info { role, ..info })

@@ -1,27 +1,30 @@
-//! A kernel by name, and what naga reads from its WGSL: bindings, workgroup size, parameter layout. Nothing of that is typed again in Rust.
+//! A kernel by name, and what naga reads from its WGSL: bindings, workgroup size and parameter layout. None of this is repeated in Rust.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use super::wgsl::{self, Constant};
 
-/// One entry point of one shader file, specialised on constants.
+/// An entry point of a shader file, specialised on constants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Kernel {
     /// The stem of the file in `shaders/`.
     pub file: &'static str,
     /// The entry point.
     pub entry: &'static str,
-    /// The values of the file's `override`s and words, where they differ from the defaults.
+    /// Values of the file's `override`s and words that differ from the defaults.
     pub constants: Vec<(&'static str, Constant)>,
-    /// Bit b is set where the tensor bound at b is f16.
+    /// Bit b is set if the tensor at binding b is f16.
     pub half: u32,
+    /// The workgroups along x, y, z, where they are folded because a dimension has more than the device allows; [1, 1, 1] for a line
+    /// of them.
+    pub folded: Option<[u32; 3]>,
 }
 
 impl Kernel {
     /// The entry point `entry` of `shaders/<file>.wgsl` with every constant at its default.
     pub fn new(file: &'static str, entry: &'static str) -> Self {
-        Kernel { file, entry, constants: Vec::new(), half: 0 }
+        Kernel { file, entry, constants: Vec::new(), half: 0, folded: None }
     }
 
     /// The same kernel with one constant set.
@@ -30,15 +33,28 @@ impl Kernel {
         self
     }
 
-    /// The WGSL of the whole file for these constants.
-    pub fn wgsl(&self) -> String {
-        wgsl::expand(self.file, &self.constants, self.half)
+    /// The kernel and the grid that launch these workgroups on a device that allows `most` along a dimension: as they are, or folded into
+    /// x and y. A grid that stays past `most` has more workgroups than the device can launch at all.
+    pub(super) fn within(mut self, workgroups: [u32; 3], most: u32) -> (Kernel, [u32; 3]) {
+        let total: u128 = workgroups.iter().map(|&count| u128::from(count)).product();
+        let foldable = total <= u128::from(most).pow(2).min(u32::MAX.into());
+        if !foldable || workgroups.iter().all(|&count| count <= most) {
+            return (self, workgroups);
+        }
+        self.folded = Some(if workgroups[1..] == [1, 1] { [1; 3] } else { workgroups });
+        let down = (total as u32).div_ceil(most);
+        (self, [(total as u32).div_ceil(down), down, 1])
     }
 
-    /// What the WGSL declares for this entry point.
+    /// The WGSL of the whole file for these constants.
+    pub fn wgsl(&self) -> String {
+        wgsl::expand(self.file, &self.constants, self.half, self.folded)
+    }
+
+    /// What the WGSL declares for this entry point, folded or not.
     ///
     /// # Panics
-    /// If the WGSL does not parse or validate, or has no such entry point: a mistake in the project's own shaders.
+    /// If the WGSL does not parse or validate, or lacks the entry point: a bug in the project's own shaders.
     pub fn reflect(&self) -> Arc<Reflection> {
         type Key = (&'static str, Vec<(&'static str, Constant)>, u32);
         static CACHE: LazyLock<Mutex<HashMap<Key, Arc<Module>>>> = LazyLock::new(Default::default);
@@ -56,7 +72,7 @@ impl Kernel {
     /// The value of a `const` of the shader, such as the rows that one workgroup covers.
     ///
     /// # Panics
-    /// If the shader has no such whole-number constant.
+    /// If the shader has no `u32` constant of this name.
     pub fn constant(&self, name: &str) -> u32 {
         *self.reflect().constants.get(name).unwrap_or_else(|| panic!("shader '{}' has no constant '{name}'", self.file))
     }
@@ -69,7 +85,7 @@ impl std::fmt::Display for Kernel {
 }
 
 impl Reflection {
-    /// The images by the numbers of the arguments that are copied to them.
+    /// The images, with the numbers of the arguments copied to them.
     pub fn images(&self) -> impl Iterator<Item = (usize, naga::StorageFormat)> + '_ {
         self.storage.iter().enumerate().filter_map(|(number, binding)| Some((number, binding.texel?)))
     }
@@ -80,26 +96,26 @@ impl Reflection {
 pub struct Reflection {
     /// Invocations of a workgroup along x, y, z.
     pub workgroup_size: [u32; 3],
-    /// The storage buffers of group 0 that the entry point uses, and the images that it reads tensors from, by binding number.
+    /// The storage buffers of group 0 that the entry point uses, and the images from which it reads tensors, sorted by binding number.
     pub storage: Vec<StorageBinding>,
     /// The fields of the uniform `params` (group 0, binding 0) with their WGSL types, if the entry point uses it.
     pub params: Vec<(String, String)>,
     /// Whether it reads the uniform `step` (group 1, binding 0).
     pub uses_step: bool,
-    /// The module's whole-number constants.
+    /// The module's `u32` constants.
     pub constants: Arc<HashMap<String, u32>>,
 }
 
-/// A storage buffer as the shader declares it, or an image in its place.
+/// A storage buffer as declared in the shader, or an image that replaces it.
 #[derive(Debug)]
 pub struct StorageBinding {
-    /// Its number in group 0.
+    /// Its binding number in group 0.
     pub binding: u32,
     /// Its name in the WGSL.
     pub name: String,
     /// Whether it is declared `read_write`.
     pub writable: bool,
-    /// What its texels are, if it is an image, which the tensor is copied to before the kernel runs.
+    /// The texel format, if it is an image, to which the tensor is copied before the kernel runs.
     pub texel: Option<naga::StorageFormat>,
 }
 
@@ -109,7 +125,7 @@ struct Module {
 
 impl Module {
     fn read(kernel: &Kernel) -> Module {
-        let source = kernel.wgsl();
+        let source = wgsl::expand(kernel.file, &kernel.constants, kernel.half, None);
         let module = naga::front::wgsl::parse_str(&source)
             .unwrap_or_else(|e| panic!("the shader {} does not parse: {}", kernel.file, e.emit_to_string(&source)));
         let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());

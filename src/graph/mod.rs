@@ -8,6 +8,7 @@ mod brackets;
 mod checkpoint;
 mod dispatch;
 mod kernel;
+mod limits;
 mod parameters;
 mod plan;
 mod storage;
@@ -21,6 +22,8 @@ use checkpoint::Segment;
 
 pub use dispatch::{Access, Argument, Dispatch, Params, read, update, write};
 pub use kernel::{Kernel, Reflection, StorageBinding};
+pub use limits::MAX_ELEMENTS;
+pub(crate) use limits::largest_fitting;
 pub use parameters::{Parameter, Parameters, Piece};
 pub use plan::{Image, Plan};
 pub use storage::IMAGE_ROW;
@@ -267,10 +270,12 @@ impl Graph {
         self.dropout_sites
     }
 
-    /// Records one launch of `kernel`, after comparing parameters and arguments with what the WGSL declares.
+    /// Records one launch of `kernel`, after comparing parameters and arguments with what the WGSL declares. There may be more
+    /// `workgroups` along a dimension than the device allows: the kernel then gets them folded. Past the end of a line of them,
+    /// [count, 1, 1], it has to expect some more.
     ///
     /// # Panics
-    /// If they differ, or if a dimension of `workgroups` is past the device's limit: mistakes of the op that records.
+    /// If they differ: a mistake of the op that records.
     pub fn dispatch<P: Params>(&mut self, mut kernel: Kernel, params: P, arguments: impl Into<Vec<Argument>>, workgroups: [u32; 3]) {
         let arguments = arguments.into();
         let mut reflection = kernel.reflect();
@@ -296,13 +301,12 @@ impl Graph {
             assert!(!(writes && frozen), "{label}: writes the frozen weight {}", shown(argument));
         }
         assert!(arguments.len() <= 8, "{label}: {} storage buffers are more than every device has: {}", arguments.len(), all());
-        let largest = workgroups.iter().copied().max().unwrap_or(0);
-        assert!(largest <= self.traits.max_workgroups, "{label}: {workgroups:?} workgroups are past the device's limit for {}", all());
         let moved = |(i, a): (usize, &Argument)| match arguments[..i].contains(a) {
             true => 0,
             false => self.info(a.tensor).bytes() * (1 + (a.access == Access::Update) as u64),
         };
         let bytes = arguments.iter().enumerate().map(moved).sum();
+        let (kernel, workgroups) = kernel.within(workgroups, self.traits.max_workgroups);
         self.line.push(Dispatch {
             label,
             kernel,

@@ -1,13 +1,13 @@
-//! The list of a model's weights, as plain data: which train, which are frozen, and where each trainable one lies in the arenas.
+//! The list of a model's weights, as plain data: which are trainable, which are frozen, and where each trainable one is in the arenas.
 
 use super::tensor::{DType, Shape, Tensor};
 
 /// One weight of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
-    /// Its name, for labels: that of its piece, or of its pieces joined.
+    /// Its name, for labels: the joined names of its pieces.
     pub name: String,
-    /// The tensors of files that it is made of, one behind the other along the first axis: usually one.
+    /// The file tensors that it consists of, concatenated along the first axis: usually one.
     pub pieces: Vec<Piece>,
     /// Its shape, the contiguous axis last.
     pub shape: Shape,
@@ -17,16 +17,16 @@ pub struct Parameter {
     pub arena_offset: Option<u64>,
 }
 
-/// A tensor of a file as a part of a weight.
+/// A tensor in a file that is part of a weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Piece {
-    /// The name that the tensor has in its file.
+    /// The tensor's name in its file.
     pub name: String,
-    /// Its shape there, the contiguous axis last.
+    /// The tensor's shape in its file, the contiguous axis last.
     pub shape: Shape,
 }
 
-/// All weights of a model. A [`Tensor`] that [`Parameters::add`] gave names the same weight in every graph made from the list.
+/// All weights of a model. A [`Tensor`] returned by [`Parameters::add`] names the same weight in every graph created from the list.
 #[derive(Clone, Debug, Default)]
 pub struct Parameters {
     list: Vec<Parameter>,
@@ -37,15 +37,15 @@ pub struct Parameters {
 const ARENA_ALIGNMENT: u64 = 64;
 
 impl Parameters {
-    /// Adds a weight. A trainable one gets a range of the arenas and is stored as f32 whatever `dtype` says of its file.
+    /// Adds a weight. A trainable weight gets a range of the arenas and is stored as f32, regardless of `dtype`.
     pub fn add(&mut self, name: impl Into<String>, shape: impl Into<Shape>, dtype: DType, trainable: bool) -> Tensor {
         self.add_stack(vec![Piece { name: name.into(), shape: shape.into() }], dtype, trainable)
     }
 
-    /// Adds a weight made of tensors that agree in all axes but the first, along which they follow each other.
+    /// Adds a weight made of pieces that are concatenated along the first axis. All other axes must agree.
     ///
     /// # Panics
-    /// If there is no piece, or they disagree.
+    /// If there are no pieces, or their axes disagree.
     pub fn add_stack(&mut self, pieces: Vec<Piece>, dtype: DType, trainable: bool) -> Tensor {
         let name = pieces.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(" + ");
         let shape = pieces.iter().skip(1).fold(pieces[0].shape.clone(), |all, piece| all.stacked(&piece.shape));
@@ -58,37 +58,37 @@ impl Parameters {
         Tensor(self.list.len() as u32 - 1)
     }
 
-    /// The weights in the order in which they were added.
+    /// The weights, in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = (Tensor, &Parameter)> {
         self.list.iter().enumerate().map(|(i, p)| (Tensor(i as u32), p))
     }
 
-    /// The weight that `tensor` names, if it names one.
+    /// The weight that `tensor` names, if any.
     pub fn get(&self, tensor: Tensor) -> Option<&Parameter> {
         self.list.get(tensor.index())
     }
 
-    /// How many weights (tensors, not numbers) there are.
+    /// The number of weights (tensors, not elements).
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// True for a list with no weight.
+    /// True for a list without weights.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// The elements of one arena, padding included.
+    /// The number of elements in one arena, including padding.
     pub fn arena_len(&self) -> u64 {
         self.arena_len
     }
 
-    /// The numbers in all weights.
+    /// The total number of elements in all weights.
     pub fn total(&self) -> u64 {
         self.list.iter().map(|p| p.shape.len()).sum()
     }
 
-    /// The numbers in the weights that train.
+    /// The number of trainable elements.
     pub fn trainable(&self) -> u64 {
         self.list.iter().filter(|p| p.arena_offset.is_some()).map(|p| p.shape.len()).sum()
     }

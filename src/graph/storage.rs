@@ -1,26 +1,26 @@
-//! What a kernel's tensors lie in, so that its WGSL need not say: a buffer of f32 as it is written there; one of f16, with a conversion
-//! where it is read or written, since kernels compute in f32; or an image, in which `a[i]` reads texel `i`, and to which the program copies
-//! the tensor before.
+//! The storage of a kernel's tensors, which its WGSL need not specify. A tensor is in a buffer of f32, as declared; in a buffer of f16,
+//! with conversions at each read and write, since kernels compute in f32; or in an image, where `a[i]` reads texel `i` and to which the
+//! program copies the tensor beforehand.
 
 use std::collections::BTreeMap;
 
 use super::brackets::closing;
 
-/// The bytes in a row of an image whose texels are counted through all rows.
+/// The size in bytes of an image row. Texels are numbered consecutively through all rows.
 pub const IMAGE_ROW: u32 = 16 << 10;
 
-/// A storage buffer of numbers as it is declared.
+/// The declaration of a storage buffer.
 struct Buffer {
     binding: u32,
     name: String,
     /// From `var` to the semicolon.
     declaration: String,
     element: String,
-    /// How many numbers an element is, where they are f32; else 0.
+    /// The number of f32 values in an element; 0 for other types.
     floats: u32,
 }
 
-/// The WGSL with the buffers of those names as images, and of f16 where bit b of `half` says that the tensor bound at b is.
+/// Rewrites the WGSL: the buffers named in `images` become images, and a buffer at binding b becomes f16 if bit b of `half` is set.
 pub(super) fn declared(mut text: String, images: Vec<&str>, half: u32, values: &BTreeMap<String, u32>) -> String {
     for buffer in buffers(&text, values) {
         let half = half & (1 << buffer.binding) != 0;
@@ -52,7 +52,7 @@ fn buffers(text: &str, values: &BTreeMap<String, u32>) -> Vec<Buffer> {
     declared.filter_map(buffer).collect()
 }
 
-/// Declares a buffer as an image and reads it texel by texel.
+/// Declares a buffer as an image that is read texel by texel.
 fn image(text: &str, buffer: &Buffer, half: bool) -> String {
     let Buffer { name, element, declaration, .. } = buffer;
     let (format, texel, value) = match (element.as_str(), half) {
@@ -82,7 +82,7 @@ fn halved(text: &str, buffer: &Buffer) -> String {
     accesses(&text.replace(declaration, &declared), name, &load, Some(half))
 }
 
-/// Writes `load` of the index for each element of `name` that is read. What is written is converted to `stored`.
+/// Replaces each read of an element of `name` with `load` of its index, and converts each value written to `stored`.
 fn accesses(text: &str, name: &str, load: &dyn Fn(&str) -> String, stored: Option<&str>) -> String {
     let (mut out, mut rest) = (String::new(), text);
     let indexed = format!("{name}[");

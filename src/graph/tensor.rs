@@ -1,4 +1,4 @@
-//! What a tensor is before any device: a handle, a shape, a format, and whose memory it lies in.
+//! Tensors, independent of any device: a handle, a shape, a format, and the owner of the memory.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Tensor(pub(crate) u32);
 
 impl Tensor {
-    /// The tensor's place in its graph's list.
+    /// The tensor's index in its graph.
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -20,11 +20,11 @@ pub enum DType {
     F32,
     /// IEEE half precision.
     F16,
-    /// The upper half of a single.
+    /// bfloat16: the upper half of an f32.
     Bf16,
     /// Unsigned integers: tokens, lengths, orders.
     U32,
-    /// Blocks of 32 numbers of 4 bits; this and the next seven are GGUF's, for frozen weights, as `weights/repack.rs` lays them out.
+    /// Blocks of 32 numbers of 4 bits. This and the next seven are GGUF's formats for frozen weights, in the layout of `weights/repack.rs`.
     Q4_0,
     /// Blocks of 32 numbers of 4 bits, with a minimum.
     Q4_1,
@@ -43,8 +43,8 @@ pub enum DType {
 }
 
 impl DType {
-    /// The elements and the bytes of a group, the least that can be addressed: an element, a block, or two neighbouring blocks where one
-    /// is not a whole number of words.
+    /// The elements and bytes of a group, the smallest addressable unit: an element, a block, or two adjacent blocks if one is not a whole
+    /// number of words.
     fn group(self) -> (u64, u64) {
         match self {
             DType::F32 | DType::U32 => (1, 4),
@@ -60,18 +60,18 @@ impl DType {
         }
     }
 
-    /// The elements of a group, at whose multiples a range of a tensor may begin: 1 for plain numbers.
+    /// The elements in a group; 1 for plain numbers. A range of a tensor must begin at a multiple of this.
     pub fn group_len(self) -> u64 {
         self.group().0
     }
 
-    /// The bytes of `len` elements, the last group padded.
+    /// The bytes of `len` elements, with the last group padded.
     pub fn bytes(self, len: u64) -> u64 {
         let (elements, bytes) = self.group();
         len.div_ceil(elements) * bytes
     }
 
-    /// The word that shader files of weight formats carry in their names.
+    /// The format's name in the file names of shaders.
     pub fn word(self) -> &'static str {
         match self {
             DType::F32 => "f32",
@@ -120,7 +120,7 @@ impl Shape {
         (self.len() / self.last().max(1) as u64) as u32
     }
 
-    /// The shape of a tensor of this shape and another behind it along the first axis.
+    /// The shape of this tensor and another concatenated along the first axis.
     ///
     /// # Panics
     /// If the other axes differ.
@@ -169,27 +169,27 @@ impl From<&[usize]> for Shape {
 pub enum Role {
     /// A weight that never changes: bound `read` only.
     Frozen,
-    /// Something of the model that outlives a program: an arena, the metrics.
+    /// Memory of the model that outlives a program: an arena, the metrics.
     Shared,
-    /// Something that programs change as they run and that outlives them: the state of this number among its graph's. Programs that share
-    /// a `gpu::State` share its contents.
+    /// A state with this number in its graph: programs modify it, and it outlives them. Programs that share a `gpu::State` share its
+    /// contents.
     State(u32),
     /// Written by the host before a run.
     Input,
-    /// Written and read within a run; its buffer serves others before and after.
+    /// Written and read within a run; other activations reuse its buffer before and after.
     Activation,
-    /// Like an activation, but readable by the host after a run, so its buffer is its own.
+    /// Like an activation, but readable by the host after a run, so its buffer is not shared.
     Output,
     /// A range of another tensor that begins at this element.
     View {
-        /// The tensor whose memory it is.
+        /// The tensor that owns the memory.
         of: Tensor,
         /// The first element.
         offset: u64,
     },
 }
 
-/// All that a graph knows of a tensor.
+/// A graph's information about a tensor.
 #[derive(Clone, Debug)]
 pub struct Info {
     /// The name that errors and profiles show, such as `h3.ffn.up`.
@@ -200,7 +200,7 @@ pub struct Info {
     pub dtype: DType,
     /// Its owner.
     pub role: Role,
-    /// Whether a gradient must reach it.
+    /// Whether it needs a gradient.
     pub needs_gradient: bool,
 }
 

@@ -13,6 +13,10 @@ pub struct Traits {
     pub workgroup_memory: u32,
     /// Bytes that one storage binding may span.
     pub max_binding: u64,
+    /// Bytes of one buffer.
+    pub max_buffer: u64,
+    /// Rows of one image.
+    pub max_image_rows: u32,
     /// Workgroups along one dimension of a dispatch.
     pub max_workgroups: u32,
 }
@@ -20,7 +24,21 @@ pub struct Traits {
 impl Traits {
     /// The least that WebGPU promises, as a GPU: for recordings without a device.
     pub fn minimal() -> Self {
-        Traits { cpu: false, subgroup: None, half: false, workgroup_memory: 16 << 10, max_binding: 128 << 20, max_workgroups: 65_535 }
+        Traits {
+            cpu: false,
+            subgroup: None,
+            half: false,
+            workgroup_memory: 16 << 10,
+            max_binding: 128 << 20,
+            max_buffer: 256 << 20,
+            max_image_rows: 8192,
+            max_workgroups: 65_535,
+        }
+    }
+
+    /// A GPU with the limits of most desktop drivers: for estimates without a device.
+    pub fn desktop() -> Self {
+        Traits { max_binding: (2 << 30) - 4, max_buffer: 1 << 50, max_image_rows: 16_384, ..Traits::minimal() }
     }
 
     /// The subgroup size where a CPU device shares values between lanes instead of through workgroup memory; 0 elsewhere.

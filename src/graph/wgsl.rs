@@ -1,27 +1,29 @@
-//! From a shader file to the WGSL of one kernel: five small steps on text, so that the files in `shaders/` stay plain WGSL.
+//! Expanding a shader file to the WGSL of one kernel: six small text transformations, so that the files in `shaders/` stay plain WGSL.
 //!
-//! 1. `//! use a, b` puts `a.wgsl` and `b.wgsl` in front. `{NAME}` in such a line stands for a constant's value as a word
-//!    (`//! use weight_{FORMAT}`). Comments go.
+//! 1. `//! use a, b` inserts `a.wgsl` and `b.wgsl` before the file. `{NAME}` in such a line is replaced by a constant's word
+//!    (`//! use weight_{FORMAT}`). Comments are removed.
 //! 2. `override NAME: u32 = 4u;` becomes a `const` with the kernel's value, so it can size arrays and be folded everywhere.
-//! 3. Lines between `//! if NAME` and `//! else` or `//! end` stay only where that constant (or a sum) is not zero.
-//! 4. Buffers are declared as what their tensors are: images where `//! image a, b` in the kernel's own file names them, f16 where the
-//!    tensors are (`storage.rs`).
-//! 5. `@unroll for (var i = 0u; i < ROWS; i++) { … }` is written out once for each `i`, as `{ const i = 0u; … }`. No driver is
-//!    told by naga to unroll a loop, and register tiles need it.
+//! 3. Lines between `//! if NAME` and `//! else` or `//! end` are kept only if the constant (or a sum) is not zero.
+//! 4. Buffers are declared to match their tensors: as images if `//! image a, b` in the kernel's own file names them, as f16 if the tensors
+//!    are f16 (`storage.rs`).
+//! 5. If a grid exceeds the device's limit along a dimension, its workgroups are folded into x and y, and each computes the
+//!    `@builtin(workgroup_id)` that it would have without the limit.
+//! 6. `@unroll for (var i = 0u; i < ROWS; i++) { … }` is unrolled: the body is repeated for each `i`, as `{ const i = 0u; … }`. naga
+//!    cannot ask a driver to unroll a loop, and register tiles need it.
 
 use std::collections::BTreeMap;
 
 use super::brackets::closing;
 use super::storage;
 
-/// A file of `shaders/` by its stem, which is unique, and its text.
+/// The unique stem and the text of each file in `shaders/`.
 macro_rules! shaders {
     ($($family:literal: $($stem:literal)*;)*) => {
         &[$($(($stem, include_str!(concat!("../../shaders/", $family, "/", $stem, ".wgsl"))),)*)*]
     };
 }
 
-/// Every shader by its stem; on the left is its folder.
+/// Every shader by its stem; the left column is its folder.
 pub const FILES: &[(&str, &str)] = shaders! {
     "adapter": "adapter";
     "attention": "attention" "attention_cpu" "attention_params" "cached_attention" "rope";
@@ -35,7 +37,7 @@ pub const FILES: &[(&str, &str)] = shaders! {
                "weight_q5_k" "weight_q6_k" "weight_q8_0";
 };
 
-/// The value of a constant that a kernel is specialised on.
+/// The value of a constant on which a kernel is specialised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Constant {
     /// Replaces the default of an `override`.
@@ -62,11 +64,12 @@ impl From<&'static str> for Constant {
     }
 }
 
-/// The WGSL of `file` (a stem in `shaders/`) with its constants set. Bit b of `half` says that the tensor bound at b is f16.
+/// The WGSL of `file` (a stem in `shaders/`) with its constants set. Bit b of `half` is set if the tensor at binding b is f16. `folded`
+/// is [`Kernel::folded`](super::Kernel::folded).
 ///
 /// # Panics
-/// On a file, a constant or an unroll bound that does not exist: a mistake in the project's own shaders.
-pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32) -> String {
+/// On a file, a constant or an unroll bound that does not exist: a bug in the project's own shaders.
+pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32, folded: Option<[u32; 3]>) -> String {
     let mut parts = Vec::new();
     collect(file, constants, &mut parts);
     let text = parts.iter().map(|name| source(name)).collect::<Vec<_>>().join("\n");
@@ -79,8 +82,8 @@ pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32) -> 
     for line in text.lines() {
         if let Some(directive) = line.trim().strip_prefix("//! ") {
             match directive {
-                "else" => kept.last_mut().map(|k| *k = !*k).expect("an `else` behind an `if`"),
-                "end" => drop(kept.pop().expect("an `end` behind an `if`")),
+                "else" => kept.last_mut().map(|k| *k = !*k).expect("an `else` after an `if`"),
+                "end" => drop(kept.pop().expect("an `end` after an `if`")),
                 other => kept.extend(other.strip_prefix("if ").map(|condition| evaluate(condition, &values) != 0)),
             }
             continue;
@@ -110,15 +113,40 @@ pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32) -> 
     assert!(numbers.is_empty(), "shader '{file}' has no override named {:?}", numbers.keys());
     let images = source(file).lines().filter_map(|line| line.strip_prefix("//! image ")).flat_map(|names| names.split(", ")).collect();
     let out = storage::declared(out, images, half, &values);
+    let out = folded.map_or(out.clone(), |extents| unfolded(&out, extents));
     unroll(&out, &values)
 }
 
-/// The text of one file of `shaders/`.
+/// The WGSL with workgroups numbered through x and y. In a one-dimensional grid the kernel itself must ignore those past the end, so that
+/// one pipeline serves every length.
+fn unfolded(text: &str, [across, down, deep]: [u32; 3]) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once("@builtin(workgroup_id) ") {
+        let (name, after) = after.split_once(": vec3<u32>").expect("the type of a workgroup's number");
+        let (arguments, body) = after.split_once('{').expect("a body after the arguments");
+        let meant = match [down, deep] {
+            [1, 1] => format!("let {name} = vec3(folded_number, 0u, 0u);"),
+            _ => format!(
+                "if (folded_number >= {}u) {{ return; }} \
+                 let {name} = vec3(folded_number % {across}u, folded_number / {across}u % {down}u, folded_number / {}u);",
+                across * down * deep,
+                across * down
+            ),
+        };
+        out += before;
+        out += "@builtin(workgroup_id) folded: vec3<u32>, @builtin(num_workgroups) folds: vec3<u32>";
+        out += &format!("{arguments}{{ let folded_number = folded.y * folds.x + folded.x; {meant}");
+        rest = body;
+    }
+    out + rest
+}
+
+/// The text of a file in `shaders/`.
 fn source(name: &str) -> &'static str {
     FILES.iter().find(|(stem, _)| *stem == name).unwrap_or_else(|| panic!("there is no shader file '{name}.wgsl'")).1
 }
 
-/// Lists `file` behind all that it uses, each once.
+/// Lists all files that `file` uses and then `file` itself, each once.
 fn collect(file: &str, constants: &[(&'static str, Constant)], parts: &mut Vec<String>) {
     if parts.iter().any(|p| p == file) {
         return;
@@ -138,7 +166,7 @@ fn collect(file: &str, constants: &[(&'static str, Constant)], parts: &mut Vec<S
     parts.push(file.to_string());
 }
 
-/// `NAME` and the expression of a line `keyword NAME: u32 = expression;`.
+/// Parses `NAME` and the expression of a line `keyword NAME: u32 = expression;`.
 fn declaration<'a>(line: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
     let (name, expression) = line.strip_prefix(keyword)?.split_once('=')?;
     Some((name.split(':').next()?.trim(), expression.split(';').next()?.trim()))
@@ -148,7 +176,7 @@ fn evaluate(expression: &str, values: &BTreeMap<String, u32>) -> u32 {
     try_evaluate(expression, values).unwrap_or_else(|| panic!("'{expression}' is not a constant of this shader"))
 }
 
-/// Numbers, known names, and `* / + -` in the usual order without parentheses.
+/// Evaluates numbers, known names, and `* / + -` with the usual precedence, without parentheses.
 fn try_evaluate(expression: &str, values: &BTreeMap<String, u32>) -> Option<u32> {
     for operators in [['+', '-'], ['*', '/']] {
         let Some(at) = expression.rfind(operators) else { continue };
@@ -198,6 +226,17 @@ mod tests {
         assert_eq!(evaluate("ROWS * 2u + 3u * 2u / 4u - 1u", &values), 24);
         assert_eq!(try_evaluate("ROWS / 0u", &values), None);
         assert_eq!(try_evaluate("COLUMNS", &values), None);
+    }
+
+    #[test]
+    fn workgroups_are_counted() {
+        let text = "fn f(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) lane: u32) {\n y[tile.x] = 0.0;\n}";
+        let line = unfolded(text, [9, 1, 1]);
+        assert!(line.contains("folds: vec3<u32>, @builtin(local_invocation_index) lane: u32) {"), "{line}");
+        assert!(line.contains("let tile = vec3(folded_number, 0u, 0u);\n y[tile.x] = 0.0;\n}"), "{line}");
+        let block = unfolded(text, [9, 5, 2]);
+        assert!(block.contains("if (folded_number >= 90u) { return; }"), "{block}");
+        assert!(block.contains("let tile = vec3(folded_number % 9u, folded_number / 9u % 5u, folded_number / 45u);"), "{block}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The page that a newcomer reads first: a decoder's weights and its forward pass.
+//! A decoder's weights and its forward pass: a good place to start reading.
 
 use super::adapter::graft::{Graft, Stream, join};
 use super::names::Names;
@@ -9,15 +9,15 @@ use crate::graph::{DType, Graph, Parameters, Piece, Shape, Tensor};
 use crate::ops::{self, Attention, HeadNorm, Linear, Norm, Rope};
 use crate::weights::Weights;
 
-/// A decoder with or without adapters: which weights it has, and how they are used.
+/// A decoder with or without adapters: its weights and its forward pass.
 pub struct Model {
-    /// The form of the base.
+    /// The configuration of the base.
     pub config: Config,
-    /// The adapters' form, if there are any.
+    /// The configuration of the adapters, if there are any.
     pub adapters: Option<AdapterConfig>,
     /// Every weight.
     pub parameters: Parameters,
-    /// Whether activations are f16 in training and evaluation, on devices that have such numbers.
+    /// Whether activations are f16 in training and evaluation, on devices that support f16.
     pub half: bool,
     token_embedding: Tensor,
     position_embedding: Option<Tensor>,
@@ -38,33 +38,34 @@ struct Block {
     ffn_adapter: Option<Graft>,
 }
 
-/// The inputs of one recording, written before each run.
+/// The inputs of a recording, written before each run.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs {
     /// Tokens (batch, length).
     pub tokens: Tensor,
-    /// How many tokens of each row are not padding (batch).
+    /// The length of each row without padding (batch).
     pub lengths: Tensor,
-    /// The places of the flattened tokens sorted by token (batch·length), in a recording that trains the embeddings.
+    /// The positions of the flattened tokens, sorted by token (batch·length), in a recording that trains the embeddings.
     pub order: Option<Tensor>,
-    /// The table of [`ops::rope_table`] (positions, head_size), for a model that turns queries and keys. It is the same in every run.
+    /// The table of [`ops::rope_table`] (positions, head_size), for a model with rotary positions. It is the same in every run.
     pub rope: Option<Tensor>,
 }
 
-/// The keys and values of the tokens before, for a recording that goes on behind them.
+/// The keys and values of earlier tokens, for a recording that continues after them.
 pub struct Cache {
-    /// How many tokens come before (1).
+    /// The number of earlier tokens (1).
     pub start: Tensor,
     /// The keys and values of each layer, both (key_value_heads, context, head_size).
     pub layers: Vec<[Tensor; 2]>,
 }
 
 impl Model {
-    /// A model of that form. `sources` are the base and what changes it; they give the format in which each frozen weight lies on the
-    /// device, and without any, as for pretraining, all are f32. `adapters` of `None` makes a plain decoder.
+    /// Creates a model from its configuration. `sources` are the base and the weights that override it; they determine the format of each
+    /// frozen weight on the device. Without sources, as for pretraining, all weights are f32. `adapters` of `None` makes a plain decoder.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the adapters do not fit the model, [`Error::File`] if a source lacks a tensor or has it in another shape.
+    /// [`Error::Usage`] if the adapters do not fit the model, [`Error::File`] if the sources lack a tensor or have it in another shape or
+    /// an unsupported format.
     pub fn new(config: &Config, sources: &[&Weights], adapters: Option<&AdapterConfig>, trains: Trains) -> Result<Model> {
         let names = Names::of(config.family);
         let hidden = config.hidden_size;
@@ -136,21 +137,21 @@ impl Model {
         }
     }
 
-    /// What belongs into [`Inputs::rope`].
+    /// The contents of [`Inputs::rope`].
     pub fn rope_table(&self, positions: u32) -> Option<Vec<f32>> {
         let Positions::Rotary { theta, scaling, .. } = &self.config.positions else { return None };
         Some(ops::rope_table(&ops::rope_frequencies(*theta, self.config.head_size, scaling), positions))
     }
 
-    /// The states that generating `context` tokens needs.
+    /// Declares the states for generating up to `context` tokens.
     pub fn cache(&self, g: &mut Graph, context: u32) -> Cache {
         let shape = [self.config.key_value_heads, context, self.config.head_size];
         let layers = (0..self.config.layers).map(|i| ["keys", "values"].map(|name| g.state(&format!("h{i}.{name}"), shape)));
         Cache { layers: layers.collect(), start: g.input("start", [1], DType::U32) }
     }
 
-    /// From tokens (batch, length) to what the head sees (batch, length, hidden). With a cache the tokens go on behind those that are in
-    /// it, and are put there.
+    /// Computes the hidden states that the head reads (batch, length, hidden) from tokens (batch, length). With a cache, the tokens follow
+    /// the cached ones and are added to the cache.
     pub fn hidden(&self, g: &mut Graph, inputs: &Inputs, cache: Option<&Cache>) -> Tensor {
         let dropout = self.config.dropout;
         let mut x = ops::embedding(g, inputs.tokens, self.token_embedding, inputs.order);
@@ -161,9 +162,9 @@ impl Model {
         for (i, block) in self.blocks.iter().enumerate() {
             let scope = format!("h{i}");
             let record = |g: &mut Graph| {
-                // A pre-norm block norms what goes into a sublayer, a post-norm block its residual sum.
+                // A pre-norm block normalises the input of a sublayer, a post-norm block the residual sum.
                 let first = self.config.norm_first;
-                let behind = |norm| Some(norm).filter(|_| !first);
+                let after = |norm| Some(norm).filter(|_| !first);
                 let before = |g: &mut Graph, stream: Stream, scope: &str, norm: &Norm| {
                     if first {
                         g.scoped(scope, |g| stream.normed(g, norm))
@@ -174,11 +175,11 @@ impl Model {
                 };
                 let (h, x) = before(g, stream, "ln_1", &block.norm1);
                 let a = g.scoped("attn", |g| self.attention(g, x, block, i, inputs, cache));
-                let stream = join(g, ["attn_adapter", "ln_1"], a, h, &block.attention_adapter, behind(&block.norm1));
+                let stream = join(g, ["attn_adapter", "ln_1"], a, h, &block.attention_adapter, after(&block.norm1));
                 let (h, x) = before(g, stream, "ln_2", &block.norm2);
                 let f = g.scoped("ffn", |g| self.ffn(g, x, block));
-                let stream = join(g, ["ffn_adapter", "ln_2"], f, h, &block.ffn_adapter, behind(&block.norm2));
-                // What stays of a segment should be one tensor.
+                let stream = join(g, ["ffn_adapter", "ln_2"], f, h, &block.ffn_adapter, after(&block.norm2));
+                // A segment should leave a single tensor.
                 if g.checkpointing() { Stream::new(stream.sum(g)) } else { stream }
             };
             stream = g.checkpointed(|g| g.scoped(&scope, record));
@@ -222,24 +223,24 @@ impl Model {
         ops::dropout(g, f, self.config.dropout.ffn_output)
     }
 
-    /// The loss of `targets` (batch, length); see [`ops::cross_entropy`].
+    /// Records the loss for `targets` (batch, length); see [`ops::cross_entropy`].
     pub fn loss(&self, g: &mut Graph, inputs: &Inputs, targets: Tensor) -> Tensor {
         let x = self.hidden(g, inputs, None);
         g.scoped("loss", |g| ops::cross_entropy(g, x, &self.head, targets))
     }
 
-    /// The logits (…, vocabulary) of what [`Model::hidden`] gave (…, hidden).
+    /// Computes the logits (…, vocabulary) from the result of [`Model::hidden`] (…, hidden).
     pub fn logits(&self, g: &mut Graph, hidden: Tensor) -> Tensor {
         g.scoped("head", |g| ops::linear(g, hidden, &self.head))
     }
 }
 
-/// The names and widths of matrices that stand one below the other.
+/// The names and widths of stacked matrices.
 fn stack(names: &[&str], widths: &[u32], at: impl Fn(&str) -> String) -> Vec<(String, u32)> {
     names.iter().zip(widths).map(|(name, &width)| (at(name), width)).collect()
 }
 
-/// The weights of a base as they are declared.
+/// The weights declared so far.
 struct Declared<'a> {
     parameters: Parameters,
     config: &'a Config,
@@ -248,7 +249,7 @@ struct Declared<'a> {
 }
 
 impl Declared<'_> {
-    /// A matrix stays in the format of its file; vectors are few and are widened.
+    /// The format of a matrix: that of its file. Vectors are small and are converted to f32.
     fn format(&self, name: &str) -> DType {
         self.sources.iter().rev().find_map(|s| s.tensors.get(name)).map_or(DType::F32, |w| w.dtype)
     }
@@ -270,7 +271,7 @@ impl Declared<'_> {
         Norm { weight, bias, epsilon: self.config.epsilon }
     }
 
-    /// A layer of matrices (name, outputs). Neighbours of one format become one, as far as that can be addressed.
+    /// A linear layer of stacked matrices (name, outputs). Adjacent matrices of the same format become one where that can be addressed.
     fn linear(&mut self, stacked: &[(String, u32)], inputs: u32, bias: bool) -> Linear {
         let mut weights = Vec::new();
         let mut run: Vec<Piece> = Vec::new();

@@ -1,5 +1,5 @@
-//! Models: their configuration, the page on which the forward pass is written, and the adapters that are put into it. `README.md` beside
-//! this file says how to add an architecture.
+//! Models: their configuration, the decoder's forward pass, and the adapters inserted into it. `README.md` in this directory explains how
+//! to add an architecture.
 
 mod adapter;
 mod config;

@@ -1,32 +1,32 @@
-//! What the tensors of each family are called: in Hugging Face's files, whose names are the model's own too, and in GGUF files.
+//! The tensor names of each family: in Hugging Face's files, whose names the model uses too, and in GGUF files.
 
 use super::Family;
 
-/// The names of a family's tensors in one form of file, without `.weight` and `.bias`. Those of a layer stand behind `{layers}.{i}.`.
+/// The names of a family's tensors in one kind of file, without `.weight` and `.bias`. Those of a layer follow `{layers}.{i}.`.
 pub struct Names {
-    /// What layers are numbered behind.
+    /// The prefix of a layer's number.
     pub layers: &'static str,
-    /// The table of the tokens.
+    /// The token embedding.
     pub token_embedding: &'static str,
-    /// The table of the places.
+    /// The position embedding.
     pub position_embedding: &'static str,
-    /// The norm behind the last layer.
+    /// The norm after the last layer.
     pub final_norm: &'static str,
     /// The head.
     pub head: &'static str,
-    /// Queries, keys and values, packed or one by one.
+    /// Queries, keys and values, packed or separate.
     pub qkv: &'static [&'static str],
-    /// The norms of each query and key head.
+    /// The norms of the query and key heads.
     pub head_norms: [&'static str; 2],
-    /// The projection behind attention.
+    /// The output projection of attention.
     pub attention_output: &'static str,
-    /// Into the feed-forward layer: the gate, where the family can have one, and up.
+    /// The input projections of the feed-forward layer: the gate, if the family can have one, and up.
     ffn_input: &'static [&'static str],
-    /// Out of it.
+    /// The down-projection of the feed-forward layer.
     pub ffn_output: &'static str,
     /// The norms of attention and of the feed-forward layer.
     pub norms: [&'static str; 2],
-    /// Matrices that the file has as (inputs, outputs), as GPT-2's `Conv1D` does.
+    /// Matrices that the file stores as (inputs, outputs), as GPT-2's `Conv1D` does.
     pub transposed: &'static [&'static str],
 }
 
@@ -90,7 +90,7 @@ const GGUF_GRAFTLING: Names = Names { qkv: &["attn_qkv"], ..GGUF_LLAMA };
 const GGUF_GPT2: Names = Names { ffn_input: &["ffn_up"], ..GGUF_GRAFTLING };
 
 impl Names {
-    /// The model's own names, which are Hugging Face's.
+    /// The names that the model uses, which are Hugging Face's.
     pub fn of(family: Family) -> &'static Names {
         match family {
             Family::Graftling => &GRAFTLING,
@@ -108,10 +108,10 @@ impl Names {
         }
     }
 
-    /// What goes into the feed-forward layer: up, or the gate and up.
+    /// The input projections of the feed-forward layer: up, or the gate and up.
     ///
     /// # Panics
-    /// If the family has no gate and one is asked for.
+    /// If `gated` is set for a family without a gate.
     pub fn ffn_input(&self, gated: bool) -> &'static [&'static str] {
         let own = 1 + usize::from(gated);
         &self.ffn_input[self.ffn_input.len() - own..]
@@ -128,7 +128,7 @@ impl Names {
         self.qkv.iter().chain(self.ffn_input).copied().chain(one)
     }
 
-    /// What `other` calls the tensor that is called `name` here; `None` for one that no model asks for.
+    /// Translates a tensor's name to `other`'s; `None` for a tensor that no model uses.
     pub fn translate(&self, name: &str, other: &Names) -> Option<String> {
         let (stem, kind) = name.rsplit_once('.')?;
         if let Some(i) = self.outside().iter().position(|&own| own == stem) {
@@ -139,7 +139,7 @@ impl Names {
         Some(format!("{}.{layer}.{theirs}.{kind}", other.layers))
     }
 
-    /// Whether the file has the matrix of that name as (inputs, outputs).
+    /// Whether the file stores this matrix as (inputs, outputs).
     pub fn is_transposed(&self, name: &str) -> bool {
         let stem = name.strip_suffix(".weight").unwrap_or("");
         self.transposed.iter().any(|t| stem.strip_suffix(t).is_some_and(|rest| rest.ends_with('.')))

@@ -1,4 +1,4 @@
-//! The parts that a model is put together from: the base in its files, and which of its weights train.
+//! The parts of a model: the base in its files, and which of its weights train.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use crate::error::{Error, Result};
 use crate::text::Tokenizer;
 use crate::weights::{Gguf, Weights, replace_file};
 
-/// A pretrained model as its files have it.
+/// A pretrained model, read from its files.
 pub struct Base {
-    /// Its form.
+    /// Its configuration.
     pub config: Config,
-    /// Its tensors by the names that Hugging Face's files have. They stay in the files until they are asked for.
+    /// Its tensors under Hugging Face's names. They stay in the files until they are requested.
     pub weights: Weights,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
 }
 
-/// What to call the small GPT of `assets/base`, which is part of the program, where a model is asked for.
+/// The name of the small GPT of `assets/base`, which is embedded in the program, wherever a model's path is expected.
 pub const BUILTIN: &str = "builtin";
 
 /// A file of `assets/base`.
@@ -30,10 +30,11 @@ macro_rules! asset {
 }
 
 impl Base {
-    /// Opens a model: a directory with `config.json`, `model.safetensors` or its shards, and `tokenizer.json`; a `.gguf` file; or [`BUILTIN`].
+    /// Opens a model: a directory with `config.json`, `model.safetensors` or its shards, and `tokenizer.json`; a `.gguf` file; or
+    /// [`BUILTIN`].
     ///
     /// # Errors
-    /// [`Error::File`], naming the file and what it lacks.
+    /// [`Error::File`] if a file is missing, malformed or unsupported.
     pub fn open(path: &Path) -> Result<Base> {
         let (config, weights, gguf) = read(path)?;
         let tokenizer = match gguf {
@@ -44,7 +45,7 @@ impl Base {
         Ok(Base { config, weights, tokenizer })
     }
 
-    /// The form and the tensors alone.
+    /// Reads only the configuration and the tensors.
     ///
     /// # Errors
     /// As [`Base::open`].
@@ -52,7 +53,7 @@ impl Base {
         read(path).map(|(config, weights, _)| (config, weights))
     }
 
-    /// Writes a directory of Graftling's own family.
+    /// Writes a model directory of the Graftling family.
     ///
     /// # Errors
     /// [`Error::Write`].
@@ -63,7 +64,7 @@ impl Base {
     }
 }
 
-/// The form and the tensors, and the file where it is GGUF.
+/// The configuration, the tensors and, for a GGUF model, the file.
 fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
     if is_builtin(path) {
         let config = Config::from_json(asset!(include_str, "config.json")).map_err(|problem| Error::file(path, problem))?;
@@ -76,7 +77,7 @@ fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
         let config = Config::read(&path.join("config.json"))?;
         let mut weights = Weights::read_directory(path)?;
         let names = Names::of(config.family);
-        // A file of the decoder without its head leaves out the first part of all names.
+        // A file with the decoder but no head omits the first part of all names.
         let prefix = names.layers.split('.').next().expect("a name has a part");
         let bare = !weights.tensors.keys().any(|name| name.starts_with(prefix));
         weights.tensors = std::mem::take(&mut weights.tensors)
@@ -107,7 +108,7 @@ fn is_builtin(path: &Path) -> bool {
 pub struct Trains {
     /// All of the base.
     pub base: bool,
-    /// The head; a tied one is the token embedding, which then trains in both its places.
+    /// The head. A tied head is the token embedding, which then trains in both roles.
     pub head: bool,
     /// Token and position embeddings.
     pub embeddings: bool,
@@ -126,7 +127,7 @@ impl Trains {
         Trains { base: true, head: true, embeddings: true, norms: true }
     }
 
-    /// Whether a change of the base is asked for.
+    /// Whether any weight of the base trains.
     pub fn any_of_base(self) -> bool {
         self != Trains::adapters()
     }

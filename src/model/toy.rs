@@ -1,4 +1,4 @@
-//! One layer as a second user of the ops.
+//! A single layer, as a second user of the ops.
 
 use crate::graph::{DType, Graph, Parameters, Tensor};
 use crate::ops::{self, Activation, Adapter, Attention, Linear};
@@ -15,7 +15,7 @@ pub struct ToyLayer {
 }
 
 impl ToyLayer {
-    /// A layer of that width, all frozen but the adapter unless `trains_all`.
+    /// Creates a layer of width `hidden`. Only the adapter trains, unless `trains_all`.
     pub fn new(hidden: u32, heads: u32, bottleneck: u32, trains_all: bool) -> ToyLayer {
         let mut p = Parameters::default();
         let linear = |p: &mut Parameters, name: &str, outputs| {

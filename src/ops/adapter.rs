@@ -76,7 +76,7 @@ pub fn fused(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
     let (z, y) = (g.activation("z", narrow.clone()), g.like("adapter", x));
     let (down_bias, up_bias) = biases.unwrap_or((down, up));
     g.dispatch(kernel("forward"), p, [read(x), read(down_bias), read(down), read(up), read(up_bias), write(z), write(y)], groups);
-    let operations = 4 * u64::from(rows) * u64::from(hidden) * u64::from(bottleneck);
+    let operations = [rows, hidden, bottleneck].map(u64::from).into_iter().fold(4, u64::saturating_mul);
     g.operations(operations);
 
     let mut inputs = vec![x, down, up];

@@ -99,24 +99,24 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
     let log_sum_exp = g.single("log_sum_exp", [batch, heads, length]);
     let arguments = [read(qkv), read(lengths), write(y), write(log_sum_exp)];
     g.dispatch(kernel("forward"), p, arguments, [blocks, heads, batch]);
-    // Pairs of a query and a key that it may see; a product over a head is two operations for each number of it.
-    let pairs = u64::from(length) * u64::from(if causal { length.div_ceil(2) } else { length });
-    let product = 2 * u64::from(batch) * u64::from(heads) * pairs * u64::from(head_size);
-    g.operations(2 * product);
+    // A query and the keys that it may see; a product over a head is two operations for each number of it.
+    let seen = if causal { length.div_ceil(2) } else { length };
+    let product = [batch, heads, length, seen, head_size].map(u64::from).into_iter().fold(2, u64::saturating_mul);
+    g.operations(product.saturating_mul(2));
 
     g.on_backward(y, &[qkv], move |g, dy| {
         let dqkv = g.like("dqkv", qkv);
         let delta = g.single("delta", [batch, heads, length]);
         let arguments = [read(qkv), read(lengths), read(y), read(log_sum_exp), read(dy), write(delta), write(dqkv)];
         g.dispatch(kernel("backward_queries"), p, arguments, [blocks, heads, batch]);
-        g.operations(3 * product);
+        g.operations(product.saturating_mul(3));
         // Query heads that share keys each write a gradient of their own, and a second pass adds them in their order.
         let shared = parts.is_some() && heads != key_value_heads;
         let dkv = if shared { g.single("dkv", [batch, length, heads, 2 * head_size]) } else { dqkv };
         let groups = parts.map_or([blocks, key_value_heads, batch], |parts| [blocks * parts, heads, batch]);
         let arguments = [read(qkv), read(lengths), read(delta), read(log_sum_exp), read(dy), write(dkv)];
         g.dispatch(kernel("backward_keys"), p, arguments, groups);
-        g.operations(4 * product);
+        g.operations(product.saturating_mul(4));
         if shared {
             let fours = u64::from(length) * u64::from(key_value_heads) * u64::from(head_size / 2);
             let groups = [fours.div_ceil(64) as u32, 1, batch];

@@ -1,7 +1,7 @@
 //! RMSNorm of each query and key head, as Qwen3 has it.
 
 use super::reduce::{add_partials, rows_per_chunk};
-use super::{folded, qkv_shape, row_lanes, sum, vector};
+use super::{qkv_shape, row_lanes, sum, vector};
 use crate::graph::{Graph, Kernel, Tensor, read, write};
 
 crate::params!(Params { rows: u32, parts: u32, heads: u32, normed: u32, size: u32, epsilon: f32, chunk: u32 });
@@ -27,12 +27,12 @@ pub fn head_norm(g: &mut Graph, qkv: Tensor, layer: &HeadNorm) -> Tensor {
     let HeadNorm { heads, key_value_heads, query_weight, key_weight, epsilon } = *layer;
     let size = g.shape(query_weight).last();
     assert_eq!(g.shape(key_weight), g.shape(query_weight), "head_norm takes two weights of one shape");
-    let [batch, length] = qkv_shape(g, "head_norm", qkv, heads, key_value_heads, size);
-    let (tokens, parts, normed) = (batch * length, heads + 2 * key_value_heads, heads + key_value_heads);
+    qkv_shape(g, "head_norm", qkv, heads, key_value_heads, size);
+    let (tokens, parts, normed) = (g.shape(qkv).rows(), heads + 2 * key_value_heads, heads + key_value_heads);
     let (lanes, vector) = (row_lanes(g.traits()), vector(size));
     let kernel = move |entry| Kernel::new("head_norm", entry).with("VECTOR", vector).with("LANES", lanes);
-    let p = Params { rows: tokens * parts, parts, heads, normed, size: size / vector, epsilon, chunk: 0 };
-    let groups = folded(u64::from(p.rows.div_ceil(kernel("forward").constant("ROWS"))));
+    let p = Params { rows: tokens.saturating_mul(parts), parts, heads, normed, size: size / vector, epsilon, chunk: 0 };
+    let groups = [p.rows.div_ceil(kernel("forward").constant("ROWS")), 1, 1];
     let (scales, y) = (g.single("scales", [tokens, parts]), g.like("head_norm", qkv));
     g.dispatch(kernel("forward"), p, [read(qkv), read(query_weight), read(key_weight), write(scales), write(y)], groups);
 

@@ -2,8 +2,8 @@
 
 use super::layer::{Linear, Part};
 use super::reduce::{add_partials, column_sum};
-use super::{Activation, folded, row_lanes};
-use crate::graph::{Argument, DType, Graph, Kernel, Tensor, Traits, read, update, write};
+use super::{Activation, row_lanes};
+use crate::graph::{Argument, DType, Graph, Kernel, MAX_ELEMENTS, Tensor, Traits, read, update, write};
 
 crate::params!(Params { rows: u32, inputs: u32, outputs: u32, stride: u32, column: u32, chunk: u32, has_bias: u32, has_addend: u32 });
 
@@ -32,7 +32,7 @@ fn tiles(kernel: &Kernel, name: [&str; 2], rows: u32, columns: u32) -> [u32; 2] 
 
 /// A multiplication and an addition for each element of each row of each product.
 fn operations(rows: u32, inputs: u32, outputs: u32) -> u64 {
-    2 * u64::from(rows) * u64::from(inputs) * u64::from(outputs)
+    [rows, inputs, outputs].map(u64::from).into_iter().fold(2, u64::saturating_mul)
 }
 
 /// y = x·Wᵀ + bias for x (rows, inputs) and the W of a layer (outputs, inputs), whose parts stand one below the other; y (rows, stride)
@@ -57,8 +57,7 @@ pub fn forward(g: &mut Graph, x: Tensor, layer: &Linear, stride: u32, activation
         arguments.extend(pre.map(write));
         arguments.push(write(y));
         let [across, down] = tiles(&kernel, ["FORWARD_ROWS", "FORWARD_COLUMNS"], rows, outputs);
-        let groups = if kernel.file == "matmul_row" { folded(across.into()) } else { [across, down, 1] };
-        g.dispatch(kernel, p, arguments, groups);
+        g.dispatch(kernel, p, arguments, [across, down, 1]);
         g.operations(operations(rows, inputs, outputs));
     }
     (y, pre)
@@ -105,9 +104,9 @@ fn weight_gradient(g: &mut Graph, dy: Tensor, part: &Part, x: Tensor, dw: Tensor
     let kernel =
         variant(g.traits(), "weight_gradient", aligned, [outputs, inputs]).with("FORMAT", DType::F32.word()).with("EPILOGUE", "plain");
     let [across, down] = tiles(&kernel, ["WEIGHT_GRADIENT_ROWS", "WEIGHT_GRADIENT_COLUMNS"], outputs, inputs);
-    let busy: u32 = if g.traits().cpu { 8 } else { 256 };
-    let fitting = (g.traits().max_binding / (4 * g.shape(dw).len())).clamp(1, 65_535) as u32;
-    let chunks = busy.div_ceil(across * down).min(rows.div_ceil(64)).min(fitting).max(1);
+    let busy: u64 = if g.traits().cpu { 8 } else { 256 };
+    let fitting = g.traits().max_binding.min(4 * MAX_ELEMENTS) / (4 * g.shape(dw).len());
+    let chunks = busy.div_ceil(u64::from(across) * u64::from(down)).min(rows.div_ceil(64).into()).min(fitting).max(1) as u32;
     let chunk = rows.div_ceil(chunks);
     let chunks = rows.div_ceil(chunk);
     let p = Params { rows, inputs, outputs, stride, column: part.column, chunk, has_bias: 0, has_addend: 0 };

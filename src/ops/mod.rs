@@ -37,17 +37,11 @@ pub use norm::{Norm, add_norm, norm, residual_norm};
 pub use rope::{Rope, RopePairs, RopeScaling, rope, rope_frequencies, rope_table};
 pub use scale::{multiply, scale};
 
-use crate::graph::{DType, Graph, Tensor, Traits, read, write};
+use crate::graph::{DType, Graph, MAX_ELEMENTS, Tensor, Traits, read, write};
 
 /// Workgroups for an elementwise kernel over `len` elements (`shaders/shared/grid.wgsl`).
 fn flat(len: u64) -> [u32; 3] {
-    folded(len.div_ceil(64).max(1))
-}
-
-/// That many workgroups, folded so that no dimension passes a limit. There may be more of them: the kernel compares.
-fn folded(groups: u64) -> [u32; 3] {
-    let x = groups.min(32_768);
-    [x as u32, groups.div_ceil(x) as u32, 1]
+    [u32::try_from(len.div_ceil(64).max(1)).unwrap_or(u32::MAX), 1, 1]
 }
 
 /// How many numbers a kernel takes at once (`shaders/shared/value.wgsl`) where rows have `extent` of them.
@@ -64,14 +58,16 @@ fn row_lanes(traits: &Traits) -> u32 {
 /// whatever the length of its rows.
 const SLICE_ROWS: u32 = 128;
 
-/// How many rows of a matrix so many bytes hold, no more than one binding: all, or a multiple of [`SLICE_ROWS`].
+/// How many rows of a matrix so many bytes hold, no more than one binding and than kernels can count: all, or a multiple of
+/// [`SLICE_ROWS`].
 fn fitting_rows(g: &Graph, matrix: Tensor, bytes: u64) -> u32 {
     let (info, bytes) = (g.info(matrix), bytes.min(g.traits().max_binding));
-    if info.bytes() <= bytes {
+    if info.bytes() <= bytes && info.shape.len() <= MAX_ELEMENTS {
         return info.shape.rows();
     }
-    let slice_bytes = info.dtype.bytes(u64::from(SLICE_ROWS) * u64::from(info.shape.last()));
-    (bytes / slice_bytes).max(1) as u32 * SLICE_ROWS
+    let slice_len = u64::from(SLICE_ROWS) * u64::from(info.shape.last());
+    let slices = (bytes / info.dtype.bytes(slice_len)).min(MAX_ELEMENTS / slice_len);
+    slices.max(1) as u32 * SLICE_ROWS
 }
 
 /// `count` rows of a matrix from row `start` on, or of a vector as many elements; `start` is a multiple of [`SLICE_ROWS`].
@@ -94,7 +90,7 @@ fn slice_of_rows(g: &mut Graph, matrix: Tensor, start: u32, count: u32) -> Tenso
 fn qkv_shape(g: &Graph, op: &str, qkv: Tensor, heads: u32, key_value_heads: u32, head_size: u32) -> [u32; 2] {
     let shape = g.shape(qkv);
     let &[batch, length, width] = shape.axes() else { panic!("{op} takes (batch, length, width), not {shape}") };
-    let fits = width == u64::from((heads + 2 * key_value_heads) * head_size);
+    let fits = width == u64::from(heads + 2 * key_value_heads) * u64::from(head_size);
     assert!(fits, "{op}: qkv is {shape} for {heads} and {key_value_heads} heads of {head_size}");
     [batch as u32, length as u32]
 }

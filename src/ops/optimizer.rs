@@ -76,8 +76,7 @@ pub fn adam(g: &mut Graph, config: &Adam) {
         let gradients = view(g, arenas.gradients, range);
         let p = Params { len: (range.1 / 4) as u32, first_chunk: (range.0 / chunk) as u32, ..p };
         let groups = range.1.div_ceil(chunk) as u32;
-        let across = groups.min(32_768);
-        g.dispatch(Kernel::new("optimizer", "sum_squares"), p, [read(gradients), write(squares)], [across, groups.div_ceil(across), 1]);
+        g.dispatch(Kernel::new("optimizer", "sum_squares"), p, [read(gradients), write(squares)], [groups, 1, 1]);
     }
     p.chunks = chunks;
     g.dispatch(Kernel::new("optimizer", "finish_norm"), p, [read(squares), update(arenas.metrics)], [1, 1, 1]);

@@ -48,7 +48,7 @@ pub fn rope(g: &mut Graph, qkv: Tensor, start: Option<Tensor>, form: &Rope) -> T
     let vector = if head_size.is_multiple_of(8) && rotary.is_multiple_of(8) { 4 } else { 1 };
     // A GPU has more invocations than there are tokens; for a CPU device each load counts.
     let takes = if g.traits().cpu { all } else { 1 };
-    let len = u64::from(batch * length * all.div_ceil(takes)) * u64::from(head_size / 2 / vector);
+    let len = u64::from(batch) * u64::from(length) * u64::from(all.div_ceil(takes)) * u64::from(head_size / 2 / vector);
     let apply = move |g: &mut Graph, x: Tensor, direction: f32| {
         let y = g.like("rope", x);
         let kernel = Kernel::new("rope", "turn")

@@ -1,36 +1,36 @@
-//! Sequences of tokens, cut, shuffled and put together.
+//! Sequences of tokens: cutting, shuffling and batching.
 
-/// The target of a token that no loss is asked for; the same number as in `shaders/vocabulary/loss.wgsl`.
+/// The target of a position without a loss; the same number as in `shaders/vocabulary/loss.wgsl`.
 pub const IGNORED: u32 = u32::MAX;
 
-/// A run of tokens with what is to be learned from it.
+/// A sequence of tokens and its targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
     /// The tokens.
     pub tokens: Vec<u32>,
-    /// The token after each, or [`IGNORED`] where it is not to be learned or there is none. As many as tokens.
+    /// The token after each token, or [`IGNORED`] where there is none or it is not learned. As many as there are tokens.
     pub targets: Vec<u32>,
 }
 
 impl Sequence {
-    /// Tokens of which all are learned but the first, which has nothing before it.
+    /// A sequence in which every token but the first is learned.
     pub fn new(tokens: Vec<u32>) -> Sequence {
         Sequence::masked(tokens, |_| true)
     }
 
-    /// Tokens of which those are learned that `learned` says, given their place.
+    /// A sequence in which a token is learned if `learned` returns true for its position.
     pub(super) fn masked(tokens: Vec<u32>, learned: impl Fn(usize) -> bool) -> Sequence {
         let next = |i: usize| tokens.get(i + 1).filter(|_| learned(i + 1)).copied().unwrap_or(IGNORED);
         let targets = (0..tokens.len()).map(next).collect();
         Sequence { tokens, targets }
     }
 
-    /// How many tokens are learned.
+    /// The number of tokens that are learned.
     pub fn targets(&self) -> usize {
         self.targets.iter().filter(|&&t| t != IGNORED).count()
     }
 
-    /// Keeps the first `length` tokens. The last of them then has no target.
+    /// Keeps the first `length` tokens. The last one kept has no target.
     pub(super) fn truncate(&mut self, length: usize) {
         if self.tokens.len() > length {
             self.tokens.truncate(length);
@@ -40,26 +40,26 @@ impl Sequence {
     }
 }
 
-/// Rows of tokens of one length, as a program takes them.
+/// Rows of tokens, padded to one length: the input of a program.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// How many rows.
+    /// The number of rows.
     pub rows: u32,
-    /// Tokens in a row, padding included.
+    /// The tokens in a row, including padding.
     pub length: u32,
     /// The tokens (rows, length); padding is 0.
     pub tokens: Vec<u32>,
-    /// The token after each (rows, length); [`IGNORED`] where there is none.
+    /// The targets (rows, length): the token after each, or [`IGNORED`].
     pub targets: Vec<u32>,
-    /// How many tokens of each row are not padding (rows).
+    /// The length of each row without padding (rows).
     pub lengths: Vec<u32>,
 }
 
 impl Batch {
-    /// A batch of sequences, padded to the longest. The target of each token is the one after it.
+    /// Creates a batch of sequences, padded to the longest. The target of each token is the next token.
     ///
     /// # Panics
-    /// If there is no sequence, or one is empty.
+    /// If there are no sequences, or one is empty.
     pub fn new(sequences: &[&[u32]]) -> Batch {
         let length = sequences.iter().map(|s| s.len()).max().expect("a batch has a row");
         let (mut tokens, mut targets, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
@@ -74,10 +74,10 @@ impl Batch {
         Batch { rows: sequences.len() as u32, length: length as u32, tokens, targets, lengths }
     }
 
-    /// A batch of sequences with their own targets, padded to [`round_length`] of the longest.
+    /// Creates a batch of sequences that bring their own targets, padded to [`round_length`] of the longest.
     ///
     /// # Panics
-    /// If there is no sequence, or one is empty or longer than `max_length`.
+    /// If there are no sequences, or one is empty or longer than `max_length`.
     pub fn of(sequences: &[&Sequence], max_length: usize) -> Batch {
         let longest = sequences.iter().map(|s| s.tokens.len()).max().expect("a batch has a row");
         assert!(longest <= max_length, "no row is longer than the maximum length");
@@ -94,14 +94,32 @@ impl Batch {
         Batch { rows: sequences.len() as u32, length: length as u32, tokens, targets, lengths }
     }
 
-    /// How many tokens have a target.
+    /// The batch cut into micro-batches of `rows` rows; the last may have fewer.
+    ///
+    /// # Panics
+    /// If `rows` is 0.
+    pub fn cut(&self, rows: u32) -> Vec<Batch> {
+        let Batch { length, tokens, targets, lengths, .. } = self;
+        let (rows, width) = (rows as usize, *length as usize);
+        let parts = lengths.chunks(rows).zip(tokens.chunks(rows * width).zip(targets.chunks(rows * width)));
+        let part = |(lengths, (tokens, targets)): (&[u32], (&[u32], &[u32]))| Batch {
+            rows: lengths.len() as u32,
+            length: *length,
+            tokens: tokens.into(),
+            targets: targets.into(),
+            lengths: lengths.into(),
+        };
+        parts.map(part).collect()
+    }
+
+    /// The number of tokens that have a target.
     pub fn targets(&self) -> u64 {
         self.targets.iter().filter(|&&t| t != IGNORED).count() as u64
     }
 }
 
-/// The padded length of a batch: the next multiple of 16 up to 64, of 32 up to 128, of 64 beyond, and never more than `max_length`. A
-/// program is compiled for each length, so there should be few.
+/// The padded length of a batch: rounded up to a multiple of 16 up to 64, of 32 up to 128 and of 64 beyond, but at most `max_length`. Each
+/// length needs a compiled program, so there should be few.
 pub fn round_length(longest: usize, max_length: usize) -> usize {
     let step = match longest {
         0..=64 => 16,
@@ -111,19 +129,19 @@ pub fn round_length(longest: usize, max_length: usize) -> usize {
     longest.max(1).next_multiple_of(step).min(max_length).max(longest)
 }
 
-/// Cuts a text into full sequences of `length` tokens; what is left over at the end is dropped.
+/// Cuts a text into full sequences of `length` tokens; the remainder is dropped.
 pub fn cut(tokens: &[u32], length: usize) -> Vec<&[u32]> {
     tokens.chunks_exact(length).collect()
 }
 
-/// The places of `tokens` sorted by token, equal ones in their order (a counting sort would not be faster here).
+/// The positions of `tokens`, stably sorted by token (a counting sort would not be faster here).
 pub fn order_of(tokens: &[u32]) -> Vec<u32> {
     let mut order: Vec<u32> = (0..tokens.len() as u32).collect();
     order.sort_by_key(|&i| tokens[i as usize]);
     order
 }
 
-/// The numbers below `len` in an order that depends on the seed and the epoch alone (Fisher and Yates, from SplitMix64).
+/// The numbers below `len` in an order that depends only on the seed and the epoch (Fisher–Yates with SplitMix64).
 pub fn shuffled(len: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut random = crate::random::Random::new(seed, 0x5EED_0000 + epoch);
     let mut order: Vec<usize> = (0..len).collect();
@@ -143,6 +161,15 @@ mod tests {
         assert_eq!(batch.tokens, [5, 6, 7, 8, 0, 0]);
         assert_eq!(batch.targets, [6, 7, IGNORED, IGNORED, IGNORED, IGNORED]);
         assert_eq!((batch.lengths.as_slice(), batch.targets()), ([3, 1].as_slice(), 2));
+    }
+
+    #[test]
+    fn a_cut_batch_has_the_same_rows() {
+        let batch = Batch::new(&[&[5, 6, 7], &[8], &[9, 1]]);
+        assert_eq!(batch.cut(3), [batch.clone()]);
+        let [first, last] = &batch.cut(2)[..] else { panic!("two parts") };
+        assert_eq!((first.rows, &first.tokens[..], &first.lengths[..]), (2, &[5, 6, 7, 8, 0, 0][..], &[3, 1][..]));
+        assert_eq!((last.rows, &last.tokens[..], &last.targets[..]), (1, &[9, 1, 0][..], &[1, IGNORED, IGNORED][..]));
     }
 
     #[test]

@@ -1,30 +1,30 @@
-//! The batches of a run, epoch after epoch.
+//! The batches of a run, epoch by epoch.
 
 use super::{Batch, Dataset, shuffled};
 
-/// Where a run is in its data: enough to go on from there.
+/// The position of a run in its data, from which it can resume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Position {
-    /// How many epochs are over.
+    /// The number of completed epochs.
     pub epoch: u64,
-    /// How many batches of the present epoch have been taken.
+    /// The number of batches taken in the current epoch.
     pub index: u64,
 }
 
-/// Batches without end. Each epoch has every sequence once, the last batch of an epoch may have fewer rows.
+/// An endless stream of batches. Each epoch contains every sequence once; its last batch may have fewer rows.
 pub struct Batches<'a> {
     data: &'a Dataset,
     batch_size: usize,
-    /// The seed of the order; none keeps the order of the file.
+    /// The seed of the shuffle; `None` keeps the order of the file.
     seed: Option<u64>,
     position: Position,
-    /// The order of the epoch that `ordered` says.
+    /// The order of the epoch `ordered`.
     order: Vec<usize>,
     ordered: Option<u64>,
 }
 
 impl<'a> Batches<'a> {
-    /// The batches of a dataset, from the beginning. With a seed, each epoch has an order of its own, which depends on the seed alone.
+    /// The batches of a dataset, from the beginning. With a seed, each epoch has its own order, which depends only on the seed.
     ///
     /// # Panics
     /// If the dataset or the batch is empty.
@@ -33,7 +33,7 @@ impl<'a> Batches<'a> {
         Batches { data, batch_size, seed, position: Position::default(), order: Vec::new(), ordered: None }
     }
 
-    /// The same, from another position on. An index past the end of the epoch is the beginning of the next.
+    /// Starts at another position. An index past the end of the epoch means the beginning of the next.
     #[must_use]
     pub fn starting_at(mut self, position: Position) -> Batches<'a> {
         self.position = position;
@@ -41,17 +41,17 @@ impl<'a> Batches<'a> {
         self
     }
 
-    /// The position of the batch that comes next.
+    /// The position of the next batch.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// How many batches an epoch has.
+    /// The number of batches in an epoch.
     pub fn per_epoch(&self) -> u64 {
         self.data.sequences.len().div_ceil(self.batch_size) as u64
     }
 
-    /// The batch that comes next.
+    /// Returns the next batch and advances.
     pub fn take_next(&mut self) -> Batch {
         let len = self.data.sequences.len();
         if self.ordered != Some(self.position.epoch) {
@@ -85,7 +85,7 @@ impl Iterator for Batches<'_> {
 }
 
 impl Dataset {
-    /// The batches of one pass in the order of the file, for evaluation.
+    /// The batches of one pass over the data in file order, for evaluation.
     pub fn batches(&self, batch_size: usize) -> impl Iterator<Item = Batch> {
         let batches = Batches::new(self, batch_size, None);
         let count = batches.per_epoch() as usize;

@@ -1,7 +1,7 @@
-//! Chat templates: a conversation as the text that the model was trained on.
+//! Chat templates: formatting a conversation as the text that the model was trained on.
 //!
-//! A template is a program that comes with a model, so it is not trusted: it sees nothing but the conversation, reads no files, and is
-//! stopped when it has run for long enough.
+//! A template is a program that comes with a model, so it is not trusted: it sees only the conversation, reads no files, and is stopped if
+//! it runs too long.
 
 mod python;
 #[cfg(test)]
@@ -16,22 +16,22 @@ use minijinja::{Environment, ErrorKind, context};
 use super::Tokenizer;
 use crate::error::{Error, Result};
 
-/// The instructions that one rendering may take: hundreds for a message are usual.
+/// The most instructions that one rendering may execute; a message usually takes hundreds.
 const FUEL: u64 = 20_000_000;
 
-/// Stands for a turn's content where it is to be found again. Characters for private use, so no text has them by chance.
+/// Replaces a turn's content to locate it in the output. Private-use characters, which no text contains by chance.
 const MARK: &str = "\u{F8FF}\u{10FFFD}graftling\u{10FFFD}\u{F8FF}";
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 pub struct Message {
-    /// Who speaks, such as `system`, `user` or `assistant`.
+    /// The speaker, such as `system`, `user` or `assistant`.
     pub role: String,
-    /// What is said.
+    /// The text.
     pub content: String,
 }
 
-/// A model's chat template with the special tokens that it may name.
+/// A model's chat template with the special tokens that it can use.
 pub struct ChatTemplate {
     environment: Environment<'static>,
     bos: Option<String>,
@@ -42,7 +42,7 @@ impl ChatTemplate {
     /// Compiles a template. `bos` and `eos` are the texts of these tokens, for models that have them.
     ///
     /// # Errors
-    /// [`Error::Usage`] if it is not a valid template.
+    /// [`Error::Usage`] if the template is not valid.
     pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<ChatTemplate> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -63,24 +63,24 @@ impl ChatTemplate {
         Ok(ChatTemplate { environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned) })
     }
 
-    /// The template of a model.
+    /// Compiles the template of a model.
     ///
     /// # Errors
-    /// [`Error::File`] if its files have none, or one that is not valid.
+    /// [`Error::File`] if the model has no template, or an invalid one.
     pub fn of(tokenizer: &Tokenizer) -> Result<ChatTemplate> {
         let Some(source) = tokenizer.chat_template() else {
-            let advice = "give rows with 'prompt' and 'completion', use an instruction-tuned model, or put a chat_template.jinja beside it";
-            return Err(Error::file(tokenizer.path(), format!("is of a model without a chat template; {advice}")));
+            let advice = "use rows with 'prompt' and 'completion', use an instruction-tuned model, or put a chat_template.jinja beside it";
+            return Err(Error::file(tokenizer.path(), format!("belongs to a model without a chat template; {advice}")));
         };
         let text = |token: Option<u32>| token.and_then(|token| tokenizer.token(token));
         let (bos, eos) = (text(tokenizer.bos()), text(tokenizer.end_tokens().first().copied()));
         ChatTemplate::new(source, bos.as_deref(), eos.as_deref()).map_err(|e| Error::file(tokenizer.path(), format!("cannot be used: {e}")))
     }
 
-    /// The text of a conversation. `add_generation_prompt` adds what comes before the assistant's answer.
+    /// Renders a conversation. `add_generation_prompt` appends the text that precedes the assistant's answer.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the template refuses it, fails, or runs for too long.
+    /// [`Error::Usage`] if the template rejects the conversation, fails, or runs too long.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         let message = |m: &Message| context! { role => m.role.as_str(), content => m.content.as_str() };
         let text = |text: &Option<String>| text.as_deref().map_or(Value::UNDEFINED, Value::from);
@@ -96,12 +96,12 @@ impl ChatTemplate {
         template.render(context).map_err(|e| fails("cannot be used for this conversation", &e))
     }
 
-    /// The text of a conversation and the bytes of it that are the assistant's turns, what ends each turn included.
+    /// Renders a conversation and returns the byte ranges of the assistant's turns, including the text that ends each turn.
     ///
     /// A turn begins where the generation prompt of the messages before it ends, and ends where the text of the messages up to it ends.
-    /// Some templates write a turn in another way when others follow (Qwen 3 leaves out what the model thought). There, the turn's content
-    /// is found by writing a mark in its place: what is equal before and after the mark is not part of it. To its end belongs what follows
-    /// the content both here and where the turn is the last.
+    /// Some templates render a turn differently when others follow (Qwen 3 drops the model's reasoning). In that case, a mark in place of
+    /// the turn's content locates it: text that is the same before and after the mark is not part of the content. The turn's end is the
+    /// text after the content that is the same here and when the turn is the last.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`], and [`Error::Usage`] if a turn cannot be found in the text.
@@ -109,7 +109,7 @@ impl ChatTemplate {
         let text = self.render(messages, false)?;
         let mut turns: Vec<Range<usize>> = Vec::new();
         for at in (0..messages.len()).filter(|&at| messages[at].role == "assistant") {
-            // Some templates refuse a conversation that does not begin with the user; then only the mark can tell.
+            // Some templates reject a conversation that does not begin with the user; then only the mark helps.
             let before = self.render(&messages[..at], true).ok();
             let through = self.render(&messages[..=at], false).ok();
             let exact = match (&before, &through) {
@@ -130,25 +130,25 @@ impl ChatTemplate {
         Ok((text, turns))
     }
 
-    /// The turn of message `at`, found by a mark in place of its content.
+    /// Finds the turn of message `at` by a mark in place of its content.
     fn marked_turn(&self, text: &str, messages: &[Message], at: usize, before: Option<&str>) -> Result<Range<usize>> {
         let mut marked = messages.to_vec();
         marked[at].content = MARK.to_owned();
         let whole = self.render(&marked, false)?;
-        let (ahead, behind) = whole.split_once(MARK).ok_or_else(|| unclear(at))?;
-        let found = !behind.contains(MARK) && text.starts_with(ahead) && text.ends_with(behind);
-        if !found || ahead.len() + behind.len() > text.len() {
+        let (prefix, suffix) = whole.split_once(MARK).ok_or_else(|| unclear(at))?;
+        let found = !suffix.contains(MARK) && text.starts_with(prefix) && text.ends_with(suffix);
+        if !found || prefix.len() + suffix.len() > text.len() {
             return Err(unclear(at));
         }
-        let content = ahead.len()..text.len() - behind.len();
+        let content = prefix.len()..text.len() - suffix.len();
         let through = self.render(&marked[..=at], false)?;
         let (_, end) = through.split_once(MARK).ok_or_else(|| unclear(at))?;
         let start = before.map_or(content.start, |before| common_prefix(before, text).min(content.start));
-        Ok(start..content.end + common_prefix(end, behind))
+        Ok(start..content.end + common_prefix(end, suffix))
     }
 }
 
-/// How many bytes two texts have in common at their beginning, in whole characters.
+/// The length in bytes of the common prefix of two texts, in whole characters.
 fn common_prefix(a: &str, b: &str) -> usize {
     let differ = a.bytes().zip(b.bytes()).position(|(a, b)| a != b).unwrap_or(a.len().min(b.len()));
     (0..=differ).rev().find(|&at| b.is_char_boundary(at)).unwrap_or(0)
@@ -156,13 +156,13 @@ fn common_prefix(a: &str, b: &str) -> usize {
 
 fn unclear(at: usize) -> Error {
     let advice = "use rows with 'prompt' and 'completion', or --train-on-prompt";
-    Error::Usage(format!("the model's chat template does not show where the assistant's turn (message {}) is; {advice}", at + 1))
+    Error::Usage(format!("cannot find the assistant's turn (message {}) in the output of the model's chat template; {advice}", at + 1))
 }
 
 fn fails(what: &str, e: &minijinja::Error) -> Error {
     let line = e.line().map_or(String::new(), |line| format!(" in line {line}"));
     let reason = match (e.kind(), e.detail()) {
-        (ErrorKind::OutOfFuel, _) => "it runs for too long".to_owned(),
+        (ErrorKind::OutOfFuel, _) => "it runs too long".to_owned(),
         (_, Some(detail)) => detail.to_owned(),
         (kind, None) => kind.to_string(),
     };

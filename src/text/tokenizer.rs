@@ -17,26 +17,26 @@ pub use stream::Decoder;
 use crate::error::{Error, Result};
 use crate::weights::Gguf;
 
-/// Text to tokens and back, and what the model's files say of its special tokens.
+/// Encodes text as tokens and decodes tokens to text, with the special tokens that the model's files name.
 pub struct Tokenizer {
-    /// Without a post-processor, truncation and padding: what these add or take is decided here.
+    /// Without post-processor, truncation and padding, whose tasks this module handles itself.
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     special: Special,
     vocab_size: usize,
-    /// Whether a space is put in front of each text, as SentencePiece does.
+    /// Whether each text is prefixed with a space, as SentencePiece does.
     adds_space: bool,
     /// Whether long texts can be tokenised in pieces.
     in_pieces: bool,
 }
 
-/// What the files say of a vocabulary's special tokens.
+/// A vocabulary's special tokens, as its files name them.
 #[derive(Debug, Default)]
 struct Special {
     bos: Option<u32>,
-    /// The end token first, then those that end a turn. No token twice.
+    /// The end-of-text token first, then those that end a turn, without duplicates.
     end: Vec<u32>,
-    /// What goes before a document: BOS, or nothing.
+    /// The tokens before a document: BOS or none.
     prefix: Vec<u32>,
     chat_template: Option<String>,
 }
@@ -50,9 +50,9 @@ impl Special {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`; `path` is the file or its directory. Special tokens and the chat template come from the files beside it:
-    /// `tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json`, `config.json` and `chat_template.jinja`, none of
-    /// which has to be there.
+    /// Reads `tokenizer.json`; `path` is the file or its directory. Special tokens and the chat template come from optional files in the
+    /// same directory: `tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json`, `config.json` and
+    /// `chat_template.jinja`.
     ///
     /// # Errors
     /// [`Error::File`] if `tokenizer.json` is missing, or a file is malformed.
@@ -65,12 +65,12 @@ impl Tokenizer {
         Ok(Tokenizer::new(inner, path, special))
     }
 
-    /// The tokenizer of a GGUF file: that of a `tokenizer.json` beside it where there is one, otherwise the vocabulary in its metadata,
-    /// which has to be byte-level BPE (`gpt2`) or SentencePiece (`llama`). Special tokens that the `tokenizer.json` and the files
-    /// beside it do not name come from the metadata.
+    /// The tokenizer of a GGUF file: a `tokenizer.json` in the same directory if there is one, otherwise the vocabulary in the metadata,
+    /// which must be byte-level BPE (`gpt2`) or SentencePiece (`llama`). Special tokens that `tokenizer.json` and its companion files do
+    /// not name come from the metadata.
     ///
     /// # Errors
-    /// [`Error::File`] if the metadata are malformed or of a kind that is not known, and as [`Tokenizer::read`].
+    /// [`Error::File`] if the metadata are malformed or describe an unsupported tokenizer, and as [`Tokenizer::read`].
     pub fn from_gguf(gguf: &Gguf) -> Result<Tokenizer> {
         let beside = gguf.path().with_file_name("tokenizer.json");
         if !beside.is_file() {
@@ -82,14 +82,14 @@ impl Tokenizer {
         if count.is_some_and(|count| tokenizer.vocab_size > count) {
             let count = count.unwrap_or(0);
             let has = tokenizer.vocab_size;
-            let problem = format!("has {has} tokens where {} beside it has {count}; it is another model's", gguf.path().display());
+            let problem = format!("has {has} tokens, but {} has {count}; replace it with the model's own tokenizer", gguf.path().display());
             return Err(Error::file(beside, problem));
         }
         gguf::complete(gguf, &mut tokenizer.special)?;
         Ok(tokenizer)
     }
 
-    /// The tokenizer of the text of a `tokenizer.json` that has no files beside it, so no special tokens but its own.
+    /// Reads a tokenizer from the text of a `tokenizer.json` alone, so without special tokens from other files.
     ///
     /// # Errors
     /// [`Error::File`] if it is malformed.
@@ -101,7 +101,7 @@ impl Tokenizer {
 
     fn new(mut inner: tokenizers::Tokenizer, path: PathBuf, special: Special) -> Tokenizer {
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>).with_padding(None);
-        // Only a truncation that is asked for can fail.
+        // Turning truncation off cannot fail.
         let _ = inner.with_truncation(None);
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |largest| largest as usize + 1);
         let first = inner.encode("a", false).ok().and_then(|encoding| encoding.get_tokens().first().cloned());
@@ -110,9 +110,9 @@ impl Tokenizer {
         Tokenizer { inner, path, special, vocab_size, adds_space, in_pieces }
     }
 
-    /// The tokenizer of 256 tokens, one a byte: byte-level BPE without merges, as the text of a `tokenizer.json`.
+    /// A tokenizer of 256 tokens, one per byte: byte-level BPE without merges, as the text of a `tokenizer.json`.
     pub fn bytes_json() -> String {
-        // GPT-2's printable stand-ins for bytes: those that print stand for themselves, the others come from U+0100 on.
+        // GPT-2's printable stand-ins for bytes: printable bytes stand for themselves, the others start at U+0100.
         let prints = |b: u32| (0x21..=0x7e).contains(&b) || (0xa1..=0xac).contains(&b) || (0xae..=0xff).contains(&b);
         let mut next = 0x100;
         let mut vocabulary = serde_json::Map::new();
@@ -133,7 +133,7 @@ impl Tokenizer {
         serde_json::to_string_pretty(&json).expect("a JSON value prints")
     }
 
-    /// How many tokens there are.
+    /// The number of tokens.
     pub fn len(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
@@ -143,7 +143,7 @@ impl Tokenizer {
         self.len() == 0
     }
 
-    /// The rows that an embedding needs: one more than the largest token.
+    /// The number of embedding rows that the vocabulary needs: one more than the largest token.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
@@ -153,12 +153,12 @@ impl Tokenizer {
         &self.path
     }
 
-    /// The token that begins a text, if the model has one. Whether a document gets it is for [`Tokenizer::encode_document`] to say.
+    /// The token that begins a text (BOS), if the model has one. [`Tokenizer::encode_document`] decides whether a document gets it.
     pub fn bos(&self) -> Option<u32> {
         self.special.bos
     }
 
-    /// The tokens after which generation stops: the end of text first, which also ends a completion, then those that end a turn.
+    /// The tokens at which generation stops: first the end of text, which also ends a completion, then those that end a turn.
     pub fn end_tokens(&self) -> &[u32] {
         &self.special.end
     }
@@ -168,26 +168,26 @@ impl Tokenizer {
         self.special.chat_template.as_deref()
     }
 
-    /// How a token is written in the vocabulary. For a special token, that is its text.
+    /// A token as the vocabulary writes it. For a special token, this is its text.
     pub fn token(&self, token: u32) -> Option<String> {
         self.inner.id_to_token(token)
     }
 
-    /// The tokens of a text as it stands: nothing is put before or behind it. The text of a special token is that token.
+    /// Encodes a text as it stands, without special tokens before or after it. The text of a special token becomes that token.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the tokenizer cannot take it.
+    /// [`Error::Usage`] if the tokenizer cannot encode it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut tokens = Vec::new();
         self.encode_into(text, &mut tokens)?;
         Ok(tokens)
     }
 
-    /// The tokens of a text with BOS before it if the model's own files ask for that: by the post-processor of `tokenizer.json`, or
-    /// `add_bos_token`. This is how a document, and a prompt that is no chat, begins.
+    /// Encodes a document, or a prompt that is not a chat: with BOS first if the model's files ask for it, by the post-processor of
+    /// `tokenizer.json` or by `add_bos_token`.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the tokenizer cannot take it.
+    /// [`Error::Usage`] if the tokenizer cannot encode it.
     pub fn encode_document(&self, text: &str) -> Result<Vec<u32>> {
         let mut tokens = self.special.prefix.clone();
         self.encode_into(text, &mut tokens)?;
@@ -198,18 +198,18 @@ impl Tokenizer {
         let whole = (!self.in_pieces).then_some(text);
         let pieces = self.in_pieces.then(|| long::pieces(text));
         for piece in whole.into_iter().chain(pieces.into_iter().flatten()) {
-            tokens.extend_from_slice(self.inner.encode_fast(piece, false).map_err(cannot_take)?.get_ids());
+            tokens.extend_from_slice(self.inner.encode_fast(piece, false).map_err(cannot_encode)?.get_ids());
         }
         Ok(())
     }
 
-    /// The tokens of a text that goes on where another ends: without the space that SentencePiece puts first.
+    /// Encodes a text that continues another one: without the space that SentencePiece puts first.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the tokenizer cannot take it.
+    /// [`Error::Usage`] if the tokenizer cannot encode it.
     pub(super) fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
         if self.adds_space {
-            // Nothing merges with a line break, so what comes after it is the text without a space.
+            // Nothing merges with a line break, so the tokens after it are the text without a space.
             let (before, whole) = (self.encode("\n")?, self.encode(&format!("\n{text}"))?);
             if let Some(tokens) = whole.strip_prefix(before.as_slice()) {
                 return Ok(tokens.to_vec());
@@ -218,27 +218,27 @@ impl Tokenizer {
         self.encode(text)
     }
 
-    /// The tokens of a text as it stands, each with the bytes of the text that it stands for.
+    /// Encodes a text as it stands. Each token comes with the byte range of the text that it covers.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the tokenizer cannot take it.
+    /// [`Error::Usage`] if the tokenizer cannot encode it.
     pub(super) fn encode_with_places(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>> {
-        let encoding = self.inner.encode(text, false).map_err(cannot_take)?;
+        let encoding = self.inner.encode(text, false).map_err(cannot_encode)?;
         let places = encoding.get_offsets().iter().map(|&(start, end)| start..end);
         Ok(encoding.get_ids().iter().copied().zip(places).collect())
     }
 
-    /// The text of tokens, special ones included; bytes that are not UTF-8 become U+FFFD.
+    /// Decodes tokens to text, including special tokens; invalid UTF-8 becomes U+FFFD.
     pub fn decode(&self, tokens: &[u32]) -> String {
         self.inner.decode(tokens, false).unwrap_or_default()
     }
 
-    /// A decoder for tokens that come one by one.
+    /// A decoder for a stream of tokens.
     pub fn decoder(&self) -> Decoder<'_> {
         Decoder::new(&self.inner)
     }
 }
 
-fn cannot_take(e: tokenizers::Error) -> Error {
-    Error::Usage(format!("the tokenizer cannot take the text ({e}); use a tokenizer that fits the text"))
+fn cannot_encode(e: tokenizers::Error) -> Error {
+    Error::Usage(format!("the tokenizer cannot encode the text ({e}); use a tokenizer that supports it"))
 }

@@ -1,4 +1,4 @@
-//! A vocabulary of one's own: byte-level BPE, trained on a text.
+//! Training a tokenizer: byte-level BPE.
 
 use std::path::Path;
 
@@ -12,36 +12,36 @@ use super::data::each_text;
 use super::tokenizer::pieces;
 use crate::error::{Error, Result};
 
-/// The most tokens of a vocabulary that is trained.
+/// The largest vocabulary that can be trained.
 pub const LARGEST_VOCABULARY: u32 = 1 << 20;
 
 impl Tokenizer {
-    /// Trains byte-level BPE of exactly `size` tokens on the texts of a data set (of a directory, its `train` file), split into words as
-    /// GPT-2 does. Returns the text of a `tokenizer.json`. Every text can be tokenised, since all bytes are tokens; the same data give the
-    /// same tokens.
+    /// Trains byte-level BPE with exactly `size` tokens on the texts of a data set (in a directory, its `train` file), split into words as
+    /// GPT-2 does. Returns the text of a `tokenizer.json`. The tokenizer can encode any text, since every byte is a token. The same data
+    /// produce the same tokens.
     ///
     /// # Errors
     /// [`Error::Usage`] if the size is below 256, the number of bytes, or above [`LARGEST_VOCABULARY`]; [`Error::File`] if the data cannot
-    /// be read, or are too few for so many tokens.
+    /// be read or contain too little text for `size` tokens.
     pub fn train_bpe(data: &Path, size: u32) -> Result<String> {
         if !(256..=LARGEST_VOCABULARY).contains(&size) {
-            return Err(Error::Usage(format!("a BPE tokenizer of {size} tokens cannot be made; ask for 256 to {LARGEST_VOCABULARY}")));
+            return Err(Error::Usage(format!("a BPE tokenizer cannot have {size} tokens; choose 256 to {LARGEST_VOCABULARY}")));
         }
         let mut texts = Vec::new();
         let file = each_text(data, |text| texts.push(text))?;
-        let failed = |e: tokenizers::Error| Error::file(&file, format!("gives no tokenizer ({e}); try other text, or bytes as tokens"));
+        let failed = |e: tokenizers::Error| Error::file(&file, format!("yields no tokenizer ({e}); use other text, or bytes as tokens"));
 
         let mut inner = Inner::new(BPE::default());
         let level = ByteLevel::new(false, false, true);
         inner.with_pre_tokenizer(Some(level)).with_decoder(Some(level));
-        // A pair that is there once is no pattern.
+        // A pair that occurs once is not a pattern.
         let alphabet = ByteLevel::alphabet().into_iter().collect();
         let trainer = BpeTrainer::builder().vocab_size(size as usize).min_frequency(2).initial_alphabet(alphabet).show_progress(false);
         let pieces: Vec<&str> = texts.iter().flat_map(|text| pieces(text)).collect();
         inner.train(&mut TrainerWrapper::from(trainer.build()), pieces.into_iter()).map_err(failed)?;
         let has = inner.get_vocab_size(true);
         if has < size as usize {
-            let problem = format!("has text for a vocabulary of {has} tokens, not of {size}; give more text or ask for fewer tokens");
+            let problem = format!("has enough text for {has} tokens, but not for {size}; add text or choose a smaller vocabulary");
             return Err(Error::file(file, problem));
         }
         inner.to_string(true).map_err(failed)
@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
 
-    /// A file that is gone when the test is.
+    /// A file that is removed at the end of the test.
     struct File(PathBuf);
 
     impl File {
@@ -97,7 +97,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(Tokenizer::train_bpe(&file.0, 600).expect("a tokenizer"), first);
         }
-        // Rows have the same texts, so they give the same too.
+        // Rows with the same texts produce the same tokens.
         let half = TEXT.find("\nstruct").expect("a place");
         let (a, b) = TEXT.split_at(half);
         let rows = [serde_json::json!({ "text": a }), serde_json::json!({ "prompt": b, "completion": "" })].map(|row| row.to_string());
@@ -109,7 +109,7 @@ mod tests {
     fn too_little_text() {
         let file = File::new("little.txt", "la la la la la");
         let error = Tokenizer::train_bpe(&file.0, 1000).expect_err("too little").to_string();
-        assert!(error.contains("little.txt: has text for a vocabulary of 25") && error.contains("not of 1000"), "{error}");
+        assert!(error.contains("little.txt: has enough text for 25") && error.contains("tokens, but not for 1000;"), "{error}");
         for size in [0, 255, LARGEST_VOCABULARY + 1] {
             assert_eq!(Tokenizer::train_bpe(&file.0, size).expect_err("no size").exit_code(), 2);
         }

@@ -1,12 +1,14 @@
 //! The device memory that training will take, told before it is taken.
 
+use super::micro_batch::micro_batch;
 use super::trainer::{Mode, record, record_update};
+use crate::error::Result;
 use crate::gpu;
 use crate::graph::Traits;
 use crate::model::Model;
 use crate::ops::optimizer::Adam;
 
-/// Bytes of device memory.
+/// Bytes of device memory, and how a batch is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {
     /// Of frozen weights.
@@ -15,19 +17,28 @@ pub struct Estimate {
     pub trained: u64,
     /// Of activations and all else that the programs need.
     pub programs: u64,
+    /// The rows that are computed at once: all of a batch, or fewer where the device's limits do not allow it.
+    pub micro_batch: u32,
 }
 
 impl Estimate {
     /// What training a model on batches of `rows` sequences of `length` tokens takes, with [`checkpointing`](super::TrainOptions) or without.
-    pub fn new(model: &Model, traits: &Traits, rows: u32, length: u32, checkpointing: bool) -> Estimate {
+    ///
+    /// # Errors
+    /// [`Error::Limit`](crate::Error::Limit) if the device's limits do not allow even one row at a time.
+    pub fn new(model: &Model, traits: &Traits, rows: u32, length: u32, checkpointing: bool) -> Result<Estimate> {
+        let mode = Mode::Training { checkpointing };
+        let micro_batch = micro_batch(model, traits, [rows, length], mode)?;
         let frozen = model.parameters.iter().filter(|(_, p)| p.arena_offset.is_none());
-        let (step, ..) = record(model, traits, [rows, length], Mode::Training { checkpointing });
+        let (step, ..) = record(model, traits, [micro_batch, length], mode);
         let update = record_update(model, traits, &Adam::default());
-        Estimate {
+        update.check_limits()?;
+        Ok(Estimate {
             weights: frozen.map(|(_, p)| p.dtype.bytes(p.shape.len())).sum(),
             trained: 4 * 4 * model.parameters.arena_len(),
             programs: gpu::bytes_of(&[&step, &update]),
-        }
+            micro_batch,
+        })
     }
 
     /// All of it.

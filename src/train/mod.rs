@@ -3,6 +3,7 @@
 mod checkpoint;
 mod checkpoints;
 mod estimate;
+mod micro_batch;
 mod recipe;
 mod schedule;
 mod state;

@@ -13,7 +13,7 @@ use crate::weights::{Weight, Weights};
 pub struct TrainerState {
     /// Steps that are done: the place in the schedule.
     pub step: u64,
-    /// Batches that are done, on which dropout masks depend.
+    /// Micro-batches that are done, on which dropout masks depend.
     pub batches: u32,
     /// Steps that changed weights, on which Adam's bias correction depends.
     pub updates: u32,

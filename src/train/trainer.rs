@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::micro_batch::micro_batch;
 use super::{Schedule, Shape};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory, Program, Readback, Step, Timing};
@@ -124,13 +125,41 @@ impl Compiled {
     }
 }
 
-/// The programs of a model, one for each shape of batch that has occurred.
+/// The programs of a model, one for each shape of micro-batch that has occurred.
 struct Programs {
     mode: Mode,
+    /// The rows of the micro-batches of each shape of batch.
+    cuts: HashMap<[u32; 2], u32>,
     compiled: HashMap<[u32; 2], Compiled>,
 }
 
 impl Programs {
+    fn new(mode: Mode) -> Programs {
+        Programs { mode, cuts: HashMap::new(), compiled: HashMap::new() }
+    }
+
+    /// The rows of the micro-batches in which a batch of that shape is computed.
+    fn micro_batch(&mut self, device: &Device, model: &Model, shape: [u32; 2]) -> Result<u32> {
+        if let Some(&rows) = self.cuts.get(&shape) {
+            return Ok(rows);
+        }
+        let rows = micro_batch(model, device.traits(), shape, self.mode)?;
+        self.cuts.insert(shape, rows);
+        Ok(rows)
+    }
+
+    /// The micro-batches in which a batch is computed.
+    fn cut(&mut self, device: &Device, model: &Model, batch: &Batch) -> Result<Vec<Batch>> {
+        Ok(batch.cut(self.micro_batch(device, model, [batch.rows, batch.length])?))
+    }
+
+    /// Takes the memory of the largest micro-batch, whose rows it returns.
+    fn prepare(&mut self, device: &Device, model: &Model, memory: &Memory, [rows, length]: [u32; 2]) -> Result<u32> {
+        let rows = self.micro_batch(device, model, [rows, length])?;
+        self.of_shape(device, model, memory, [rows, length])?;
+        Ok(rows)
+    }
+
     fn run(&mut self, device: &Device, model: &Model, memory: &Memory, batch: &Batch) -> Result<()> {
         model.config.check_tokens(&batch.tokens)?;
         self.of_shape(device, model, memory, [batch.rows, batch.length])?.run(device, batch)
@@ -173,7 +202,7 @@ impl<'a> Trainer<'a> {
             return Err(Error::Usage(format!("a learning rate of {peak} is not a finite positive number")));
         }
         let update = Program::new(device, memory, &record_update(model, device.traits(), &options.adam))?;
-        let programs = Programs { mode: Mode::Training { checkpointing: options.checkpointing }, compiled: HashMap::new() };
+        let programs = Programs::new(Mode::Training { checkpointing: options.checkpointing });
         Ok(Trainer {
             device,
             model,
@@ -188,13 +217,14 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Takes the memory of the largest batch, `rows` sequences of `length` tokens, before the first step: what is not to be had is missed then
-    /// and not in the middle of a run, and smaller batches share that memory.
+    /// Allocates the memory of the largest batch, `rows` sequences of `length` tokens, before the first step, so that a device that has
+    /// too little fails there and not in the middle of a run, and smaller batches share it. Returns how many rows are computed at once:
+    /// where the device's limits do not allow all of them, a batch is cut into micro-batches, whose gradients add up.
     ///
     /// # Errors
-    /// [`Error::Limit`] or [`Error::OutOfMemory`], or what else the device says.
-    pub fn prepare(&mut self, rows: u32, length: u32) -> Result<()> {
-        self.programs.of_shape(self.device, self.model, self.memory, [rows, length]).map(drop)
+    /// [`Error::Limit`] if not even one row fits; [`Error::OutOfMemory`], or what else the device says.
+    pub fn prepare(&mut self, rows: u32, length: u32) -> Result<u32> {
+        self.programs.prepare(self.device, self.model, self.memory, [rows, length])
     }
 
     /// Starts a step over one or more batches, whose gradients add up as if they were one. The report of an earlier step comes back as
@@ -211,9 +241,11 @@ impl<'a> Trainer<'a> {
         let learning_rate = self.options.schedule.at(self.step) as f32;
         self.memory.clear(self.device);
         for batch in batches {
-            self.batches = self.batches.wrapping_add(1);
-            self.set_step(targets, learning_rate);
-            self.programs.run(self.device, self.model, self.memory, batch)?;
+            for batch in self.programs.cut(self.device, self.model, batch)? {
+                self.batches = self.batches.wrapping_add(1);
+                self.set_step(targets, learning_rate);
+                self.programs.run(self.device, self.model, self.memory, &batch)?;
+            }
         }
         self.update.run(self.device)?;
         self.readback.request(self.device, self.memory)?;
@@ -246,9 +278,12 @@ impl<'a> Trainer<'a> {
     pub fn time(&mut self, batch: &Batch) -> Result<Vec<Timing>> {
         self.memory.clear(self.device);
         self.set_step(batch.targets(), self.options.schedule.at(self.step) as f32);
-        let compiled = self.programs.of_shape(self.device, self.model, self.memory, [batch.rows, batch.length])?;
-        compiled.write(self.device, batch);
-        let mut timings = compiled.program.time(self.device)?;
+        let mut timings = Vec::new();
+        for batch in self.programs.cut(self.device, self.model, batch)? {
+            let compiled = self.programs.of_shape(self.device, self.model, self.memory, [batch.rows, batch.length])?;
+            compiled.write(self.device, &batch);
+            timings.extend(compiled.program.time(self.device)?);
+        }
         timings.extend(self.update.time(self.device)?);
         Ok(timings)
     }
@@ -297,7 +332,15 @@ pub struct Evaluator<'a> {
 impl<'a> Evaluator<'a> {
     /// An evaluator of the model as it is in `memory` at each call.
     pub fn new(device: &'a Device, model: &'a Model, memory: &'a Memory) -> Evaluator<'a> {
-        Evaluator { device, model, memory, programs: Programs { mode: Mode::Evaluating, compiled: HashMap::new() } }
+        Evaluator { device, model, memory, programs: Programs::new(Mode::Evaluating) }
+    }
+
+    /// As [`Trainer::prepare`].
+    ///
+    /// # Errors
+    /// As [`Trainer::prepare`].
+    pub fn prepare(&mut self, rows: u32, length: u32) -> Result<u32> {
+        self.programs.prepare(self.device, self.model, self.memory, [rows, length])
     }
 
     /// The mean loss over all targets of the batches.
@@ -315,7 +358,9 @@ impl<'a> Evaluator<'a> {
             self.memory.clear(self.device);
             self.memory.set_step(self.device, Step { loss_scale: (1.0 / targets as f64) as f32, ..Step::default() });
             for batch in batches {
-                self.programs.run(self.device, self.model, self.memory, batch)?;
+                for batch in self.programs.cut(self.device, self.model, batch)? {
+                    self.programs.run(self.device, self.model, self.memory, &batch)?;
+                }
             }
             let metrics = self.memory.read(self.device, self.memory.arenas().metrics)?;
             loss += f64::from(bytemuck::pod_read_unaligned::<f32>(&metrics[..4]));

@@ -1,4 +1,4 @@
-//! The weights of a model's directory, in one file or in several.
+//! The weights of a model's directory, in one file or several shards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
@@ -18,16 +18,16 @@ pub(super) fn read(directory: &Path) -> Result<Weights> {
     } else if exists(INDEX) {
         sharded(directory)
     } else if !directory.is_dir() {
-        Err(Error::file(directory, "is not a directory; give the directory of a model"))
+        Err(Error::file(directory, "is not a directory; give a model's directory"))
     } else if exists("pytorch_model.bin") || exists("pytorch_model.bin.index.json") {
         let advice = "convert them to safetensors, for instance with save_pretrained of the transformers library";
-        Err(Error::file(directory, format!("has its weights in pytorch_model.bin, which is not read; {advice}")))
+        Err(Error::file(directory, format!("has its weights in pytorch_model.bin, which is not supported; {advice}")))
     } else {
         Err(Error::file(directory, format!("has no {WHOLE} and no {INDEX}; fetch the weights of the model")))
     }
 }
 
-/// The files that the index lists, each tensor where the index says.
+/// Reads the files that the index lists and checks that each tensor is where the index says.
 fn sharded(directory: &Path) -> Result<Weights> {
     let path = directory.join(INDEX);
     let text = map::read_text(&path)?;
@@ -35,26 +35,26 @@ fn sharded(directory: &Path) -> Result<Weights> {
     let mut weights = Weights { path: path.clone(), ..Weights::default() };
     let shards: BTreeSet<_> = map.values().collect();
     if let Some(shard) = shards.iter().find(|shard| !directory.join(shard).exists()) {
-        return Err(Error::file(&path, format!("lists {}, which is not there; fetch all files of the model", shown(shard))));
+        return Err(Error::file(&path, format!("lists {}, which is missing; fetch all files of the model", shown(shard))));
     }
     for shard in shards {
         let file = directory.join(shard);
         let read = safetensors::read(&file)?;
         for name in read.tensors.keys().chain(read.unsupported.keys()) {
             if map.get(name) != Some(shard) {
-                let says = map.get(name).map_or("nowhere".into(), |other| format!("in {}", shown(other)));
-                let problem = format!("has a tensor '{}', which {INDEX} puts {says}; fetch all files of the model again", shown(name));
+                let says = map.get(name).map_or("does not list".into(), |other| format!("places in {}", shown(other)));
+                let problem = format!("has a tensor '{}', which {INDEX} {says}; fetch all files of the model again", shown(name));
                 return Err(Error::file(&file, problem));
             }
         }
         weights.tensors.extend(read.tensors);
         weights.unsupported.extend(read.unsupported);
     }
-    // No shard has what the index puts elsewhere, so whatever is there is there once.
+    // No shard has a tensor that the index places elsewhere, so no tensor occurs twice.
     for (name, shard) in &map {
         if !weights.tensors.contains_key(name) && !weights.unsupported.contains_key(name) {
             let problem = format!(
-                "puts the tensor '{}' in {}, which does not have it; fetch all files of the model again",
+                "places the tensor '{}' in {}, which does not have it; fetch all files of the model again",
                 shown(name),
                 shown(shard)
             );
@@ -64,19 +64,19 @@ fn sharded(directory: &Path) -> Result<Weights> {
     Ok(weights)
 }
 
-/// Which file each tensor is in. Every file is one of this directory.
+/// The file of each tensor. Every file must be in this directory.
 fn weight_map(index: &Value) -> std::result::Result<BTreeMap<String, String>, String> {
     let map = index.get("weight_map").and_then(Value::as_object);
-    let map = map.ok_or("has no object 'weight_map'; it is not the index of a model's files, fetch it again")?;
+    let map = map.ok_or("has no object 'weight_map', so it is not the index of a model's files; fetch it again")?;
     let place = |(name, file): (&String, &Value)| match file.as_str() {
         Some(file) if is_plain(file) => Ok((name.clone(), file.to_string())),
-        Some(file) => Err(format!("puts the tensor '{}' in '{}', which is not the name of a file beside it", shown(name), shown(file))),
+        Some(file) => Err(format!("places the tensor '{}' in '{}', which is not a file name; fetch it again", shown(name), shown(file))),
         None => Err(format!("names no file for the tensor '{}'; fetch it again", shown(name))),
     };
     map.iter().map(place).collect()
 }
 
-/// Whether this names a file of the directory that it is joined to, on every system.
+/// Whether `name` is a plain file name, without a path, on every system.
 fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     let one = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);

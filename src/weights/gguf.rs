@@ -1,8 +1,8 @@
-//! GGUF files, versions 2 and 3: metadata and tensors as the public ggml specification lays them out.
+//! GGUF files, versions 2 and 3: metadata and tensors as in the public ggml specification.
 //!
-//! A file comes from anywhere, so nothing in it is believed. Every count and length is compared with the bytes that are left before anything
-//! is done with it, all arithmetic is checked, and tensors must lie one behind the other without a gap or an overlap. A bad file is one
-//! [`Error::File`]: there is no panic, and no allocation that is larger than the file.
+//! Files are not trusted. Every count and length is checked against the remaining bytes before use, all arithmetic is checked, and tensors
+//! must follow each other without gaps or overlaps. A bad file results in an [`Error::File`], never in a panic or an allocation larger
+//! than the file.
 
 #[cfg(test)]
 pub(crate) mod build;
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::graph::Shape;
 use parse::Header;
 
-/// An open GGUF file. Metadata are in memory; tensors stay in the mapped file, which must not change meanwhile.
+/// An open GGUF file. Metadata are in memory; tensors stay in the mapped file, which must not change while it is open.
 pub struct Gguf {
     path: PathBuf,
     file: Box<dyn AsRef<[u8]> + Send + Sync>,
@@ -34,8 +34,8 @@ pub struct Gguf {
 pub struct GgufTensor<'a> {
     /// ggml's name, such as `blk.0.attn_q.weight`.
     pub name: &'a str,
-    /// The extents, the contiguous axis last: the reverse of the file's order. One to four axes, none empty; a row is a whole number of
-    /// blocks, and both the last axis and the product of the others fit a u32.
+    /// The shape, with the contiguous axis last: the reverse of the file's order. One to four axes, none of extent 0. A row is a whole
+    /// number of blocks, and both the last axis and the product of the others fit a u32.
     pub shape: &'a Shape,
     /// The format of the bytes.
     pub format: GgmlType,
@@ -47,8 +47,8 @@ impl Gguf {
     /// Opens and checks a GGUF file.
     ///
     /// # Errors
-    /// [`Error::File`]: it cannot be read, is not a whole and valid GGUF file, is one part of several, or holds a tensor of a format that is
-    /// not supported.
+    /// [`Error::File`] if it cannot be read, is not a complete and valid GGUF file, is one of several parts, or contains a tensor in an
+    /// unsupported format.
     pub fn open(path: &Path) -> Result<Gguf> {
         let map = map::map(path, "give the path of a .gguf file")?;
         Gguf::from_bytes(path, map)
@@ -70,7 +70,7 @@ impl Gguf {
         }
     }
 
-    /// Where the file was read.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -80,19 +80,19 @@ impl Gguf {
         &self.header.metadata
     }
 
-    /// The value of a key, if the file has the key. `T` is `u32`, `f32`, `bool`, `&str`, [`Strings`], `Vec<f32>` or `Vec<i32>`.
+    /// The value of a key, if the file has it. `T` is `u32`, `f32`, `bool`, `&str`, [`Strings`], `Vec<f32>` or `Vec<i32>`.
     ///
     /// # Errors
-    /// [`Error::File`] if the value is of another kind or out of the range of `T`.
+    /// [`Error::File`] if the value is of another kind or out of range for `T`.
     pub fn value<'a, T: FromValue<'a>>(&'a self, key: &str) -> Result<Option<T>> {
         let Some(value) = self.header.metadata.get(key) else { return Ok(None) };
         T::from_value(value).map(Some).ok_or_else(|| {
-            let problem = format!("key '{key}' is {value} where {} belongs; convert the model again", T::EXPECTED);
+            let problem = format!("key '{key}' is {value}, expected {}; convert the model again", T::EXPECTED);
             Error::file(&self.path, problem)
         })
     }
 
-    /// The value of a key that the file must have.
+    /// The value of a required key.
     ///
     /// # Errors
     /// [`Error::File`] if it is missing, or as [`Gguf::value`].
@@ -101,17 +101,17 @@ impl Gguf {
         self.value(key)?.ok_or_else(missing)
     }
 
-    /// The tensors in the order of their names.
+    /// The tensors, sorted by name.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = GgufTensor<'_>> {
         self.header.tensors.iter().map(|(name, info)| self.view(name, info))
     }
 
-    /// The tensor of that name, if there is one.
+    /// The tensor called `name`, if there is one.
     pub fn tensor(&self, name: &str) -> Option<GgufTensor<'_>> {
         self.header.tensors.get_key_value(name).map(|(name, info)| self.view(name, info))
     }
 
-    /// The tensor of that name and shape, all of whose numbers are finite. Reads the tensor once.
+    /// The tensor called `name`, after checking its shape and that all its values are finite. Reads the tensor once.
     ///
     /// # Errors
     /// [`Error::File`] if it is missing, has another shape, or has a number that is not finite.
@@ -123,7 +123,7 @@ impl Gguf {
         if tensor.shape != shape {
             let has = tensor.shape;
             return fail(format!(
-                "tensor '{name}' has the shape {has} where the metadata ask for {shape}; the file is damaged, fetch or convert it again"
+                "tensor '{name}' has the shape {has}, but the metadata require {shape}; the file is damaged, fetch or convert it again"
             ));
         }
         if let Some(at) = tensor.format.first_non_finite(tensor.bytes) {
@@ -139,7 +139,7 @@ impl Gguf {
 }
 
 impl GgufTensor<'_> {
-    /// The bytes of one row, which is a run of the last axis.
+    /// The size in bytes of one row along the last axis.
     pub fn row_bytes(&self) -> usize {
         self.shape.last() as usize / self.format.block_len() * self.format.block_bytes()
     }

@@ -1,11 +1,11 @@
-//! JSON in which no object has a key twice.
+//! Strict JSON: no object may repeat a key.
 
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Parses the text of a JSON file, in which no object may have a key twice: which of the two counts would be anyone's guess.
+/// Parses the text of a JSON file. No object may repeat a key, since readers disagree on which value wins.
 ///
 /// # Errors
 /// The part of a sentence that follows the file's name.
@@ -13,10 +13,10 @@ pub(crate) fn parse_json(text: &str) -> Result<Value, String> {
     parse(text).map_err(|problem| format!("is not valid JSON ({problem}); fetch it again"))
 }
 
-/// Parses a text. Nothing in it may be deeper than 127 levels, which is `serde_json`'s limit.
+/// Parses a text. Nesting is limited to 127 levels, `serde_json`'s limit.
 ///
 /// # Errors
-/// What is wrong and in which line.
+/// The problem and its line.
 pub(super) fn parse(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str::<Unique>(text).map(|unique| unique.0)
 }
@@ -74,7 +74,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
         let mut values = Map::new();
         while let Some((key, Unique(value))) = entries.next_entry::<String, Unique>()? {
             if values.contains_key(&key) {
-                return Err(de::Error::custom(format_args!("the key '{}' is there twice", super::shown(&key))));
+                return Err(de::Error::custom(format_args!("the key '{}' appears twice", super::shown(&key))));
             }
             values.insert(key, value);
         }
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(parse(text).expect("JSON"), serde_json::from_str::<Value>(text).expect("JSON"));
         for text in [r#"{"a": 1, "b": 2, "a": 3}"#, r#"[{"b": {"a": 1, "\u0061": 1}}]"#] {
             let message = parse(text).expect_err("a key twice").to_string();
-            assert!(message.contains("the key 'a' is there twice"), "{message}");
+            assert!(message.contains("the key 'a' appears twice"), "{message}");
         }
         for text in ["", "{", "[1, 2", "{\"a\": 1} x", "NaN", "1e999", &"[".repeat(100_000)] {
             parse(text).expect_err("not JSON");

@@ -1,11 +1,11 @@
-//! Formats of numbers in GGUF files: how long a block is, and what its bytes say.
+//! The quantised formats of GGUF files: block sizes, layouts and decoding.
 //!
-//! The layouts and formulas are those of the public ggml specification; the bytes are little-endian, and `d`, `m` and `dmin` are f16.
-//! A block is a run of neighbours on the contiguous axis, so a row is a whole number of blocks.
+//! The layouts and formulas follow the public ggml specification; the bytes are little-endian, and `d`, `m` and `dmin` are f16.
+//! A block holds consecutive elements of the contiguous axis, so a row is a whole number of blocks.
 //!
-//! Every product below is exact in f32, which has 24 significant bits: the scale d has 11, that of a sub-block at most 7, and a number at
-//! most 5 (in Q8_0, without sub-blocks, 7). Only the sum that some formats end with rounds, and it rounds once. So a kernel gets the same
-//! bits in any order of the factors, and with or without a fused multiply-add.
+//! Every product below is exact in f32, which has 24 significant bits: the scale d has 11, that of a sub-block at most 7, and a quantised
+//! value at most 5 (in Q8_0, without sub-blocks, 7). Only the final sum of some formats rounds, once. So a kernel computes the same bits
+//! in any order of the factors, with or without fused multiply-add.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,14 +13,14 @@ use std::str::FromStr;
 #[cfg(test)]
 mod tests;
 
-/// The format of a tensor in a GGUF file, with ggml's names.
+/// The format of a tensor in a GGUF file, under ggml's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GgmlType {
     /// IEEE single precision.
     F32,
     /// IEEE half precision.
     F16,
-    /// The upper half of a single.
+    /// bfloat16: the upper half of an f32.
     Bf16,
     /// 32 numbers of 4 bits: d (q − 8).
     Q4_0,
@@ -40,18 +40,18 @@ pub enum GgmlType {
     Q6K,
 }
 
-/// What is the same for all blocks of a format.
+/// The layout of a format's blocks.
 struct Layout {
     id: u32,
     name: &'static str,
     len: usize,
     bytes: usize,
-    /// Where the f16 scales lie in a block.
+    /// The offsets of the f16 scales in a block.
     scales: &'static [usize],
 }
 
 impl GgmlType {
-    /// Every format that can be read.
+    /// All supported formats.
     pub const ALL: [GgmlType; 11] = [
         GgmlType::F32,
         GgmlType::F16,
@@ -83,36 +83,35 @@ impl GgmlType {
         Layout { id, name, len, bytes, scales }
     }
 
-    /// The format of that number in a file, if it can be read.
+    /// The format with this number in files, if it is supported.
     pub fn from_id(id: u32) -> Option<GgmlType> {
         GgmlType::ALL.into_iter().find(|format| format.id() == id)
     }
 
-    /// The number of the format in a file.
+    /// The format's number in files.
     pub fn id(self) -> u32 {
         self.layout().id
     }
 
-    /// ggml's name of the format, such as `Q4_K`.
+    /// ggml's name for the format, such as `Q4_K`.
     pub fn name(self) -> &'static str {
         self.layout().name
     }
 
-    /// The elements of a block; 1 for plain numbers.
+    /// The number of elements in a block; 1 for plain numbers.
     pub fn block_len(self) -> usize {
         self.layout().len
     }
 
-    /// The bytes of a block.
+    /// The size of a block in bytes.
     pub fn block_bytes(self) -> usize {
         self.layout().bytes
     }
 
-    /// Writes the values of whole blocks, which may be one row or many, in their order. No value is rounded but by the last sum of Q4_1,
-    /// Q5_1, Q4_K and Q5_K.
+    /// Decodes whole blocks, of one row or several, into `values` in order. Only the final sum of Q4_1, Q5_1, Q4_K and Q5_K rounds.
     ///
     /// # Panics
-    /// If `blocks` is not a whole number of blocks, or `values` does not have their number of elements.
+    /// If `blocks` is not a whole number of blocks, or `values` does not have as many elements.
     pub fn decode(self, blocks: &[u8], values: &mut [f32]) {
         match self {
             GgmlType::F32 => each(blocks, values, |b, v: &mut [f32; 1]| v[0] = f32::from_le_bytes(*b)),
@@ -129,7 +128,7 @@ impl GgmlType {
         }
     }
 
-    /// The first element of the first block that has a number or scale that is not finite. All values are finite where there is none.
+    /// The first element of the first block with a number or scale that is not finite. If there is none, all values are finite.
     ///
     /// # Panics
     /// If `blocks` is not a whole number of blocks.
@@ -149,10 +148,10 @@ impl GgmlType {
 impl FromStr for GgmlType {
     type Err = String;
 
-    /// The format of that name, in capitals or not; else what names there are.
+    /// Parses a format's name, ignoring case. The error lists the names.
     fn from_str(name: &str) -> Result<GgmlType, String> {
         let found = GgmlType::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name));
-        found.ok_or_else(|| format!("expected some of {}", GgmlType::ALL.map(|format| format.dtype().word()).join(", ")))
+        found.ok_or_else(|| format!("expected one of {}", GgmlType::ALL.map(|format| format.dtype().word()).join(", ")))
     }
 }
 
@@ -162,7 +161,7 @@ impl fmt::Display for GgmlType {
     }
 }
 
-/// ggml's name of a format that cannot be read, for messages.
+/// ggml's name for an unsupported format, for messages.
 pub(super) fn name_of_unsupported(id: u32) -> Option<&'static str> {
     Some(match id {
         9 => "Q8_1",
@@ -191,7 +190,7 @@ pub(super) fn name_of_unsupported(id: u32) -> Option<&'static str> {
     })
 }
 
-/// Decodes block by block; the lengths are those of the function's arrays.
+/// Decodes block by block; the array lengths of `decode` are the block's sizes.
 fn each<const BYTES: usize, const LEN: usize>(blocks: &[u8], values: &mut [f32], decode: impl Fn(&[u8; BYTES], &mut [f32; LEN])) {
     let ((blocks, rest), (values, values_rest)) = (blocks.as_chunks(), values.as_chunks_mut());
     assert!(rest.is_empty() && values_rest.is_empty() && blocks.len() == values.len(), "bytes and values are not the same whole blocks");
@@ -208,7 +207,7 @@ fn f16_at(block: &[u8], at: usize) -> f32 {
     half::f16::from_bits(u16_at(block, at)).to_f32()
 }
 
-/// d, 16 bytes. Byte j has element j in its low bits and element j + 16 in its high ones, here and in the next three.
+/// d, 16 bytes. Byte j holds element j in its low bits and element j + 16 in its high bits, here and in the next three formats.
 fn q4_0(block: &[u8; 18], values: &mut [f32; 32]) {
     let d = f16_at(block, 0);
     for (j, &q) in block[2..].iter().enumerate() {
@@ -226,7 +225,7 @@ fn q4_1(block: &[u8; 20], values: &mut [f32; 32]) {
     }
 }
 
-/// The numbers of Q5_0 and Q5_1: 32 fifth bits, one an element, then 16 bytes.
+/// The quantised values of Q5_0 and Q5_1: 32 fifth bits, one per element, then 16 bytes.
 fn five_bits(bytes: &[u8]) -> [f32; 32] {
     let fifth = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     std::array::from_fn(|e| {
@@ -256,8 +255,8 @@ fn q8_0(block: &[u8; 34], values: &mut [f32; 32]) {
     }
 }
 
-/// Scale and minimum of a sub-block of Q4_K and Q5_K, from its 12 bytes of 6-bit numbers: the first four scales and minima lie in the low
-/// bits of bytes 0–3 and 4–7; the last four have their low 4 bits in bytes 8–11 and their high 2 on top of those bytes.
+/// Scale and minimum of a sub-block of Q4_K and Q5_K, from the block's 12 bytes of 6-bit numbers: the first four scales and minima are in
+/// the low bits of bytes 0–3 and 4–7; the last four have their low 4 bits in bytes 8–11 and their high 2 bits at the top of bytes 0–7.
 fn scale_and_min(bytes: &[u8], sub: usize) -> (f32, f32) {
     let (scale, min) = if sub < 4 {
         (bytes[sub] & 63, bytes[sub + 4] & 63)
@@ -267,7 +266,7 @@ fn scale_and_min(bytes: &[u8], sub: usize) -> (f32, f32) {
     (f32::from(scale), f32::from(min))
 }
 
-/// d, dmin, 12 bytes of scales, 128 bytes. Each run of 32 bytes has one sub-block of 32 in its low bits and the next in its high ones.
+/// d, dmin, 12 bytes of scales, 128 bytes. Each run of 32 bytes holds one sub-block of 32 in its low bits and the next in its high bits.
 fn q4_k(block: &[u8; 144], values: &mut [f32; 256]) {
     let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
     for (sub, values) in values.chunks_exact_mut(32).enumerate() {
@@ -295,8 +294,8 @@ fn q5_k(block: &[u8; 176], values: &mut [f32; 256]) {
     }
 }
 
-/// 128 bytes of low bits, 64 of high ones, 16 signed scales, d. Each half block of 128 elements has 64 bytes of low bits, whose low and high
-/// nibbles are elements 0–63 and 64–127, and 32 bytes of high bits, two bits for each of elements i, i + 32, i + 64 and i + 96.
+/// 128 bytes of low bits, 64 of high bits, 16 signed scales, d. Each half block of 128 elements has 64 bytes of low bits, whose low and
+/// high nibbles are elements 0–63 and 64–127, and 32 bytes of high bits, two bits for each of elements i, i + 32, i + 64 and i + 96.
 fn q6_k(block: &[u8; 210], values: &mut [f32; 256]) {
     let d = f16_at(block, 208);
     for (e, value) in values.iter_mut().enumerate() {

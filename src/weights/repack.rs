@@ -1,8 +1,8 @@
-//! From a file's blocks to device memory and back.
+//! Converting blocks between their layout in a file and on the device.
 //!
-//! A kernel reads whole words, so what it reads must be whole words: groups of one block, or of two neighbours where a block is not. A tensor
-//! is one row of groups, over all of its elements; so the two blocks of a group may belong to two rows. In a group of two, each part of
-//! the first block is followed by the same part of the second:
+//! Kernels read whole words, so the device stores groups that are whole words: one block, or two adjacent blocks where a single block is
+//! not. The groups run through all elements of a tensor, so the two blocks of a group may belong to different rows. In a group of two,
+//! each part of the first block is followed by the same part of the second:
 //!
 //! | format | file | device |
 //! |---|---|---|
@@ -12,7 +12,7 @@
 //! | Q8_0 | d 2, numbers 32 | d 4, numbers 64 |
 //! | Q6_K | low bits 128, high bits 64, scales 16, d 2 | low bits 256, high bits 128, scales 32, d 4 |
 //!
-//! The second half of a last group with one block is zero.
+//! If the last group has only one block, its second half is zero.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ use super::quant::GgmlType;
 use crate::graph::DType;
 
 impl GgmlType {
-    /// The format that tensors of this one have on the device.
+    /// The format on the device.
     pub fn dtype(self) -> DType {
         match self {
             GgmlType::F32 => DType::F32,
@@ -37,7 +37,7 @@ impl GgmlType {
         }
     }
 
-    /// The bytes of each part of a block, where two blocks make a group.
+    /// The size in bytes of each part of a block, if two blocks make a group.
     fn parts(self) -> Option<&'static [usize]> {
         match self {
             GgmlType::Q4_0 => Some(&[2, 16]),
@@ -49,7 +49,7 @@ impl GgmlType {
     }
 }
 
-/// The bytes of a tensor on the device, as many as [`DType::bytes`] says, from all of its blocks in a file.
+/// Converts all blocks of a tensor from the file's layout to the device's, [`DType::bytes`] in size.
 ///
 /// # Panics
 /// If `blocks` is not a whole number of blocks.
@@ -66,7 +66,7 @@ pub fn repack(format: GgmlType, blocks: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(groups)
 }
 
-/// The blocks of a tensor of `len` elements, from what [`repack`] made of them.
+/// Converts a tensor of `len` elements back from the device's layout to blocks: the inverse of [`repack`].
 ///
 /// # Panics
 /// If `groups` has another length.
@@ -83,7 +83,7 @@ pub(super) fn unpack(format: GgmlType, groups: &[u8], len: usize) -> Cow<'_, [u8
     Cow::Owned(blocks)
 }
 
-/// For each part of each of `blocks` blocks: the block, where the part begins in it and in the group, and its bytes.
+/// For each part of each of `blocks` blocks: the block, the part's offset in the block and in the group, and its size.
 fn places(parts: &[usize], blocks: usize) -> impl Iterator<Item = (usize, usize, usize, usize)> {
     let starts = parts.iter().scan(0, |at, &len| Some((std::mem::replace(at, *at + len), len)));
     starts.flat_map(move |(from, len)| (0..blocks).map(move |block| (block, from, 2 * from + block * len, len)))
@@ -95,7 +95,7 @@ mod tests {
     use crate::graph::Shape;
     use crate::weights::{Weight, Weights};
 
-    /// Bytes that differ from their neighbours, of so many blocks.
+    /// The bytes of that many blocks, each different from its neighbours.
     fn bytes(format: GgmlType, blocks: usize) -> Vec<u8> {
         (0..blocks * format.block_bytes()).map(|i| (i * 89 + i / 256 * 7 + 1) as u8).collect()
     }
@@ -127,11 +127,11 @@ mod tests {
         assert_eq!(*repack(GgmlType::Q5_0, &file), [two, one].concat());
     }
 
-    /// Three rows of one block, as a weight and as the numbers that it stands for.
+    /// Three rows of one block each, as a weight and as decoded values.
     fn weight(format: GgmlType) -> (Weight, Vec<f32>) {
         let mut file = bytes(format, 3);
         for block in file.chunks_exact_mut(format.block_bytes()) {
-            // Wherever a scale is, it is finite.
+            // Keeps the scales finite, wherever they are.
             block.iter_mut().for_each(|byte| *byte &= 0x3f);
         }
         let mut values = vec![0.0; 3 * format.block_len()];
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "a weight in f32 cannot be put into blocks of q4_0")]
+    #[should_panic(expected = "a weight in f32 cannot be converted to blocks of q4_0")]
     fn nothing_is_quantised() {
         Weight::from_f32(Shape::from([32]), &[0.0; 32]).in_format(DType::Q4_0);
     }

@@ -1,4 +1,4 @@
-//! safetensors files.
+//! Reading and writing safetensors files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::{Weight, Weights, printable, replace_file};
 use crate::error::{Error, Result};
 use crate::graph::{DType, Shape};
 
-/// The tensors of a file, which stay in it.
+/// Opens a file. The tensors stay in it.
 pub(super) fn read(path: &Path) -> Result<Weights> {
     from_bytes(path, map::map(path, "give the path of a .safetensors file")?)
 }
@@ -21,12 +21,12 @@ pub(super) fn from_bytes(path: &Path, bytes: impl AsRef<[u8]> + Send + Sync + 's
     let file = Arc::new(MappedFile::new(path, bytes));
     let damaged = |what: &dyn std::fmt::Display| {
         let what = printable(&what.to_string(), 200);
-        Error::file(path, format!("is not a whole safetensors file ({what}); fetch or copy it again"))
+        Error::file(path, format!("is not a valid safetensors file ({what}); fetch or copy it again"))
     };
     // Checks the header against itself and against the length of the file.
     let (header, metadata) = SafeTensors::read_metadata(file.bytes()).map_err(|e| damaged(&e))?;
     let header = 8..8 + header;
-    // The crate takes the last of two entries of one name; what other programs take is anyone's guess.
+    // The crate keeps the last of two entries with the same name; other programs may keep the first.
     let text = str::from_utf8(&file.bytes()[header.clone()]).map_err(|e| damaged(&e))?;
     super::json::parse(text).map_err(|e| damaged(&e))?;
 
@@ -43,7 +43,7 @@ pub(super) fn from_bytes(path: &Path, bytes: impl AsRef<[u8]> + Send + Sync + 's
         };
         let (start, end) = info.data_offsets;
         let shape = Shape::from(&info.shape[..]);
-        // As everywhere else, extents fit a u32, and so do the numbers of rows.
+        // As everywhere else, extents and row counts must fit a u32.
         let (row, outer) = info.shape.split_last().unwrap_or((&1, &[]));
         let rows = outer.iter().try_fold(1_u32, |rows, &extent| rows.checked_mul(u32::try_from(extent).ok()?));
         if rows.is_none() || u32::try_from(*row).is_err() {
@@ -55,7 +55,7 @@ pub(super) fn from_bytes(path: &Path, bytes: impl AsRef<[u8]> + Send + Sync + 's
 }
 
 pub(super) fn write(tensors: &BTreeMap<String, Weight>, path: &Path) -> Result<()> {
-    // These files know no block formats: such a tensor is written as what it stands for.
+    // safetensors has no block formats: such a tensor is written as its decoded values.
     let formats = tensors.values().map(|weight| match weight.dtype {
         DType::F16 => (Dtype::F16, weight.in_format(DType::F16)),
         DType::Bf16 => (Dtype::BF16, weight.in_format(DType::Bf16)),
@@ -65,7 +65,7 @@ pub(super) fn write(tensors: &BTreeMap<String, Weight>, path: &Path) -> Result<(
     let formats: Vec<_> = formats.collect();
     let views = tensors.iter().zip(&formats).map(|((name, weight), (dtype, bytes))| {
         let shape = weight.shape.axes().iter().map(|&a| a as usize).collect();
-        (name.as_str(), TensorView::new(*dtype, shape, bytes).expect("a weight has as many bytes as its shape says"))
+        (name.as_str(), TensorView::new(*dtype, shape, bytes).expect("a weight's bytes match its shape"))
     });
     let bytes = safetensors::serialize(views, None).map_err(|e| Error::write(path, std::io::Error::other(e)))?;
     replace_file(path, &bytes)

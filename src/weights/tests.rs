@@ -1,4 +1,4 @@
-//! Files written here byte by byte, good ones and bad ones.
+//! Good and bad files, built byte by byte.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::gguf::build;
 use super::*;
 use crate::graph::DType;
 
-/// A directory that is gone when the test is.
+/// A directory that is removed at the end of the test.
 struct Place(PathBuf);
 
 impl Place {
@@ -31,7 +31,7 @@ impl Drop for Place {
     }
 }
 
-/// A file of this header and so many bytes 0, 1, 2, … behind it.
+/// A file with this header followed by `data` bytes 0, 1, 2, …
 fn file(header: impl AsRef<[u8]>, data: usize) -> Vec<u8> {
     let header = header.as_ref();
     let data: Vec<u8> = (0..data).map(|i| i as u8).collect();
@@ -42,7 +42,7 @@ fn entry(dtype: &str, shape: &[u64], start: u64, end: u64) -> Value {
     json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] })
 }
 
-/// The sentence of an error that is right in form.
+/// The message of an error, after checking its form.
 fn sentence<T>(what: &str, result: Result<T>) -> String {
     let Err(error) = result else { panic!("{what} is accepted") };
     assert_eq!(error.exit_code(), 3, "{what}: {error}");
@@ -68,7 +68,7 @@ fn tensors_stay_in_their_file() {
     assert_eq!(weights.get("nothing", &[0, 3].into()).expect("it is there").to_f32(), [] as [f32; 0]);
     assert_eq!(weights.tensors.len() + weights.unsupported.len(), 6);
 
-    // What is not a weight is in nobody's way until it is asked for.
+    // A tensor that is not a weight does no harm until it is requested.
     let message = sentence("a mask", weights.get("d.attn.bias", &[2, 2].into()));
     assert!(message.contains("d.attn.bias") && message.contains("U8"), "{message}");
     assert!(sentence("all", weights.check()).contains("d.attn.bias"));
@@ -83,7 +83,7 @@ fn tensors_stay_in_their_file() {
     again.check().expect("all finite");
 }
 
-/// One tensor of 2 rows of 64 in Q8_0 and one number.
+/// A tensor of 2 rows of 64 in Q8_0, and a single f32.
 fn gguf() -> Vec<u8> {
     let mut file = build::file(&[], &[build::described("q", &[64, 2], 8, 0), build::described("v", &[1, 1], 0, 160)], 0);
     for block in 0..4 {
@@ -105,7 +105,7 @@ fn tensors_of_gguf_are_laid_out_for_the_device_when_they_are_asked_for() {
     assert_eq!([values[0], values[32], values[64], values[127]], [0.5, 3.0, 7.5, 14.0]);
     let bytes = weight.bytes();
     assert_eq!(bytes.len() as u64, weight.dtype.bytes(128));
-    // What is downloaded from the device is the same tensor.
+    // Bytes downloaded from the device make the same tensor.
     let owned = Weight::new(weight.dtype, weight.shape.clone(), bytes.into_owned());
     assert_eq!((owned.to_f32(), &owned), (values, weight));
     assert_eq!(*weights.get("v", &[1, 1].into()).expect("a tensor").bytes(), 1.5_f32.to_le_bytes());
@@ -149,14 +149,14 @@ fn bad_safetensors_are_errors_that_name_what_is_wrong() {
         ("a format of control characters", one(entry("\x1b[2J\n", &[2], 0, 8)), "\\u{1b}[2J\\n"),
         ("a negative extent", file(r#"{"a": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}"#, 8), "JSON"),
         ("an extent of 2.0", file(r#"{"a": {"dtype": "F32", "shape": [2.0], "data_offsets": [0, 8]}}"#, 8), "JSON"),
-        ("one name twice", file(format!(r#"{{"a": {same}, "a": {same}}}"#), 8), "'a' is there twice"),
+        ("one name twice", file(format!(r#"{{"a": {same}, "a": {same}}}"#), 8), "'a' appears twice"),
         (
             "one name twice, of other formats",
             file(format!(r#"{{"a": {}, "a": {same}}}"#, entry("U32", &[2], 0, 8)), 8),
-            "'a' is there twice",
+            "'a' appears twice",
         ),
         ("one key twice", file(format!(r#"{{"a": {}}}"#, same.replace("{", r#"{"shape": [8], "#)), 8), "duplicate field"),
-        // Where the tensors lie.
+        // Offsets.
         ("overlap", two(f32(&[1], 0, 4), f32(&[2], 0, 8)), "offset for tensor `b`"),
         ("a hole", two(f32(&[], 0, 4), entry("BF16", &[1], 6, 8)), "offset for tensor `b`"),
         ("a hole in front", one(f32(&[1], 4, 8)), "offset for tensor `a`"),
@@ -181,7 +181,7 @@ fn bad_safetensors_are_errors_that_name_what_is_wrong() {
     ];
     for (what, bytes, expected) in cases {
         let message = sentence(what, Weights::read(&place.put("bad.safetensors", bytes)));
-        assert!(message.contains("bad.safetensors: is not a whole safetensors file (") && message.contains(expected), "{what}: {message}");
+        assert!(message.contains("bad.safetensors: is not a valid safetensors file (") && message.contains(expected), "{what}: {message}");
     }
     for len in 0..whole.len() {
         sentence("cut short", Weights::read(&place.put("bad.safetensors", &whole[..len])));
@@ -250,12 +250,16 @@ fn a_directory_has_its_weights_in_one_file_or_in_several() {
     assert!(sentence("shape", weights.get("c", &[2].into())).contains("two.safetensors: tensor 'c'"));
 
     for (key, value, expected) in [
-        ("a", json!("three.safetensors"), "lists three.safetensors, which is not there"),
-        ("a", json!("two.safetensors"), "one.safetensors: has a tensor 'a', which model.safetensors.index.json puts in two.safetensors"),
+        ("a", json!("three.safetensors"), "lists three.safetensors, which is missing"),
+        ("a", json!("two.safetensors"), "one.safetensors: has a tensor 'a', which model.safetensors.index.json places in two.safetensors"),
         ("a", json!(null), "names no file for the tensor 'a'"),
-        ("b", json!("both.safetensors"), "both.safetensors: has a tensor 'a', which model.safetensors.index.json puts in one.safetensors"),
-        ("d", json!("one.safetensors"), "puts the tensor 'd' in one.safetensors, which does not have it"),
-        ("a", json!("model.safetensors.index.json"), "model.safetensors.index.json: is not a whole safetensors file"),
+        (
+            "b",
+            json!("both.safetensors"),
+            "both.safetensors: has a tensor 'a', which model.safetensors.index.json places in one.safetensors",
+        ),
+        ("d", json!("one.safetensors"), "places the tensor 'd' in one.safetensors, which does not have it"),
+        ("a", json!("model.safetensors.index.json"), "model.safetensors.index.json: is not a valid safetensors file"),
     ] {
         let mut map = good.clone();
         map[key] = value;
@@ -281,18 +285,18 @@ fn a_directory_has_its_weights_in_one_file_or_in_several() {
         map["a"] = name.into();
         index(map);
         let message = sentence(name, read());
-        assert!(message.contains("which is not the name of a file beside it"), "{name}: {message}");
+        assert!(message.contains("which is not a file name; fetch it again"), "{name}: {message}");
     }
     let mut map = good.clone();
     map.as_object_mut().expect("an object").remove("a");
     index(map);
-    assert!(sentence("unlisted", read()).contains("one.safetensors: has a tensor 'a', which model.safetensors.index.json puts nowhere"));
+    assert!(sentence("unlisted", read()).contains("one.safetensors: has a tensor 'a', which model.safetensors.index.json does not list"));
     for (text, expected) in [
         ("", "JSON"),
         ("{}", "has no object 'weight_map'"),
         ("[]", "has no object 'weight_map'"),
         (r#"{"weight_map": []}"#, "has no object 'weight_map'"),
-        (r#"{"weight_map": {"a": "one.safetensors", "a": "two.safetensors"}}"#, "the key 'a' is there twice"),
+        (r#"{"weight_map": {"a": "one.safetensors", "a": "two.safetensors"}}"#, "the key 'a' appears twice"),
     ] {
         place.put("model.safetensors.index.json", text);
         let message = sentence(text, read());
@@ -301,7 +305,7 @@ fn a_directory_has_its_weights_in_one_file_or_in_several() {
     place.put("model.safetensors.index.json", [0xff]);
     assert!(sentence("not text", read()).contains("not text in UTF-8"));
 
-    // A whole file is taken whatever the index says.
+    // A single file takes precedence over the index.
     place.put("model.safetensors", part(&["x"]));
     assert_eq!(read().expect("one file").tensors.len(), 1);
     assert!(sentence("a file", Weights::read_directory(&place.0.join("one.safetensors"))).contains("is not a directory"));
@@ -318,7 +322,7 @@ fn matrices_are_rounded_to_half_precision() {
     let halved = weights.clone().halved();
     let matrix = halved.get("matrix", &[2, 2].into()).expect("numbers that f16 holds");
     assert_eq!((matrix.dtype, matrix.to_f32()), (DType::F16, vec![1.0, 1.0, 65_504.0, 0.0]));
-    // What trains is not rounded.
+    // A weight that trains is not rounded.
     assert_eq!(matrix.in_format(DType::F32), weights.tensors["matrix"].bytes());
     assert_eq!(halved.tensors["vector"], weights.tensors["vector"]);
     let large = sentence("a large number", halved.get("large", &[1, 2].into()));

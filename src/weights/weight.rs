@@ -1,4 +1,4 @@
-//! One tensor, whose bytes may still lie in its file.
+//! One tensor, whose bytes may still be in its file.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use super::repack::{repack, unpack};
 use super::{GgmlType, Gguf, GgufTensor};
 use crate::graph::{DType, Shape};
 
-/// One tensor in the format that its file has it in. Cloning one that lies in a file copies no bytes.
+/// One tensor in the format of its file. Cloning a tensor that is still in its file copies no bytes.
 #[derive(Clone)]
 pub struct Weight {
     /// The format of the bytes.
@@ -28,58 +28,59 @@ enum Bytes {
     Mapped(Arc<MappedFile>, Range<usize>),
     /// A tensor of a GGUF file, by name.
     Gguf(Arc<Gguf>, String),
-    /// Another matrix, columns as rows.
+    /// Another matrix, transposed.
     Transposed(Arc<Weight>),
     /// Another tensor, rounded to f16.
     Halved(Arc<Weight>),
 }
 
 impl Weight {
-    /// A tensor of these bytes, which are little-endian and laid out as on the device.
+    /// Creates a tensor from bytes, little-endian and laid out as on the device.
     ///
     /// # Panics
-    /// If there are not as many as the shape says.
+    /// If the number of bytes does not match the shape.
     pub fn new(dtype: DType, shape: Shape, bytes: Vec<u8>) -> Weight {
-        assert_eq!(dtype.bytes(shape.len()), bytes.len() as u64, "a weight of shape {shape} takes other bytes");
+        assert_eq!(dtype.bytes(shape.len()), bytes.len() as u64, "the bytes of a weight of shape {shape}");
         Weight { dtype, shape, bytes: Bytes::Owned(bytes) }
     }
 
-    /// A tensor of f32.
+    /// Creates an f32 tensor.
     ///
     /// # Panics
-    /// If there are not as many values as the shape says.
+    /// If the number of values does not match the shape.
     pub fn from_f32(shape: Shape, values: &[f32]) -> Weight {
         Weight::new(DType::F32, shape, bytemuck::cast_slice(values).to_vec())
     }
 
-    /// A tensor that lies in a mapped file; the range was checked.
+    /// A tensor in a mapped file; the range has been checked.
     pub(super) fn mapped(dtype: DType, shape: Shape, file: &Arc<MappedFile>, range: Range<usize>) -> Weight {
-        assert_eq!(dtype.bytes(shape.len()), range.len() as u64, "a weight of shape {shape} takes other bytes");
+        assert_eq!(dtype.bytes(shape.len()), range.len() as u64, "the bytes of a weight of shape {shape}");
         Weight { dtype, shape, bytes: Bytes::Mapped(file.clone(), range) }
     }
 
-    /// A tensor that lies in a GGUF file.
+    /// A tensor in a GGUF file.
     pub(super) fn of_gguf(file: &Arc<Gguf>, tensor: GgufTensor<'_>) -> Weight {
         let bytes = Bytes::Gguf(file.clone(), tensor.name.into());
         Weight { dtype: tensor.format.dtype(), shape: tensor.shape.clone(), bytes }
     }
 
-    /// The matrix with its columns as rows. Nothing is copied before the bytes are asked for.
+    /// The transposed matrix. Nothing is copied until the bytes are requested.
     ///
     /// # Panics
-    /// If this is no matrix of plain numbers.
+    /// If this is not a matrix of plain numbers.
     pub fn transposed(&self) -> Weight {
-        let &[rows, columns] = self.shape.axes() else { panic!("{self:?} is no matrix") };
-        assert_eq!(self.dtype.group_len(), 1, "{self:?} is in blocks, which follow the rows");
+        let &[rows, columns] = self.shape.axes() else { panic!("{self:?} is not a matrix") };
+        assert_eq!(self.dtype.group_len(), 1, "{self:?} is in blocks, which cannot be transposed");
         Weight { dtype: self.dtype, shape: [columns as u32, rows as u32].into(), bytes: Bytes::Transposed(Arc::new(self.clone())) }
     }
 
-    /// The tensor rounded to f16. Nothing is read before the bytes are asked for; those of the tensor itself still are where f32 is.
+    /// The tensor rounded to f16. Nothing is read until the bytes are requested. [`Weight::in_format`] with f32 still returns the unrounded
+    /// values.
     pub fn halved(&self) -> Weight {
         Weight { dtype: DType::F16, shape: self.shape.clone(), bytes: Bytes::Halved(Arc::new(self.clone())) }
     }
 
-    /// The bytes, little-endian and laid out as on the device, for which some block formats are copied at each call; see [`repack()`].
+    /// The bytes, little-endian and laid out as on the device. Each call copies block formats whose layout differs; see [`repack()`].
     pub fn bytes(&self) -> Cow<'_, [u8]> {
         match &self.bytes {
             Bytes::Owned(bytes) => Cow::Borrowed(bytes),
@@ -109,10 +110,10 @@ impl Weight {
         values
     }
 
-    /// The bytes in `dtype`, which is the tensor's own format, or f32, or a narrower one that the values are rounded to.
+    /// The bytes converted to `dtype`: the tensor's own format, f32, or a narrower format to which the values are rounded.
     ///
     /// # Panics
-    /// If `dtype` is a block format and not the tensor's own.
+    /// If `dtype` is a block format other than the tensor's own.
     pub fn in_format(&self, dtype: DType) -> Cow<'_, [u8]> {
         if dtype == self.dtype {
             return self.bytes();
@@ -125,17 +126,17 @@ impl Weight {
             DType::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
             DType::Bf16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
             DType::F32 | DType::U32 => bytemuck::cast_slice(&values).to_vec(),
-            _ => panic!("a weight in {} cannot be put into blocks of {}", self.dtype.word(), dtype.word()),
+            _ => panic!("a weight in {} cannot be converted to blocks of {}", self.dtype.word(), dtype.word()),
         })
     }
 
-    /// The first element that is not a finite number, or the first of its block. Reads the tensor once; integers are all finite.
+    /// The first element that is not finite, or the first of its block. Reads the tensor once; integers are always finite.
     pub fn first_non_finite(&self) -> Option<usize> {
         let format = self.format()?;
         format.first_non_finite(&self.blocks(format))
     }
 
-    /// The format of [`Weight::blocks`]; none for integers.
+    /// The format of [`Weight::blocks`]; `None` for integers.
     fn format(&self) -> Option<GgmlType> {
         GgmlType::ALL.into_iter().find(|format| format.dtype() == self.dtype)
     }
@@ -150,12 +151,12 @@ impl Weight {
         }
     }
 
-    /// The tensor that this one is the rounded form of.
+    /// The unrounded tensor, if this one is rounded to f16.
     pub(super) fn unrounded(&self) -> Option<&Weight> {
         if let Bytes::Halved(weight) = &self.bytes { Some(weight) } else { None }
     }
 
-    /// The file that the bytes lie in.
+    /// The file that contains the bytes, if any.
     pub(super) fn file(&self) -> Option<&Path> {
         match &self.bytes {
             Bytes::Owned(_) => None,
@@ -167,7 +168,7 @@ impl Weight {
 }
 
 fn tensor<'a>(file: &'a Gguf, name: &str) -> GgufTensor<'a> {
-    file.tensor(name).expect("a weight is made from a tensor that is there")
+    file.tensor(name).expect("the tensor that the weight was made from")
 }
 
 impl PartialEq for Weight {

@@ -196,7 +196,7 @@ fn states_that_do_not_fit_are_refused() {
     };
     let too_much = device().info().max_binding / 16 + 1;
     let error = State::new(device(), &graph("h0.keys", too_much)).err().expect("an error");
-    assert!(matches!(&error, Error::Limit { what, advice, .. } if what == "h0.keys" && advice.contains("context")), "{error}");
+    assert!(matches!(&error, Error::Limit { what, advice, .. } if what.contains("h0.keys") && advice.contains("context")), "{error}");
 
     let state = State::new(device(), &graph("keys", 5)).expect("memory");
     assert!(Program::with_state(device(), &memory, &state, &graph("keys", 5)).is_ok());

@@ -67,7 +67,7 @@ fn checkpointing_saves_memory_and_changes_no_bit() {
             while let Some(report) = trainer.finish().expect("a report") {
                 losses.push(report);
             }
-            let estimate = Estimate::new(&model, device().traits(), 2, 17, checkpointing).programs;
+            let estimate = Estimate::new(&model, device().traits(), 2, 17, checkpointing).expect("an estimate").programs;
             (losses, memory.read(device(), memory.arenas().values).expect("values"), estimate)
         };
         let ((losses, values, bytes), (losses_again, values_again, fewer)) = (run(false), run(true));

@@ -46,7 +46,7 @@ fn training() {
             assert!(!report.skipped);
             let gradient = memory.read(device(), memory.arenas().gradients).expect("gradients");
             let gradient: Vec<f64> = bytemuck::pod_collect_to_vec::<_, f32>(&gradient).into_iter().map(f64::from).collect();
-            (report, gradient, Estimate::new(&model, device().traits(), 2, 17, checkpointing).programs)
+            (report, gradient, Estimate::new(&model, device().traits(), 2, 17, checkpointing).expect("an estimate").programs)
         };
         let ((single, want, bytes), (half, got, fewer)) = (run(false, false), run(true, false));
         let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();

@@ -107,6 +107,6 @@ fn a_bad_config_names_file_and_key() {
     let output = place.run("model", &[]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
-    assert!(said.contains("small.toml: has a key hiden, which is not known; the nearest is hidden"), "{said}");
+    assert!(said.contains("small.toml: has an unknown key hiden; the nearest known key is hidden"), "{said}");
     assert!(!place.path("model").exists());
 }

@@ -114,7 +114,7 @@ fn training_follows_the_library() {
     let sources = [&base.weights, &start];
     let model = Model::new(&base.config, &sources, Some(&config), Trains::adapters()).expect("a model");
     let size = std::fs::metadata(file()).expect("the file").len();
-    let estimate = Estimate::new(&model, device().traits(), 2, 16, false);
+    let estimate = Estimate::new(&model, device().traits(), 2, 16, false).expect("an estimate");
     assert!(estimate.weights <= size + size / 10, "{} bytes of weights from a file of {size}", estimate.weights);
 
     let memory = model.upload(device(), &sources, 0, true).expect("memory");

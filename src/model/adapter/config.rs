@@ -1,4 +1,4 @@
-//! What adapters are: their places, widths, activations and starts, in the terms of the `adapters` library.
+//! The configuration of adapters: places, widths, activations and initialisation, in the terms of the `adapters` library.
 
 use std::collections::BTreeMap;
 
@@ -6,62 +6,62 @@ use super::name_in_memory;
 use crate::graph::Shape;
 use crate::ops::Activation;
 
-/// The place of adapters behind attention, in tensors' names.
+/// The place of adapters after attention, in tensor names.
 pub const ATTENTION_PLACE: &str = "attention_adapters";
 
-/// The place of adapters behind the feed-forward layer, in tensors' names.
+/// The place of adapters after the feed-forward layer, in tensor names.
 pub const FFN_PLACE: &str = "output_adapters";
 
-/// The widest adapter that the kernels take.
+/// The widest adapter that the kernels support.
 const WIDEST: u32 = 512;
 
-/// The configuration of the bottleneck adapters of a model: the library's `BnConfig`, with its field names where they say enough.
+/// The configuration of a model's bottleneck adapters: the library's `BnConfig`, with its field names where they are clear.
 ///
-/// With f what attention or the feed-forward layer gives and h the residual stream before it, an adapter takes x = f, x = f + h
-/// (`original_ln_before`) or x = h (`parallel`), and its branch is LN (`ln_before`) → down → activation → up → stochastic depth → scaling →
-/// dropout.
+/// Let f be the output of attention or the feed-forward layer, and h the residual stream before it. An adapter's input is x = f, x = f + h
+/// (`original_ln_before`) or x = h (`parallel`), and its branch is LN (`ln_before`) → down → activation → up → stochastic depth →
+/// scaling → dropout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterConfig {
-    /// Whether there is an adapter behind attention (`mh_adapter`).
+    /// Whether there is an adapter after attention (`mh_adapter`).
     pub attention: bool,
-    /// Whether there is an adapter behind the feed-forward layer (`output_adapter`).
+    /// Whether there is an adapter after the feed-forward layer (`output_adapter`).
     pub ffn: bool,
-    /// The width inside.
+    /// The width of the bottleneck.
     pub width: Width,
-    /// The activation inside (`non_linearity`).
+    /// The activation in the bottleneck (`non_linearity`).
     pub activation: Activation,
     /// Whether the residual stream, and the base's LayerNorm in a post-norm model, come before the adapter.
     pub original_ln_before: bool,
-    /// Whether they come behind it.
+    /// Whether they come after the adapter.
     pub original_ln_after: bool,
-    /// A LayerNorm of its own before the down-projection.
+    /// Whether the adapter has its own LayerNorm before the down-projection.
     pub ln_before: bool,
-    /// A LayerNorm of its own behind the branch.
+    /// Whether the adapter has its own LayerNorm after the branch.
     pub ln_after: bool,
-    /// Whether what goes around the adapter is f, and not x.
+    /// Whether the residual around the adapter is f instead of x.
     pub residual_before_ln: bool,
-    /// Whether that is added before `ln_after`'s norm.
+    /// Whether that residual is added before `ln_after`'s norm.
     pub adapter_residual_before_ln: bool,
-    /// Whether the adapter stands beside the layer and takes the layer's input (`is_parallel`).
+    /// Whether the adapter runs in parallel with the layer, on the layer's input (`is_parallel`).
     pub parallel: bool,
-    /// The factor of the branch.
+    /// The scaling factor of the branch.
     pub scaling: Scaling,
-    /// How the weights start (`init_weights`).
+    /// How the weights are initialised (`init_weights`).
     pub init: Init,
-    /// The seed of that start, instead of the run's (`init_weights_seed`).
+    /// The seed of the initialisation, in place of the run's (`init_weights_seed`).
     pub init_seed: Option<u64>,
     /// Layers without adapters.
     pub leave_out: Vec<u32>,
-    /// The share of the branch that dropout sets to zero in training.
+    /// The dropout rate of the branch in training.
     pub dropout: f32,
-    /// The share of sequences whose branch is left out in training.
+    /// The share of sequences whose branch is skipped in training.
     pub stochastic_depth: f32,
 }
 
-/// The width inside adapters.
+/// The width of the bottleneck.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Width {
-    /// That many numbers, in every layer.
+    /// A fixed width in every layer.
     Bottleneck(u32),
     /// ⌊hidden / factor⌋, at least 1 (`reduction_factor`).
     Reduction(f64),
@@ -69,33 +69,33 @@ pub enum Width {
     Reductions(BTreeMap<u32, f64>, Option<f64>),
 }
 
-/// The factor of an adapter's branch.
+/// The scaling factor of an adapter's branch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scaling {
     /// A constant.
     Fixed(f32),
-    /// One number that trains, from 1 on.
+    /// One learned factor, initially 1.
     Learned,
-    /// One for each of the hidden numbers, from 1 on.
+    /// One learned factor per hidden channel, initially 1.
     Channel,
 }
 
-/// How an adapter's weights start.
+/// How an adapter's weights are initialised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Init {
-    /// Both matrices normal with deviation 0.02.
+    /// Both matrices normal with standard deviation 0.02.
     Bert,
-    /// Down uniform within 1/√hidden (He et al. 2015 with a = √5), up zero: the model starts as its base.
+    /// Down uniform within ±1/√hidden (He et al. 2015 with a = √5), up zero: the model starts identical to its base.
     MamAdapter,
-    /// Both matrices normal with deviation 0.01, cut at ±0.02.
+    /// Both matrices normal with standard deviation 0.01, truncated at ±0.02.
     Houlsby,
 }
 
 impl AdapterConfig {
-    /// The width in one layer of a model.
+    /// The width of the bottleneck in one layer of a model.
     ///
     /// # Errors
-    /// One sentence, where a map has no factor for the layer or the width is not from 1 to 512.
+    /// One sentence, if a map has no factor for the layer or the width is not from 1 to 512.
     pub fn bottleneck(&self, layer: u32, hidden: u32) -> Result<u32, String> {
         let width = match &self.width {
             Width::Bottleneck(width) => f64::from(*width),
@@ -112,7 +112,7 @@ impl AdapterConfig {
         Ok(width as u32)
     }
 
-    /// Says what no model can do with this configuration.
+    /// Checks that the configuration is valid for some model.
     ///
     /// # Errors
     /// One sentence that names the field as the library does.
@@ -148,7 +148,7 @@ impl AdapterConfig {
         if self.original_ln_after {
             return Ok(());
         }
-        // What follows would hand on the adapter's output without the residual stream.
+        // The combinations below would pass on the adapter's output without the residual stream.
         if self.parallel {
             return Err("original_ln_after=False with is_parallel=True loses the residual stream; leave original_ln_after at True".into());
         }
@@ -160,14 +160,14 @@ impl AdapterConfig {
         Ok(())
     }
 
-    /// [`AdapterConfig::check`], and what a model of that many layers and that hidden size cannot do.
+    /// [`AdapterConfig::check`] for a model with `layers` layers and the hidden size `hidden`.
     ///
     /// # Errors
     /// One sentence that names the field and the layer.
     pub fn check_for(&self, layers: u32, hidden: u32) -> Result<(), String> {
         self.check()?;
         let beyond = |field: &str, layer: u32| {
-            Err(format!("{field} names layer {layer}, but the model has {layers} layers, which count from 0; name another layer"))
+            Err(format!("{field} names layer {layer}, but the model has {layers} layers, counted from 0; name another layer"))
         };
         if let Some(&layer) = self.leave_out.iter().find(|&&layer| layer >= layers) {
             return beyond("leave_out", layer);
@@ -178,7 +178,7 @@ impl AdapterConfig {
             return beyond("reduction_factor", layer);
         }
         if (0..layers).all(|layer| self.leaves_out(layer)) {
-            return Err(format!("leave_out names all {layers} layers, so there is no adapter; leave a layer in"));
+            return Err(format!("leave_out names all {layers} layers, so there is no adapter; keep at least one layer"));
         }
         for layer in (0..layers).filter(|&layer| !self.leaves_out(layer)) {
             self.bottleneck(layer, hidden)?;
@@ -191,15 +191,15 @@ impl AdapterConfig {
         self.leave_out.contains(&layer)
     }
 
-    /// The places of a layer's adapters: [`ATTENTION_PLACE`], [`FFN_PLACE`], both or, where the layer is left out, none.
+    /// The places of a layer's adapters: [`ATTENTION_PLACE`], [`FFN_PLACE`], both or, for a layer that is left out, none.
     pub fn places(&self, layer: u32) -> impl Iterator<Item = &'static str> {
         let places = [(self.attention, ATTENTION_PLACE), (self.ffn, FFN_PLACE)];
         let left_out = self.leaves_out(layer);
         places.into_iter().filter(move |&(there, _)| there && !left_out).map(|(_, place)| place)
     }
 
-    /// What one adapter of a layer is made of: the ends of its tensors' names, and their shapes. With a LayerNorm before the
-    /// down-projection, that norm is `adapter_down.0`, and the projection `adapter_down.1`.
+    /// The weights of one adapter of a layer: the ends of their names, and their shapes. With a LayerNorm before the down-projection, the
+    /// norm is `adapter_down.0` and the projection `adapter_down.1`.
     ///
     /// # Errors
     /// As [`AdapterConfig::bottleneck`].
@@ -224,8 +224,8 @@ impl AdapterConfig {
         Ok(parameters)
     }
 
-    /// Every tensor of a model's adapters by its name in memory, such as `transformer.h.0.output_adapters.adapters.default.adapter_up.bias`
-    /// where `prefix` is `transformer.h`, with its shape.
+    /// The shapes of all tensors of a model's adapters by their names in memory, such as
+    /// `transformer.h.0.output_adapters.adapters.default.adapter_up.bias` for the `prefix` `transformer.h`.
     ///
     /// # Errors
     /// As [`AdapterConfig::check_for`].
@@ -248,7 +248,7 @@ fn reduced(hidden: u32, factor: f64) -> f64 {
     floor_divide(f64::from(hidden), factor).max(1.0)
 }
 
-/// Python's `//` of positive floats: that of the exact quotient, where rounding the quotient first can give one more or one less.
+/// Python's `//` for positive floats: the floor of the exact quotient. Rounding the quotient first can be off by one.
 fn floor_divide(a: f64, b: f64) -> f64 {
     let quotient = (a - a % b) / b;
     if quotient - quotient.floor() > 0.5 { quotient.floor() + 1.0 } else { quotient.floor() }
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn division_is_pythons() {
-        // What Python 3.11 says of each.
+        // The results of Python 3.11.
         for (a, b, quotient) in [(1.0, 0.1, 9.0), (768.0, 7.7, 99.0), (32.0, 16.0, 2.0), (100.0, 14.285714285714286, 6.0), (6.0, 0.3, 20.0)]
         {
             assert_eq!(floor_divide(a, b), quotient, "{a} // {b}");

@@ -7,7 +7,7 @@ use super::*;
 use crate::ops::Activation;
 use crate::weights::Weight;
 
-/// A directory that is gone when the test is.
+/// A directory that is removed at the end of the test.
 struct Place(PathBuf);
 
 impl Place {
@@ -32,7 +32,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/adapters").join(name)
 }
 
-/// Each saved by the library, with its model's prefix and layers.
+/// Adapters saved by the library, with their models' prefixes and numbers of layers.
 const SAVED: [(&str, &str, u32); 4] = [
     ("gpt2-double", "transformer.h", 2),
     ("gpt2-plus", "transformer.h", 2),
@@ -40,7 +40,7 @@ const SAVED: [(&str, &str, u32); 4] = [
     ("llama-par", "model.layers", 3),
 ];
 
-/// Numbers compare as numbers, since a 16 in a file may be 16.0.
+/// Compares numbers as numbers, since a 16 in a file may be 16.0.
 fn assert_same(ours: &Value, theirs: &Value, at: &str) {
     match (ours, theirs) {
         (Value::Object(a), Value::Object(b)) => {
@@ -65,7 +65,7 @@ fn what_the_library_saved_is_read_and_written_as_it_was() {
         write_adapter(&place.0, &SavedAdapter { weights: memory.clone(), ..adapter.clone() }).expect(name);
         let mut theirs = json_at(&fixture(name), CONFIG);
         if name == "llama-par" {
-            // It was saved from a model without a head, for which we have no class of our own.
+            // It was saved from a model without a head, which Graftling always writes with the class of a language model.
             theirs["model_class"] = "LlamaForCausalLM".into();
         }
         assert_same(&json_at(&place.0, CONFIG), &theirs, name);
@@ -148,7 +148,7 @@ fn configs_come_back_from_json() {
         let json = json_of(spec, 768);
         assert_eq!(AdapterJson::read(&json.write()), Ok(json), "{spec}");
     }
-    // A bottleneck comes back as a factor that gives it.
+    // A bottleneck comes back as a reduction factor that yields the same width.
     for (hidden, width) in [(100, 7), (576, 64), (32, 64), (896, 13)] {
         let json = json_of(&format!("identity_bn[bottleneck={width}]"), hidden);
         let read = AdapterJson::read(&json.write()).expect("a good file");
@@ -167,7 +167,7 @@ fn identity_bn_is_saved_in_the_librarys_terms() {
     assert_eq!((&json["version"], &json["model_class"]), (&json!("adapters.1.3.0"), &json!("GPT2LMHeadModel")));
 }
 
-/// A change of a good file's JSON.
+/// A change to a valid file's JSON.
 type Change<'a> = &'a dyn Fn(&mut Value);
 
 #[test]
@@ -217,9 +217,9 @@ fn bad_configs_are_refused_in_one_sentence() {
         (&|j| j["config"]["reduction_factor"] = json!(0), "reduction_factor is 0; it must be a number above 0".into()),
         (
             &|j| j["config"]["reduction_factor"] = json!({"-1": 2}),
-            "reduction_factor has an entry for '-1', which is neither a layer's number nor \"default\"".into(),
+            "reduction_factor has an entry for '-1', which is neither a layer number nor \"default\"".into(),
         ),
-        (&|j| j["config"]["leave_out"] = json!([0.5]), "leave_out is 0.5, but must be a whole number from 0 on".into()),
+        (&|j| j["config"]["leave_out"] = json!([0.5]), "leave_out is 0.5, but must be a whole number from 0 up".into()),
         (&|j| j["config"]["leave_out"] = json!(null), "leave_out is None, but must be a list of layers such as [0, 1]".into()),
         (&|j| j["config"]["mh_adapter"] = json!("true"), "mh_adapter is 'true', but must be True or False".into()),
         (
@@ -282,7 +282,7 @@ fn bad_files_are_named() {
         "{short}"
     );
     let other = adapter.weights_for("transformer.h", 3, 8).expect_err("another model").to_string();
-    assert!(other.contains("is not one of an adapter's in 'transformer.h'"), "{other}");
+    assert!(other.contains("is not an adapter's tensor in 'transformer.h'"), "{other}");
 }
 
 #[test]

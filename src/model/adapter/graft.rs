@@ -1,5 +1,5 @@
-//! Where an adapter stands in a block, and its branch. The formulas are those of the `adapters` library (`Adapter` and `ParallelAdapter` in
-//! its `methods/modeling.py`), for blocks whose residual sum is followed by a norm (post-norm) or not (pre-norm).
+//! Where an adapter is inserted in a block, and its branch. The formulas are those of the `adapters` library (`Adapter` and
+//! `ParallelAdapter` in its `methods/modeling.py`), for blocks with a norm after the residual sum (post-norm) or without (pre-norm).
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ pub(in crate::model) struct Graft {
     norm_after: Option<Norm>,
 }
 
-/// The residual stream behind a sublayer: one tensor, or two whose sum the next norm computes on its way.
+/// The residual stream after a sublayer: one tensor, or two whose sum is fused into the next norm.
 #[derive(Clone, Copy)]
 pub(in crate::model) struct Stream {
     x: Tensor,
@@ -29,12 +29,12 @@ impl Stream {
         Stream { x, more: None }
     }
 
-    /// The sum.
+    /// Returns the sum.
     pub fn sum(self, g: &mut Graph) -> Tensor {
         self.more.map_or(self.x, |more| ops::add(g, self.x, more))
     }
 
-    /// The sum and its norm.
+    /// Returns the sum and its norm.
     pub fn normed(self, g: &mut Graph, norm: &Norm) -> (Tensor, Tensor) {
         match self.more {
             Some(more) => ops::residual_norm(g, self.x, more, norm),
@@ -43,14 +43,14 @@ impl Stream {
     }
 }
 
-/// LayerNorm's epsilon in the library's own norms, which is PyTorch's default.
+/// LayerNorm's epsilon in the library's own norms: PyTorch's default.
 const EPSILON: f32 = 1e-5;
 
 impl Graft {
-    /// Adds the weights of the adapter at a place of a layer, of which `at` is the name and `layer` the number.
+    /// Adds the weights of the adapter at `place` in a layer with name `at` and number `layer`.
     ///
     /// # Panics
-    /// If the configuration was not checked for the model.
+    /// If the configuration has not been checked for the model.
     pub fn new(p: &mut Parameters, config: &AdapterConfig, (at, layer): (&str, u32), place: &str, hidden: u32) -> Graft {
         let ends = config.parameters(layer, hidden).expect("a checked configuration has a width in every layer");
         let added: HashMap<_, _> =
@@ -67,8 +67,8 @@ impl Graft {
         Graft { config: config.clone(), norm_before, down, up, scaling: added.get("scaling").copied(), norm_after }
     }
 
-    /// What the adapter makes of a sublayer that gave `f` for the stream `h`, and what is to be added to that; `norm` is the norm behind a
-    /// post-norm block's sum.
+    /// Applies the adapter to a sublayer's output `f` and its residual stream `h`. Returns the result and what remains to be added to it.
+    /// `norm` is the norm after a post-norm block's sum.
     fn join(&self, g: &mut Graph, f: Tensor, h: Tensor, norm: Option<&Norm>) -> (Tensor, Option<Tensor>) {
         let c = &self.config;
         let x = match (c.parallel, c.original_ln_before, norm) {
@@ -79,10 +79,10 @@ impl Graft {
         };
         let inside = c.adapter_residual_before_ln && c.ln_after && !c.parallel;
         let after = c.original_ln_after.then_some(h);
-        // What goes around the adapter, and what is added behind it.
+        // The residual around the adapter, and what is added after it.
         let (around, rest) = match c {
             _ if c.parallel => (h, Some(f)),
-            // f goes around and h comes behind: together that is x.
+            // The residual f and the later addition of h together make x.
             _ if c.original_ln_before && c.residual_before_ln && after.is_some() && norm.is_none() && !inside => (x, None),
             _ if c.residual_before_ln => (f, after),
             _ => (x, after),
@@ -104,7 +104,7 @@ impl Graft {
         (y, rest)
     }
 
-    /// The adapter as the fused op, if that has all that the config asks for.
+    /// The adapter as the fused op, if the op supports the configuration.
     fn fused(&self) -> Option<Adapter> {
         let c = &self.config;
         let Scaling::Fixed(scaling) = c.scaling else { return None };
@@ -132,8 +132,8 @@ impl Graft {
     }
 }
 
-/// The residual stream behind a sublayer that gave `f` for the stream `h`, with or without an adapter; `norm` is the norm behind a post-norm
-/// block's sum. The scopes are those of the adapter and the norm.
+/// The residual stream after a sublayer with output `f` and residual stream `h`, with or without an adapter. `norm` is the norm after a
+/// post-norm block's sum. `scopes` are those of the adapter and the norm.
 pub(in crate::model) fn join(g: &mut Graph, scopes: [&str; 2], f: Tensor, h: Tensor, graft: &Option<Graft>, norm: Option<&Norm>) -> Stream {
     let (y, rest) = match graft {
         Some(graft) => g.scoped(scopes[0], |g| graft.join(g, f, h, norm)),

@@ -1,5 +1,5 @@
-//! The library's names of an adapter's fields, each read from a value and given as one. Config strings and `adapter_config.json` both go
-//! through here, so they accept and refuse the same.
+//! The library's names for an adapter's fields, each read from a value and written as one. Config strings and `adapter_config.json` share
+//! this code, so they accept and reject the same values.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::presets::{nearest, short};
 use super::{AdapterConfig, Init, Scaling, Width};
 use crate::ops::Activation;
 
-/// The library's fields that an [`AdapterConfig`] holds, in the library's order.
+/// The library's fields that [`AdapterConfig`] has, in the library's order.
 pub(super) const KEYS: [&str; 17] = [
     "mh_adapter",
     "output_adapter",
@@ -31,7 +31,7 @@ pub(super) const KEYS: [&str; 17] = [
     "stochastic_depth",
 ];
 
-/// The library's fields of what is not supported, with the one value, as JSON, that they may have.
+/// The library's fields of unsupported features, with the only value allowed, as JSON.
 pub(super) const FIXED: [(&str, &str); 16] = [
     ("use_gating", "false"),
     ("inv_adapter", "null"),
@@ -51,11 +51,11 @@ pub(super) const FIXED: [(&str, &str); 16] = [
     ("phm_bias", "true"),
 ];
 
-/// Another way to say the width, in config strings only.
+/// An alternative way to set the width, in config strings only.
 pub(super) const BOTTLENECK: &str = "bottleneck";
 
 impl AdapterConfig {
-    /// The value of one of [`KEYS`]. `hidden` turns a bottleneck into a reduction factor; without it a bottleneck is that number.
+    /// The value of one of [`KEYS`]. `hidden` converts a bottleneck to a reduction factor; without it, a bottleneck stays a width.
     pub(super) fn value(&self, key: &str, hidden: Option<u32>) -> Value {
         match key {
             "mh_adapter" => self.attention.into(),
@@ -68,7 +68,7 @@ impl AdapterConfig {
                     named.chain(default.map(|f| ("default".into(), factor(f)))).collect::<Map<_, _>>().into()
                 }
             },
-            // The library's presets say swish.
+            // The library's presets call it swish.
             "non_linearity" if self.activation == Activation::Silu => "swish".into(),
             "non_linearity" => self.activation.name().into(),
             "original_ln_before" => self.original_ln_before.into(),
@@ -96,10 +96,10 @@ impl AdapterConfig {
         }
     }
 
-    /// Sets what the library calls `key`.
+    /// Sets the field that the library calls `key`.
     ///
     /// # Errors
-    /// One sentence that names the key: it is unknown, not supported, or does not have such a value.
+    /// One sentence that names the key, if it is unknown or unsupported or does not allow the value.
     pub(super) fn set(&mut self, key: &str, value: &Value) -> Result<(), String> {
         match key {
             "mh_adapter" => self.attention = boolean(key, value)?,
@@ -121,7 +121,7 @@ impl AdapterConfig {
             }
             "init_weights_seed" if value.is_null() => self.init_seed = None,
             "init_weights_seed" => {
-                self.init_seed = Some(value.as_u64().ok_or_else(|| wrong(key, value, "None or a whole number from 0 on"))?);
+                self.init_seed = Some(value.as_u64().ok_or_else(|| wrong(key, value, "None or a whole number from 0 up"))?);
             }
             "is_parallel" => self.parallel = boolean(key, value)?,
             "scaling" => {
@@ -134,7 +134,7 @@ impl AdapterConfig {
             }
             "residual_before_ln" if value == "post_add" => {
                 return Err(
-                    "residual_before_ln='post_add' is not supported, since it needs a norm behind the residual sum; use True or False"
+                    "residual_before_ln='post_add' is not supported, since it needs a norm after the residual sum; use True or False"
                         .into(),
                 );
             }
@@ -152,20 +152,20 @@ impl AdapterConfig {
     }
 }
 
-/// A key that can have one value only, or none of the library's.
+/// Checks a key that allows only one value; other keys are unknown.
 fn fixed(key: &str, value: &Value) -> Result<(), String> {
     let Some((_, only)) = FIXED.iter().find(|(known, _)| *known == key) else {
         let known = KEYS.into_iter().chain([BOTTLENECK]).chain(FIXED.map(|(known, _)| known));
         return Err(format!("there is no key '{}'; the nearest known one is '{}'", short(key), nearest(key, known)));
     };
     let only: Value = serde_json::from_str(only).expect("the table holds JSON");
-    // 4 and 4.0 are the same here.
+    // 4 and 4.0 are equal here.
     if *value == only || (value.is_number() && value.as_f64() == only.as_f64()) {
         return Ok(());
     }
     let (value, only) = (python(value), python(&only));
     Err(match key.contains("phm") || key.starts_with("hypercomplex") {
-        true if key != "phm_layer" => format!("{key}={} is not supported, as phm_layer is not; leave it at {only}", short(&value)),
+        true if key != "phm_layer" => format!("{key}={} is not supported, because phm_layer is not; leave it at {only}", short(&value)),
         _ => format!("{key}={} is not supported; leave it at {only}", short(&value)),
     })
 }
@@ -180,11 +180,11 @@ fn number(key: &str, value: &Value) -> Result<f64, String> {
 
 fn whole(key: &str, value: &Value) -> Result<u32, String> {
     let whole = value.as_u64().and_then(|whole| u32::try_from(whole).ok());
-    whole.ok_or_else(|| wrong(key, value, "a whole number from 0 on"))
+    whole.ok_or_else(|| wrong(key, value, "a whole number from 0 up"))
 }
 
 fn activation(key: &str, value: &Value) -> Result<Activation, String> {
-    // The library does not tell capitals from small letters either.
+    // The library ignores case too.
     let known = value.as_str().and_then(|name| Activation::from_name(&name.to_lowercase()));
     known.ok_or_else(|| {
         let names: Vec<_> = Activation::ALL.iter().map(|(_, name)| *name).collect();
@@ -205,13 +205,13 @@ fn width(key: &str, value: &Value) -> Result<Width, String> {
         } else if let Some(layer) = layer_number(layer) {
             factors.insert(layer, factor);
         } else {
-            return Err(format!("{key} has an entry for '{}', which is neither a layer's number nor \"default\"", short(layer)));
+            return Err(format!("{key} has an entry for '{}', which is neither a layer number nor \"default\"", short(layer)));
         }
     }
     Ok(Width::Reductions(factors, default))
 }
 
-/// A layer's number as files write it, without sign, spaces or zeros before it.
+/// Parses a layer's number as files write it, without sign, spaces or leading zeros.
 pub(super) fn layer_number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|number: &u32| number.to_string() == text)
 }
@@ -220,12 +220,12 @@ fn wrong(key: &str, value: &Value, form: &str) -> String {
     format!("{key} is {}, but must be {form}", short(&python(value)))
 }
 
-/// A whole factor as the library's presets have it, any other as a float.
+/// A whole factor as an integer, as in the library's presets; any other as a float.
 fn factor(f: f64) -> Value {
     if f.fract() == 0.0 && f.abs() < 1e15 { Value::from(f as i64) } else { f.into() }
 }
 
-/// The shortest decimal that is this number: 0.1 and not 0.10000000149011612.
+/// The shortest decimal that rounds to this f32: 0.1 rather than 0.10000000149011612.
 fn float(f: f32) -> Value {
     f.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }

@@ -1,15 +1,15 @@
-//! Adapters: a method that puts small trainable weights into a frozen model. The method here is the bottleneck of the `adapters` library.
+//! Adapters: small trainable weights inserted into a frozen model. The method here is the bottleneck adapter of the `adapters` library.
 //!
-//! Whatever the method, a model and its files ask the same questions, and each has one file that answers it:
+//! Every method has to answer the same questions, each in a file of its own:
 //!
 //! | Question | Answered by |
 //! |---|---|
-//! | What can be chosen, and does it fit the model? | [`AdapterConfig`] (`config.rs`); `presets.rs` names the usual choices |
+//! | What can be configured, and does it fit the model? | [`AdapterConfig`] (`config.rs`); `presets.rs` names the usual choices |
 //! | Which weights does a layer get, and what are they called in memory and on disk? | [`AdapterConfig::parameters`], `tensors.rs` |
-//! | How do they start? | `start.rs` |
-//! | Where do they stand in a block, and what do they compute? | `graft.rs`, which the decoder's page calls |
-//! | How is it written as a string, and as JSON? | `text.rs`, `json.rs`, both through the table of `keys.rs` |
-//! | What is in a saved directory? | [`SavedAdapter`] (`files.rs`) |
+//! | How are they initialised? | `start.rs` |
+//! | Where in a block are they inserted, and what do they compute? | `graft.rs`, called by the decoder |
+//! | How is the configuration written as a string and as JSON? | `text.rs`, `json.rs`, both through the table in `keys.rs` |
+//! | What does a saved directory contain? | [`SavedAdapter`] (`files.rs`) |
 
 mod config;
 mod files;

@@ -1,27 +1,27 @@
-//! The values that adapters start training from.
+//! The initial values of adapters.
 
 use super::{AdapterConfig, Init};
 use crate::graph::Shape;
 use crate::random::Random;
 
-/// The ends of an adapter's names of matrices, whose start is random.
+/// The name suffixes of an adapter's matrices, which start random.
 const MATRICES: [&str; 3] = ["adapter_down.0.weight", "adapter_down.1.weight", "adapter_up.weight"];
 
 impl AdapterConfig {
-    /// The random numbers for the tensor whose name ends with `end`. `stream` tells the model's tensors apart; where the configuration has a
-    /// seed of its own, all adapters start with the same values, as in the library.
+    /// The random numbers for the tensor whose name ends with `end`. `stream` distinguishes the model's tensors. If the configuration has
+    /// its own seed, all adapters start with the same values, as in the library.
     pub(crate) fn random(&self, seed: u64, stream: u64, end: &str) -> Random {
         let place = MATRICES.iter().position(|matrix| *matrix == end).unwrap_or(MATRICES.len());
         self.init_seed.map_or_else(|| Random::new(seed, stream), |own| Random::new(own, place as u64))
     }
 
-    /// The start of the tensor whose name ends with `end`, one of those that [`AdapterConfig::parameters`] gives.
+    /// The initial values of the tensor whose name ends with `end`, one of those that [`AdapterConfig::parameters`] lists.
     pub(crate) fn start(&self, end: &str, shape: &Shape, random: &mut Random) -> Vec<f32> {
         let len = shape.len() as usize;
         if shape.axes().len() == 2 {
             return (0..len).map(|_| self.element(end, shape, random) as f32).collect();
         }
-        // A LayerNorm's weight and what scales start at 1, every bias at 0.
+        // LayerNorm weights and scaling factors start at 1, biases at 0.
         vec![if end.ends_with(".bias") { 0.0 } else { 1.0 }; len]
     }
 
@@ -44,7 +44,7 @@ impl AdapterConfig {
 mod tests {
     use super::*;
 
-    /// Mean, deviation and the largest magnitude.
+    /// Mean, standard deviation and largest magnitude.
     fn moments(values: &[f32]) -> (f64, f64, f32) {
         let n = values.len() as f64;
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
@@ -56,7 +56,7 @@ mod tests {
     fn starts_have_their_moments() {
         let (hidden, width) = (256, 128);
         let houlsby = AdapterConfig { init: Init::Houlsby, ..AdapterConfig::seq_bn() };
-        // A normal cut at two deviations has 0.8796 of the deviation; a uniform one within b has b / √3.
+        // A normal distribution truncated at two standard deviations has 0.8796 of the deviation; a uniform one within ±b has b / √3.
         let cases = [
             (AdapterConfig::seq_bn(), "adapter_down.0.weight", 0.02, 0.12),
             (AdapterConfig::seq_bn(), "adapter_up.weight", 0.02, 0.12),

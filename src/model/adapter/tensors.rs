@@ -1,4 +1,4 @@
-//! The names of an adapter's tensors: on disk with the adapter's own name, in memory with `default`, and nothing that does not belong.
+//! The names of an adapter's tensors: on disk with the adapter's own name, in memory with `default`. Other tensors are errors.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ use crate::error::{Error, Result};
 use crate::graph::Shape;
 use crate::weights::Weights;
 
-/// What stands between an adapter's place and the end of a tensor's name in memory.
+/// The part of a tensor's name in memory between the adapter's place and the end.
 const IN_MEMORY: &str = ".adapters.default.";
 
-/// The library's second name of the LayerNorm before the down-projection, whose first one is the same with `adapter_down.0`.
+/// The library's second name for the LayerNorm before the down-projection, which it also calls `adapter_down.0`.
 const NORM_BEFORE: &str = "adapter_norm_before.";
 
-/// A tensor's name taken apart.
+/// The parts of a tensor's name.
 #[derive(Debug, PartialEq)]
 struct Name<'a> {
     layer: u32,
@@ -25,8 +25,8 @@ struct Name<'a> {
 }
 
 impl<'a> Name<'a> {
-    /// `None` where the name has another form than `{prefix}.{layer}.{place}.adapters.{adapter}.{end}`, with the base's part of the prefix
-    /// (`transformer.` of `transformer.h`) or without it.
+    /// Parses `{prefix}.{layer}.{place}.adapters.{adapter}.{end}`, with or without the base's part of the prefix (`transformer.` of
+    /// `transformer.h`). Returns `None` for any other form.
     fn parse(name: &'a str, prefix: &str) -> Option<Name<'a>> {
         let bare = prefix.split_once('.').map_or(prefix, |(_, bare)| bare);
         let rest = name.strip_prefix(prefix).or_else(|| name.strip_prefix(bare))?.strip_prefix('.')?;
@@ -39,18 +39,18 @@ impl<'a> Name<'a> {
     }
 }
 
-/// Whether the tensor of that name, on disk or in memory, belongs to an adapter.
+/// Whether the tensor called `name`, on disk or in memory, belongs to an adapter.
 pub fn is_adapter(name: &str) -> bool {
     name.contains("_adapters.adapters.")
 }
 
-/// The name in memory of an adapter's tensor: `end` is one of those that [`AdapterConfig::parameters`] gives, and `layer` what stands before the
-/// place, such as `transformer.h.0`.
+/// The name in memory of an adapter's tensor: `end` is one of those that [`AdapterConfig::parameters`] lists, and `layer` the part before
+/// the place, such as `transformer.h.0`.
 pub(in crate::model) fn name_in_memory(layer: &str, place: &str, end: &str) -> String {
     format!("{layer}.{place}{IN_MEMORY}{end}")
 }
 
-/// The end of such a name.
+/// The end of such a name, if it is one.
 pub(in crate::model) fn end_of(name: &str) -> Option<&str> {
     name.split_once(IN_MEMORY).map(|(_, end)| end)
 }
@@ -59,11 +59,12 @@ fn name_on_disk(in_memory: &str, adapter: &str) -> String {
     in_memory.replacen(IN_MEMORY, &format!(".adapters.{adapter}."), 1)
 }
 
-/// The tensors of the adapter called `name` as a model of that many layers has them in memory, each of the shape that the configuration
-/// asks for and with finite numbers only. `prefix` is what stands before a layer's number: `transformer.h` or `model.layers`.
+/// Converts the tensors of the adapter called `name` to their names in memory, for a model of `layers` layers. Checks that each has the
+/// shape that the configuration requires and only finite values. `prefix` precedes a layer's number: `transformer.h` or `model.layers`.
 ///
 /// # Errors
-/// [`Error::File`], naming file and tensor: one is missing, has another shape or a number that is not finite, or belongs to something else.
+/// [`Error::File`], naming file and tensor, if a tensor is missing, has another shape or a value that is not finite, or is not part of the
+/// adapter.
 pub(super) fn to_memory(
     weights: &Weights,
     name: &str,
@@ -75,29 +76,29 @@ pub(super) fn to_memory(
     let mut memory = Weights { path: weights.path.clone(), ..Weights::default() };
     let mut norms = BTreeMap::new();
     for (on_disk, weight) in &weights.tensors {
-        let stray = |what: String| problem(format!("tensor '{}' {what}; file and config do not belong together", cut(on_disk, 200)));
+        let stray = |what: String| problem(format!("tensor '{}' {what}; the file does not match the config", cut(on_disk, 200)));
         let Some(parts) = Name::parse(on_disk, prefix) else {
-            return Err(stray(format!("is not one of an adapter's in '{prefix}'")));
+            return Err(stray(format!("is not an adapter's tensor in '{prefix}'")));
         };
         let Name { layer, place, adapter, end } = parts;
         if adapter != name {
-            return Err(stray(format!("belongs to the adapter '{}' and not to '{name}'", short(adapter))));
+            return Err(stray(format!("belongs to the adapter '{}', not to '{name}'", short(adapter))));
         }
         if layer >= layers {
-            return Err(stray(format!("is for layer {layer}, but the model has {layers}")));
+            return Err(stray(format!("is for layer {layer}, but the model has {layers} layers")));
         }
         if config.leaves_out(layer) {
-            return Err(stray(format!("is for layer {layer}, which leave_out names")));
+            return Err(stray(format!("is for layer {layer}, which leave_out excludes")));
         }
-        // The second name of the first norm is read as its first.
+        // The second name of the first norm is converted to its first.
         let norm = end.strip_prefix(NORM_BEFORE).filter(|_| config.ln_before);
         let end = norm.map_or_else(|| end.to_string(), |kind| format!("adapter_down.0.{kind}"));
         let in_memory = name_in_memory(&format!("{prefix}.{layer}"), place, &end);
         let Some(shape) = expected.get(&in_memory) else {
-            return Err(stray("has no part in this configuration".into()));
+            return Err(stray("is not part of this configuration".into()));
         };
         if weight.shape != *shape {
-            return Err(stray(format!("has the shape {} where the config asks for {shape}", weight.shape)));
+            return Err(stray(format!("has the shape {}, but the config requires {shape}", weight.shape)));
         }
         if let Some(at) = weight.to_f32().iter().position(|value| !value.is_finite()) {
             let damaged = format!("tensor '{on_disk}' has a number that is not finite at element {at}; the file is damaged");
@@ -105,7 +106,7 @@ pub(super) fn to_memory(
         }
         let tensors = if norm.is_some() { &mut norms } else { &mut memory.tensors };
         if tensors.insert(in_memory, weight.clone()).is_some() {
-            return Err(stray("is there twice, with and without the base's prefix".into()));
+            return Err(stray("appears twice, with and without the base's prefix".into()));
         }
     }
     for (in_memory, weight) in norms {
@@ -122,8 +123,8 @@ pub(super) fn to_memory(
     Ok(memory)
 }
 
-/// The same tensors under the names that the library loads: with the adapter's own name, and with a LayerNorm before the down-projection
-/// under both of its names.
+/// Converts the tensors to the names that the library loads: with the adapter's own name, and with both names for a LayerNorm before the
+/// down-projection.
 pub(super) fn to_disk(weights: &Weights, name: &str, config: &AdapterConfig) -> Weights {
     let mut disk = Weights::default();
     for (in_memory, weight) in &weights.tensors {
@@ -143,7 +144,7 @@ mod tests {
 
     const MODEL: (&str, u32, u32) = ("transformer.h", 3, 8);
 
-    /// A layer left out, and both norms.
+    /// Leaves out a layer, and has both norms.
     fn config() -> AdapterConfig {
         AdapterConfig { leave_out: vec![1], ln_before: true, ln_after: true, ..AdapterConfig::seq_bn() }
     }
@@ -189,23 +190,23 @@ mod tests {
         let put = |name: &str| (None, Some((name.to_string(), ones([8]))));
         let cases = [
             ((Some(up.clone()), None), format!("has no tensor '{up}' of shape (8)")),
-            ((None, Some((up.clone(), ones([7])))), format!("tensor '{up}' has the shape (7) where the config asks for (8)")),
-            ((None, Some((down.clone(), ones([8])))), format!("tensor '{down}' has the shape (8) where the config asks for (1, 8)")),
+            ((None, Some((up.clone(), ones([7])))), format!("tensor '{up}' has the shape (7), but the config requires (8)")),
+            ((None, Some((down.clone(), ones([8])))), format!("tensor '{down}' has the shape (8), but the config requires (1, 8)")),
             ((None, Some((up.clone(), Weight::from_f32([8].into(), &[f32::NAN; 8])))), "not finite at element 0".into()),
-            (put(&format!("{at}.gate.bias")), "has no part in this configuration".into()),
-            (put(&format!("{at}.scaling")), "has no part in this configuration".into()),
-            (put(&up.replace("output", "attention")), "has no part in this configuration".into()),
-            (put(&up.replace("task", "other")), "belongs to the adapter 'other' and not to 'task'".into()),
-            (put(&up.replace(".0.", ".3.")), "is for layer 3, but the model has 3".into()),
-            (put(&up.replace(".0.", ".1.")), "is for layer 1, which leave_out names".into()),
-            (put(&up.replace(".0.", ".00.")), "is not one of an adapter's".into()),
-            (put(&up.replace(".0.", ".x.")), "is not one of an adapter's".into()),
-            (put(&up.replace(".0.", ".99999999999.")), "is not one of an adapter's".into()),
-            (put(&up.replace("output", "cross")), "is not one of an adapter's".into()),
-            (put(&up.replace("transformer.h", "model.layers")), "is not one of an adapter's in 'transformer.h'".into()),
-            (put("transformer.wte.weight"), "is not one of an adapter's".into()),
-            (put(""), "tensor '' is not one of an adapter's".into()),
-            (put(&up.replace("transformer.", "")), "is there twice".into()),
+            (put(&format!("{at}.gate.bias")), "is not part of this configuration".into()),
+            (put(&format!("{at}.scaling")), "is not part of this configuration".into()),
+            (put(&up.replace("output", "attention")), "is not part of this configuration".into()),
+            (put(&up.replace("task", "other")), "belongs to the adapter 'other', not to 'task'".into()),
+            (put(&up.replace(".0.", ".3.")), "is for layer 3, but the model has 3 layers".into()),
+            (put(&up.replace(".0.", ".1.")), "is for layer 1, which leave_out excludes".into()),
+            (put(&up.replace(".0.", ".00.")), "is not an adapter's tensor".into()),
+            (put(&up.replace(".0.", ".x.")), "is not an adapter's tensor".into()),
+            (put(&up.replace(".0.", ".99999999999.")), "is not an adapter's tensor".into()),
+            (put(&up.replace("output", "cross")), "is not an adapter's tensor".into()),
+            (put(&up.replace("transformer.h", "model.layers")), "is not an adapter's tensor in 'transformer.h'".into()),
+            (put("transformer.wte.weight"), "is not an adapter's tensor".into()),
+            (put(""), "tensor '' is not an adapter's tensor".into()),
+            (put(&up.replace("transformer.", "")), "appears twice".into()),
             (put(&format!("{at}.adapter_norm_before.bias")), "differs from its copy".into()),
         ];
         for ((gone, put), words) in cases {

@@ -1,5 +1,5 @@
-//! Config strings: `seq_bn[reduction_factor=8,non_linearity='gelu']`, read and printed. The values are Python's literals, as the library's
-//! own strings have them; words may come without quotes.
+//! Parsing and printing config strings such as `seq_bn[reduction_factor=8,non_linearity='gelu']`. Values are Python literals, as in the
+//! library's own strings; quotes around words are optional.
 
 use std::fmt;
 
@@ -11,15 +11,15 @@ use super::keys::{BOTTLENECK, KEYS, python};
 use super::presets::short;
 use crate::error::{Error, Result};
 
-/// How deep lists and maps may lie in each other; more than any key has, and less than a stack bears.
+/// The deepest nesting of lists and maps: more than any key needs, and safe for the stack.
 const DEEPEST: u32 = 8;
 
 impl AdapterConfig {
-    /// The configuration that a string such as `double_seq_bn` or `par_bn[reduction_factor=8,scaling='learned']` says. The keys are the
-    /// library's, and `bottleneck`.
+    /// Parses a string such as `double_seq_bn` or `par_bn[reduction_factor=8,scaling='learned']`. The keys are the library's and
+    /// `bottleneck`.
     ///
     /// # Errors
-    /// [`Error::Usage`], in one sentence that names what is wrong.
+    /// [`Error::Usage`], in one sentence that names the problem.
     pub fn parse(spec: &str) -> Result<AdapterConfig> {
         parse(spec.trim()).map_err(|problem| Error::Usage(format!("adapter '{}': {problem}", short(spec.trim()))))
     }
@@ -28,22 +28,22 @@ impl AdapterConfig {
 fn parse(spec: &str) -> std::result::Result<AdapterConfig, String> {
     let (name, keys) = spec.split_at(spec.find('[').unwrap_or(spec.len()));
     if spec.is_empty() {
-        return Err(example("there is no preset"));
+        return Err(example("the preset is missing"));
     }
     if name.contains('|') {
-        return Err("'|' puts several methods together, but Graftling trains one bottleneck adapter; name one preset".into());
+        return Err("'|' combines several methods, but Graftling trains one bottleneck adapter; name one preset".into());
     }
     let mut config = AdapterConfig::preset(name.trim())?;
     let mut seen: Vec<String> = Vec::new();
     for (key, value) in (Reader { rest: keys }).keys()? {
         if seen.contains(&key) {
-            return Err(format!("'{}' is there twice; say it once", short(&key)));
+            return Err(format!("'{}' appears twice; remove one", short(&key)));
         }
         config.set(&key, &value)?;
         seen.push(key);
     }
     if [BOTTLENECK, "reduction_factor"].iter().all(|key| seen.iter().any(|s| s == key)) {
-        return Err("bottleneck and reduction_factor both say the width; say one of them".into());
+        return Err("bottleneck and reduction_factor both set the width; use one of them".into());
     }
     config.check()?;
     Ok(config)
@@ -53,7 +53,7 @@ fn example(problem: &str) -> String {
     format!("{problem}; write it as in double_seq_bn[reduction_factor=8,non_linearity='gelu']")
 }
 
-/// What is left to read of a string.
+/// The unread rest of a string.
 struct Reader<'a> {
     rest: &'a str,
 }
@@ -61,39 +61,39 @@ struct Reader<'a> {
 type Parsed<T> = std::result::Result<T, String>;
 
 impl<'a> Reader<'a> {
-    /// `[key=value,…]` up to the end, or nothing.
+    /// Reads `[key=value,…]` up to the end, or nothing.
     fn keys(mut self) -> Parsed<Vec<(String, Value)>> {
         let mut keys = Vec::new();
         if self.rest.is_empty() {
             return Ok(keys);
         }
-        self.expect('[', "before the first key")?;
+        self.expect('[', " before the first key")?;
         while !self.takes(']') {
             let key = self.word();
             if key.is_empty() {
-                return Err(self.unexpected("where a key should be"));
+                return Err(self.unexpected(", expected a key"));
             }
-            self.expect('=', &format!("after the key '{}'", short(key)))?;
+            self.expect('=', &format!(" after the key '{}'", short(key)))?;
             keys.push((key.to_string(), self.value(0)?));
             if !self.takes(',') && !self.rest.starts_with(']') {
-                return Err(self.unexpected(&format!("after the value of '{}', where a ',' or ']' should be", short(key))));
+                return Err(self.unexpected(&format!(" after the value of '{}', expected ',' or ']'", short(key))));
             }
         }
         if self.rest.starts_with('|') {
-            return Err("'|' puts several methods together, but Graftling trains one bottleneck adapter; name one preset".into());
+            return Err("'|' combines several methods, but Graftling trains one bottleneck adapter; name one preset".into());
         }
         if !self.rest.is_empty() {
-            return Err(self.unexpected("behind the last ']'"));
+            return Err(self.unexpected(" after the last ']'"));
         }
         Ok(keys)
     }
 
     fn value(&mut self, depth: u32) -> Parsed<Value> {
         if depth > DEEPEST {
-            return Err(example("lists and maps lie too deep in each other"));
+            return Err(example("lists and maps are nested too deeply"));
         }
         self.space();
-        // A tuple is a list in other brackets.
+        // A tuple is read as a list.
         for (open, close) in [('[', ']'), ('(', ')')] {
             if self.takes(open) {
                 let mut list = Vec::new();
@@ -107,17 +107,17 @@ impl<'a> Reader<'a> {
         if self.takes('{') {
             let mut map = Map::new();
             while !self.takes('}') {
-                // A layer's number may come with quotes or without.
+                // Quotes around a layer's number are optional.
                 let key = match self.quoted()? {
                     Some(key) => key,
                     None => self.word().to_string(),
                 };
                 if key.is_empty() {
-                    return Err(self.unexpected("where a map's key should be"));
+                    return Err(self.unexpected(", expected a map's key"));
                 }
-                self.expect(':', &format!("after a map's key '{}'", short(&key)))?;
+                self.expect(':', &format!(" after a map's key '{}'", short(&key)))?;
                 if map.contains_key(&key) {
-                    return Err(format!("'{}' is in a map twice; say it once", short(&key)));
+                    return Err(format!("'{}' appears twice in a map; remove one", short(&key)));
                 }
                 let value = self.value(depth + 1)?;
                 map.insert(key, value);
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
         }
         let word = self.word();
         match word {
-            "" => Err(self.unexpected("where a value should be")),
+            "" => Err(self.unexpected(", expected a value")),
             "None" | "null" => Ok(Value::Null),
             "True" | "true" => Ok(true.into()),
             "False" | "false" => Ok(false.into()),
@@ -139,22 +139,22 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Text in quotes of either kind.
+    /// Reads text in single or double quotes.
     fn quoted(&mut self) -> Parsed<Option<String>> {
         self.space();
         let Some(quote) = self.rest.chars().next().filter(|c| matches!(c, '\'' | '"')) else {
             return Ok(None);
         };
         let inside = &self.rest[1..];
-        let end = inside.find(quote).ok_or_else(|| example(&format!("a quote {quote} is not closed")))?;
+        let end = inside.find(quote).ok_or_else(|| example(&format!("the quote {quote} is not closed")))?;
         if inside[..end].contains('\\') {
-            return Err(example("there is a backslash in quotes, which no value needs"));
+            return Err(example("a backslash in quotes is not supported"));
         }
         self.rest = inside[end + 1..].trim_start();
         Ok(Some(inside[..end].to_string()))
     }
 
-    /// The letters up to the next sign that divides.
+    /// Reads up to the next delimiter.
     fn word(&mut self) -> &'a str {
         self.space();
         let end = self.rest.find(|c: char| c.is_whitespace() || "[]{}(),:='\"".contains(c)).unwrap_or(self.rest.len());
@@ -175,26 +175,26 @@ impl<'a> Reader<'a> {
     }
 
     fn expect(&mut self, sign: char, place: &str) -> Parsed<()> {
-        if self.takes(sign) { Ok(()) } else { Err(self.unexpected(&format!("{place}, where a '{sign}' should be"))) }
+        if self.takes(sign) { Ok(()) } else { Err(self.unexpected(&format!("{place}, expected '{sign}'"))) }
     }
 
-    /// A comma, or the sign that closes, which stays.
+    /// Reads a comma, or checks that the closing sign follows, which it leaves.
     fn separator(&mut self, close: char) -> Parsed<()> {
         if self.takes(',') || self.rest.starts_with(close) {
             return Ok(());
         }
-        Err(self.unexpected(&format!("in a list or map, where a ',' or '{close}' should be")))
+        Err(self.unexpected(&format!(" in a list or map, expected ',' or '{close}'")))
     }
 
     fn unexpected(&self, place: &str) -> String {
         match self.rest.chars().next() {
-            Some(sign) => example(&format!("there is a '{}' {place}", short(&sign.to_string()))),
-            None => example(&format!("it ends {place}")),
+            Some(sign) => example(&format!("unexpected '{}'{place}", short(&sign.to_string()))),
+            None => example(&format!("unexpected end{place}")),
         }
     }
 }
 
-/// A number as Python reads it.
+/// Parses a number as Python does.
 fn number(word: &str) -> Parsed<Value> {
     let bad = |problem: &str| Err(example(&format!("'{}' {problem}", short(word))));
     let digits = word.strip_prefix(['+', '-']).unwrap_or(word);
@@ -208,13 +208,13 @@ fn number(word: &str) -> Parsed<Value> {
         return Ok(whole.into());
     }
     match word.parse::<f64>() {
-        Ok(number) => Number::from_f64(number).map_or_else(|| bad("is too large a number"), |number| Ok(number.into())),
+        Ok(number) => Number::from_f64(number).map_or_else(|| bad("is too large"), |number| Ok(number.into())),
         Err(_) => bad("is neither a number nor a word"),
     }
 }
 
 impl fmt::Display for AdapterConfig {
-    /// The config string with the fewest keys: the nearest preset, and where this differs from it.
+    /// Writes the config string with the fewest keys: the nearest preset, and the keys that differ from it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let presets = AdapterConfig::presets();
         let differing = |preset: &AdapterConfig| {

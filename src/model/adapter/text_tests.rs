@@ -6,7 +6,7 @@ use super::*;
 use crate::ops::Activation;
 use crate::random::Random;
 
-/// A configuration that passes its check, with every field drawn anew.
+/// A valid configuration with random fields.
 fn any(random: &mut Random) -> AdapterConfig {
     let presets = AdapterConfig::presets();
     let base = presets[random.below(presets.len() as u64) as usize].1.clone();
@@ -108,7 +108,7 @@ fn presets_and_strings_mean_what_the_library_says() {
             expected.set(key, value).expect(&spec);
         }
         assert_eq!(AdapterConfig::parse(&spec).expect(&spec), expected, "{spec}");
-        // And every field that the file does not have is at the library's default.
+        // Every field that the file lacks has the library's default.
         let default = AdapterConfig::bn(true, true, Activation::Relu, 1.0);
         for key in KEYS.into_iter().filter(|key| !keys.contains_key(*key)) {
             assert_eq!(expected.value(key, None), default.value(key, None), "{spec}: {key}");
@@ -116,7 +116,7 @@ fn presets_and_strings_mean_what_the_library_says() {
     }
 }
 
-/// Strings that the library refuses, or does not add to a model, but that say clearly what they mean.
+/// Strings that the library rejects, or does not add to a model, but whose meaning is clear.
 const CLEARER_HERE: [&str; 9] = [
     " seq_bn[ ln_before = True ] ",
     "double_seq_bn[reduction_factor={0:4,'default':16}]",
@@ -129,9 +129,9 @@ const CLEARER_HERE: [&str; 9] = [
     "adapter_plus",
 ];
 
-/// Strings that the library takes, with the word by which they are refused here.
+/// Strings that the library accepts, with a word of the message that rejects them here.
 const REFUSED_HERE: [(&str, &str); 10] = [
-    ("", "no preset"),
+    ("", "the preset is missing"),
     ("seq_bn[reduction_factor=8,reduction_factor=4]", "twice"),
     ("seq_bn[residual_before_ln='post_add']", "post_add"),
     ("seq_bn[reduction_factor=-2]", "reduction_factor"),
@@ -187,7 +187,7 @@ fn strings_give_the_librarys_configs_and_widths() {
 fn bad_strings_are_refused_in_one_sentence() {
     let example = "write it as in double_seq_bn[reduction_factor=8,non_linearity='gelu']";
     let cases = [
-        ("", format!("there is no preset; {example}")),
+        ("", format!("the preset is missing; {example}")),
         (
             "seqbn",
             "there is no preset 'seqbn', of which 'seq_bn' is the nearest; the presets are identity_bn, double_seq_bn, seq_bn, par_bn, \
@@ -197,28 +197,25 @@ fn bad_strings_are_refused_in_one_sentence() {
         ("lora", "lora is another method, but Graftling trains bottleneck adapters only; use double_seq_bn or seq_bn".into()),
         ("lora[r=8]", "lora is another method, but Graftling trains bottleneck adapters only; use double_seq_bn or seq_bn".into()),
         ("pfeiffer+inv", "pfeiffer+inv has an inv_adapter, which is not supported; use seq_bn".into()),
-        ("seq_bn|lora", "'|' puts several methods together, but Graftling trains one bottleneck adapter; name one preset".into()),
-        (
-            "seq_bn[dropout=0]|lora",
-            "'|' puts several methods together, but Graftling trains one bottleneck adapter; name one preset".into(),
-        ),
+        ("seq_bn|lora", "'|' combines several methods, but Graftling trains one bottleneck adapter; name one preset".into()),
+        ("seq_bn[dropout=0]|lora", "'|' combines several methods, but Graftling trains one bottleneck adapter; name one preset".into()),
         ("seq_bn[dropuot=0.1]", "there is no key 'dropuot'; the nearest known one is 'dropout'".into()),
-        ("seq_bn[dropout]", format!("there is a ']' after the key 'dropout', where a '=' should be; {example}")),
-        ("seq_bn[dropout=]", format!("there is a ']' where a value should be; {example}")),
-        ("seq_bn[dropout=0.1", format!("it ends after the value of 'dropout', where a ',' or ']' should be; {example}")),
-        ("seq_bn[", format!("it ends where a key should be; {example}")),
-        ("seq_bn[=1]", format!("there is a '=' where a key should be; {example}")),
-        ("seq_bn[,]", format!("there is a ',' where a key should be; {example}")),
-        ("seq_bn[dropout=0.1]x", format!("there is a 'x' behind the last ']'; {example}")),
-        ("seq_bn[dropout=0.1 0.2]", format!("there is a '0' after the value of 'dropout', where a ',' or ']' should be; {example}")),
+        ("seq_bn[dropout]", format!("unexpected ']' after the key 'dropout', expected '='; {example}")),
+        ("seq_bn[dropout=]", format!("unexpected ']', expected a value; {example}")),
+        ("seq_bn[dropout=0.1", format!("unexpected end after the value of 'dropout', expected ',' or ']'; {example}")),
+        ("seq_bn[", format!("unexpected end, expected a key; {example}")),
+        ("seq_bn[=1]", format!("unexpected '=', expected a key; {example}")),
+        ("seq_bn[,]", format!("unexpected ',', expected a key; {example}")),
+        ("seq_bn[dropout=0.1]x", format!("unexpected 'x' after the last ']'; {example}")),
+        ("seq_bn[dropout=0.1 0.2]", format!("unexpected '0' after the value of 'dropout', expected ',' or ']'; {example}")),
         ("seq_bn[dropout=0.1.2]", format!("'0.1.2' is neither a number nor a word; {example}")),
-        ("seq_bn[dropout=1e999]", format!("'1e999' is too large a number; {example}")),
+        ("seq_bn[dropout=1e999]", format!("'1e999' is too large; {example}")),
         ("seq_bn[dropout=-inf]", format!("'-inf' is neither a number nor a word; {example}")),
         ("seq_bn[dropout=nan]", "dropout is 'nan', but must be a number".into()),
         ("seq_bn[dropout=1]", "dropout is 1; it must be from 0 to below 1".into()),
-        ("seq_bn[dropout=0.1,dropout=0.2]", "'dropout' is there twice; say it once".into()),
-        ("seq_bn[non_linearity='relu]", format!("a quote ' is not closed; {example}")),
-        ("seq_bn[non_linearity='a\\'b']", format!("there is a backslash in quotes, which no value needs; {example}")),
+        ("seq_bn[dropout=0.1,dropout=0.2]", "'dropout' appears twice; remove one".into()),
+        ("seq_bn[non_linearity='relu]", format!("the quote ' is not closed; {example}")),
+        ("seq_bn[non_linearity='a\\'b']", format!("a backslash in quotes is not supported; {example}")),
         (
             "seq_bn[non_linearity=relu6]",
             "non_linearity is 'relu6', but must be one of relu, gelu, gelu_new, gelu_fast, quick_gelu, silu, \
@@ -227,37 +224,34 @@ fn bad_strings_are_refused_in_one_sentence() {
         ),
         ("seq_bn[mh_adapter=1]", "mh_adapter is 1, but must be True or False".into()),
         ("seq_bn[leave_out=1]", "leave_out is 1, but must be a list of layers such as [0, 1]".into()),
-        ("seq_bn[leave_out=[-1]]", "leave_out is -1, but must be a whole number from 0 on".into()),
-        ("seq_bn[leave_out=[4294967296]]", "leave_out is 4294967296, but must be a whole number from 0 on".into()),
-        ("seq_bn[leave_out=[0]", format!("it ends after the value of 'leave_out', where a ',' or ']' should be; {example}")),
-        ("seq_bn[leave_out=[0 1]]", format!("there is a '1' in a list or map, where a ',' or ']' should be; {example}")),
-        ("seq_bn[reduction_factor={1:2,'1':3}]", "'1' is in a map twice; say it once".into()),
-        (
-            "seq_bn[reduction_factor={x:2}]",
-            "reduction_factor has an entry for 'x', which is neither a layer's number nor \"default\"".into(),
-        ),
+        ("seq_bn[leave_out=[-1]]", "leave_out is -1, but must be a whole number from 0 up".into()),
+        ("seq_bn[leave_out=[4294967296]]", "leave_out is 4294967296, but must be a whole number from 0 up".into()),
+        ("seq_bn[leave_out=[0]", format!("unexpected end after the value of 'leave_out', expected ',' or ']'; {example}")),
+        ("seq_bn[leave_out=[0 1]]", format!("unexpected '1' in a list or map, expected ',' or ']'; {example}")),
+        ("seq_bn[reduction_factor={1:2,'1':3}]", "'1' appears twice in a map; remove one".into()),
+        ("seq_bn[reduction_factor={x:2}]", "reduction_factor has an entry for 'x', which is neither a layer number nor \"default\"".into()),
         (
             "seq_bn[reduction_factor={01:2}]",
-            "reduction_factor has an entry for '01', which is neither a layer's number nor \"default\"".into(),
+            "reduction_factor has an entry for '01', which is neither a layer number nor \"default\"".into(),
         ),
-        ("seq_bn[reduction_factor={1=2}]", format!("there is a '=' after a map's key '1', where a ':' should be; {example}")),
+        ("seq_bn[reduction_factor={1=2}]", format!("unexpected '=' after a map's key '1', expected ':'; {example}")),
         ("seq_bn[reduction_factor={}]", "reduction_factor is an empty map; give it a factor for each layer or a \"default\"".into()),
         ("seq_bn[reduction_factor=-2]", "reduction_factor is -2; it must be a number above 0".into()),
-        ("seq_bn[reduction_factor=[[[[[[[[[[1]]]]]]]]]]]", format!("lists and maps lie too deep in each other; {example}")),
-        ("seq_bn[bottleneck=8,reduction_factor=2]", "bottleneck and reduction_factor both say the width; say one of them".into()),
+        ("seq_bn[reduction_factor=[[[[[[[[[[1]]]]]]]]]]]", format!("lists and maps are nested too deeply; {example}")),
+        ("seq_bn[bottleneck=8,reduction_factor=2]", "bottleneck and reduction_factor both set the width; use one of them".into()),
         ("seq_bn[bottleneck=0]", "bottleneck is 0; it must be from 1 to 512".into()),
-        ("seq_bn[bottleneck=1.5]", "bottleneck is 1.5, but must be a whole number from 0 on".into()),
-        ("seq_bn[init_weights_seed=-1]", "init_weights_seed is -1, but must be None or a whole number from 0 on".into()),
+        ("seq_bn[bottleneck=1.5]", "bottleneck is 1.5, but must be a whole number from 0 up".into()),
+        ("seq_bn[init_weights_seed=-1]", "init_weights_seed is -1, but must be None or a whole number from 0 up".into()),
         ("seq_bn[init_weights=zero]", "init_weights is 'zero', but must be 'bert', 'mam_adapter' or 'houlsby'".into()),
         ("seq_bn[scaling=fast]", "scaling is 'fast', but must be a number, 'learned' or 'channel'".into()),
         ("seq_bn[phm_layer=True]", "phm_layer=True is not supported; leave it at False".into()),
-        ("seq_bn[phm_dim=8]", "phm_dim=8 is not supported, as phm_layer is not; leave it at 4".into()),
+        ("seq_bn[phm_dim=8]", "phm_dim=8 is not supported, because phm_layer is not; leave it at 4".into()),
         ("seq_bn[inv_adapter='nice']", "inv_adapter='nice' is not supported; leave it at None".into()),
         ("seq_bn[cross_adapter=True]", "cross_adapter=True is not supported; leave it at False".into()),
         ("seq_bn[use_gating=True]", "use_gating=True is not supported; leave it at False".into()),
         (
             "seq_bn[residual_before_ln='post_add']",
-            "residual_before_ln='post_add' is not supported, since it needs a norm behind the residual sum; use True or False".into(),
+            "residual_before_ln='post_add' is not supported, since it needs a norm after the residual sum; use True or False".into(),
         ),
         (
             "seq_bn[output_adapter=False]",

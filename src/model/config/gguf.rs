@@ -1,5 +1,5 @@
-//! The config in a GGUF file's metadata. As in `config.json`, a key of the architecture that is not known here is an error, and so is a
-//! tensor: a model that has it is not what its architecture says.
+//! The config in a GGUF file's metadata. As in `config.json`, an unknown key of the architecture is an error, and so is an unknown tensor:
+//! a model that has one is not what its architecture claims.
 
 #[cfg(test)]
 mod tests;
@@ -10,10 +10,10 @@ use crate::graph::Shape;
 use crate::ops::{Activation, RopePairs, RopeScaling};
 use crate::weights::{FromValue, Gguf, Value, shown};
 
-/// Keys of an architecture that change no number; the sizes are those of the tensors.
+/// Keys of an architecture that do not affect the output; sizes are taken from the tensors.
 const HARMLESS: [&str; 4] = ["vocab_size", "tensor_data_layout", "rope.scaling.original_context_length", "rope.scaling.finetuned"];
 
-/// Keys that are read.
+/// Keys that the reader uses.
 const READ: [&str; 16] = [
     "context_length",
     "embedding_length",
@@ -33,7 +33,7 @@ const READ: [&str; 16] = [
     "rope.scale_linear",
 ];
 
-/// Tensors of a block of Llama and Qwen, of which [`check_tensors`] knows more.
+/// Tensors of a block of Llama and Qwen; [`check_tensors`] allows a few more.
 const LLAMA: [&str; 9] = ["attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"];
 
 /// Tensors of a block of GPT-2, each with a bias.
@@ -43,7 +43,7 @@ impl Config {
     /// Reads and checks the config of a GGUF file.
     ///
     /// # Errors
-    /// [`Error::File`] if the architecture is not supported, or the file lacks a key, or has a key, value or tensor that is not supported.
+    /// [`Error::File`] if the architecture is not supported, a key is missing, or a key, value or tensor is not supported.
     pub fn from_gguf(file: &Gguf) -> Result<Config> {
         let architecture: &str = file.required("general.architecture")?;
         let family = match architecture {
@@ -52,8 +52,7 @@ impl Config {
             "qwen2" => Family::Qwen2,
             "qwen3" => Family::Qwen3,
             other => {
-                let problem =
-                    format!("is of the architecture '{}', which is not supported; gpt2, llama, qwen2 and qwen3 are", shown(other));
+                let problem = format!("has the architecture '{}', which is not supported; gpt2, llama, qwen2 and qwen3 are", shown(other));
                 return Err(Error::file(file.path(), problem));
             }
         };
@@ -87,7 +86,7 @@ impl<'a> Keys<'a> {
     fn count(&self, key: &str) -> Result<Option<u32>> {
         match self.value(key)? {
             Some(count) if count == 0 || count > LARGEST => {
-                self.fail(format!("key '{}' is {count} where 1 to {LARGEST} are possible; convert the model again", self.key(key)))
+                self.fail(format!("key '{}' is {count}, expected 1 to {LARGEST}; convert the model again", self.key(key)))
             }
             count => Ok(count),
         }
@@ -109,7 +108,7 @@ impl<'a> Keys<'a> {
         let head_size = self.head_size(hidden_size, heads)?;
         if let Some(window) = self.value::<u32>("attention.sliding_window")?.filter(|&window| window > 0 && window < context) {
             let key = self.key("attention.sliding_window");
-            return self.fail(format!("key '{key}' is {window}, of which only the whole context is supported; choose another model"));
+            return self.fail(format!("key '{key}' is {window}, but only the whole context is supported; choose another model"));
         }
         let epsilon = self.key(if gpt2 { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" });
         Ok(Config {
@@ -136,12 +135,12 @@ impl<'a> Keys<'a> {
                 head: false,
             },
             tied: self.file.tensor("output.weight").is_none(),
-            // The format does not say what the model was trained with.
+            // The format does not record the dropout used in training.
             dropout: BaseDropout::default(),
         })
     }
 
-    /// Fails at a key of the architecture that is not known, unless it says that nothing is the matter.
+    /// Fails on an unknown key of the architecture, unless its value turns a feature off.
     fn check_keys(&self) -> Result<()> {
         let prefix = self.key("");
         for (key, value) in self.file.metadata() {
@@ -157,14 +156,14 @@ impl<'a> Keys<'a> {
                 _ => off || READ.contains(&rest) || HARMLESS.contains(&rest),
             };
             if !known {
-                let advice = "and may change the model's numbers; choose another model";
-                return self.fail(format!("key '{}' is {value}, which is not supported here {advice}", shown(key)));
+                let advice = "and may change the model's output; choose another model";
+                return self.fail(format!("key '{}' is {value}, which is not supported {advice}", shown(key)));
             }
         }
         Ok(())
     }
 
-    /// Fails at a tensor that no model of the architecture has.
+    /// Fails on a tensor that no model of the architecture has.
     fn check_tensors(&self, layers: u32) -> Result<()> {
         for tensor in self.file.tensors() {
             let known = match tensor.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
@@ -177,43 +176,43 @@ impl<'a> Keys<'a> {
                 },
             };
             if !known {
-                let (name, layers) = (shown(tensor.name), format!("a model of {layers} blocks of {}", self.architecture));
-                return self.fail(format!("has a tensor '{name}', which {layers} does not have; choose another model"));
+                let (name, model) = (shown(tensor.name), format!("a {} model with {layers} blocks", self.architecture));
+                return self.fail(format!("has a tensor '{name}', which {model} does not have; choose another model"));
             }
         }
         Ok(())
     }
 
-    /// Whether a block may have that tensor.
+    /// Whether a block may have this tensor.
     fn knows(&self, name: &str) -> bool {
         let Some((part, kind)) = name.rsplit_once('.') else { return false };
         let is_norm = part.ends_with("_norm");
         match (self.family, kind) {
             (Family::Gpt2, "weight" | "bias") => GPT2.contains(&part),
             (Family::Qwen3, "weight") if part == "attn_q_norm" || part == "attn_k_norm" => true,
-            // Files of some converters have it, and nobody reads it.
+            // Some converters write `attn_rot_embd`; no reader uses it.
             (_, "weight") => LLAMA.contains(&part) || part == "attn_rot_embd",
             (_, "bias") => LLAMA.contains(&part) && !is_norm,
             _ => false,
         }
     }
 
-    /// Whether any block has one of these tensors; then all must have all of them, which shows when they are asked for.
+    /// Whether any block has one of these tensors. Then every block must have all of them, which is checked when they are requested.
     fn has(&self, names: &[&str]) -> bool {
         let name = |name: &'a str| name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
         self.file.tensors().filter_map(|tensor| name(tensor.name)).any(|(_, name)| names.contains(&name))
     }
 
-    /// The rows of the token embedding: what the metadata say is the tokenizer's size, and embeddings may be padded.
+    /// The rows of the token embedding. The metadata only have the tokenizer's size, and embeddings may be padded.
     fn vocab_size(&self, hidden_size: u32) -> Result<u32> {
         let name = "token_embd.weight";
         let Some(tensor) = self.file.tensor(name) else {
-            return self.fail(format!("has no tensor '{name}'; it is not a language model, or not all of one"));
+            return self.fail(format!("has no tensor '{name}'; it is not a complete language model"));
         };
         match *tensor.shape.axes() {
             [rows, width] if rows <= LARGEST.into() && width == u64::from(hidden_size) => Ok(rows as u32),
             _ => self.fail(format!(
-                "tensor '{name}' has the shape {} where rows of {hidden_size} belong, at most {LARGEST}; convert the model again",
+                "tensor '{name}' has the shape {}, expected at most {LARGEST} rows of {hidden_size}; convert the model again",
                 tensor.shape
             )),
         }
@@ -231,7 +230,7 @@ impl<'a> Keys<'a> {
         for key in ["attention.value_length", "rope.dimension_count"] {
             if let Some(other) = self.count(key)?.filter(|&other| other != size) {
                 let key = self.key(key);
-                return self.fail(format!("key '{key}' is {other}, and only the head size, {size}, is supported; choose another model"));
+                return self.fail(format!("key '{key}' is {other}, but only the head size, {size}, is supported; choose another model"));
             }
         }
         Ok(size)
@@ -240,9 +239,9 @@ impl<'a> Keys<'a> {
     fn rotary(&self, head_size: u32) -> Result<Positions> {
         let number = |key: &str, most: f64| match self.value::<f32>(key)? {
             Some(n) if n != 0.0 && !(1.0..=most).contains(&f64::from(n)) => {
-                self.fail(format!("key '{}' is {n} where 1 to {most} are possible; convert the model again", self.key(key)))
+                self.fail(format!("key '{}' is {n}, expected 1 to {most}; convert the model again", self.key(key)))
             }
-            // Converters write 0 for what is not set.
+            // Converters write 0 for unset values.
             n => Ok(n.filter(|&n| n != 0.0).map(f64::from)),
         };
         let theta = number("rope.freq_base", 1e15)?.unwrap_or(10000.0);
@@ -259,17 +258,17 @@ impl<'a> Keys<'a> {
             }
         };
         let scaling = match self.factors(head_size)? {
-            // Both stretch, so together they are the product.
+            // Both stretch the wavelengths, so they multiply.
             Some(factors) => RopeScaling::Factors(factors.iter().map(|f| (f64::from(*f) * factor) as f32).collect()),
             None if factor == 1.0 => RopeScaling::None,
             None => RopeScaling::Linear(factor),
         };
-        // Converters turn Llama's rows so that pairs are neighbours, and leave Qwen's as they are.
+        // Converters permute Llama's rows so that pairs are adjacent, and leave Qwen's unchanged.
         let pairs = if self.family == Family::Llama { RopePairs::Adjacent } else { RopePairs::Halves };
         Ok(Positions::Rotary { theta, scaling, pairs })
     }
 
-    /// What each frequency is divided by.
+    /// The divisor of each frequency.
     fn factors(&self, head_size: u32) -> Result<Option<Vec<f32>>> {
         let name = "rope_freqs.weight";
         if self.file.tensor(name).is_none() {
@@ -277,8 +276,9 @@ impl<'a> Keys<'a> {
         }
         let factors = self.file.get(name, &Shape::from([head_size / 2]))?.to_f32();
         match factors.iter().find(|&&factor| !(1e-6..=1e6).contains(&factor)) {
-            Some(factor) => self
-                .fail(format!("tensor '{name}' has the factor {factor} where 0.000001 to 1000000 are possible; convert the model again")),
+            Some(factor) => {
+                self.fail(format!("tensor '{name}' has the factor {factor}, expected 0.000001 to 1000000; convert the model again"))
+            }
             None => Ok(Some(factors)),
         }
     }

@@ -1,5 +1,5 @@
-//! `config.json` of Graftling's own family. Without any of the optional keys it is a post-norm GPT with learned positions, as `assets/base`;
-//! with them it can say whatever the decoder can be.
+//! `config.json` of the Graftling family. Without any optional keys it describes a post-norm GPT with learned positions, like
+//! `assets/base`; with them it can describe every decoder that [`Config`] can.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::keyed::{Checked, Keyed, wrong};
 use crate::ops::{Activation, RopePairs, RopeScaling};
 use crate::weights::shown;
 
-/// The keys in the order in which they are written. The optional ones are left out where they say what is so without them.
+/// The keys in the order in which they are written. Optional ones are omitted where they have their default.
 #[derive(Serialize)]
 struct File {
     architectures: [&'static str; 1],
@@ -33,7 +33,7 @@ struct File {
     norm: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     norm_first: Option<bool>,
-    /// Of either kind of norm.
+    /// For either kind of norm.
     layer_norm_eps: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     positions: Option<&'static str>,
@@ -41,7 +41,7 @@ struct File {
     rope_theta: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rope_scaling: Option<Value>,
-    /// What each frequency is divided by, where they have factors of their own.
+    /// The divisor of each frequency, if each has its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     rope_factors: Option<Vec<f32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,7 +52,7 @@ struct File {
     biases: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tie_word_embeddings: Option<bool>,
-    /// Of attention probabilities, and of the feed-forward layer's output unless that has its own.
+    /// On attention probabilities, and on the feed-forward layer's output unless that has its own rate.
     dropout: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     embedding_dropout: Option<f32>,
@@ -160,13 +160,13 @@ pub(super) fn config(fields: &mut Keyed) -> Checked<Config> {
     })
 }
 
-/// One of two words; the first is what a missing key stands for.
+/// One of two words, of which the first is the default.
 fn one_of<T>(fields: &mut Keyed, key: &str, [(usual, first), (other, second)]: [(&str, T); 2]) -> Checked<T> {
     match fields.text(key)? {
         None => Ok(first),
         Some(word) if word == usual => Ok(first),
         Some(word) if word == other => Ok(second),
-        Some(word) => Err(format!("has {key} = \"{}\", which is not known; {usual} and {other} are", shown(&word))),
+        Some(word) => Err(format!("has {key} = \"{}\", expected {usual} or {other}; correct it", shown(&word))),
     }
 }
 
@@ -180,7 +180,7 @@ fn positions(fields: &mut Keyed, head_size: u32) -> Checked<Positions> {
     match (factors, scaling) {
         (None, scaling) => Ok(Positions::Rotary { theta, scaling, pairs }),
         (Some(factors), RopeScaling::None) => Ok(Positions::Rotary { theta, scaling: RopeScaling::Factors(factors), pairs }),
-        (Some(_), _) => Err("has both rope_scaling and rope_factors; remove the one that is not meant".into()),
+        (Some(_), _) => Err("has both rope_scaling and rope_factors; remove one of them".into()),
     }
 }
 
@@ -205,7 +205,7 @@ fn biases(fields: &mut Keyed) -> Checked<Biases> {
 }
 
 impl Config {
-    /// A small post-norm GPT of that many blocks with the usual proportions: heads of 32, a feed-forward layer four times as wide.
+    /// A small post-norm GPT with the usual proportions: a head size of 32 and a feed-forward layer four times as wide as `hidden_size`.
     pub fn gpt(vocab_size: u32, context: u32, hidden_size: u32, layers: u32) -> Config {
         let heads = (hidden_size / 32).max(1);
         Config {
@@ -231,10 +231,10 @@ impl Config {
         }
     }
 
-    /// The `config.json` of Graftling's own family, which [`Config::read`] reads.
+    /// The `config.json` of the Graftling family, which [`Config::read`] reads.
     ///
     /// # Panics
-    /// If the family is another.
+    /// If the model is of another family.
     pub fn to_json(&self) -> String {
         assert_eq!(self.family, Family::Graftling, "other families' configs come from their own programs");
         serde_json::to_string_pretty(&File::new(self)).expect("a config is plain data") + "\n"
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
     use crate::random::Random;
 
-    /// Any config that the decoder can be.
+    /// A random config that the decoder supports.
     fn any(random: &mut Random) -> Config {
         let mut flag = || random.below(2) == 1;
         let biases = Biases { qkv: flag(), attention_output: flag(), ffn: flag(), head: flag() };
@@ -310,14 +310,14 @@ mod tests {
     fn what_is_wrong_is_named() {
         let good: Value = serde_json::from_str(&Config::gpt(256, 128, 128, 4).to_json()).expect("JSON");
         let cases = [
-            ("norm", json!("batch_norm"), "has norm = \"batch_norm\", which is not known; layer_norm and rms_norm are"),
-            ("positions", json!("alibi"), "has positions = \"alibi\", which is not known; learned and rotary are"),
-            ("rope_theta", json!(1e4), "has rope_theta = 10000.0, which is not known here"),
-            ("gated", json!(1), "has gated = 1 where true or false belongs"),
-            ("biases", json!({ "mlp": false }), "has biases.mlp = false, which is not known here"),
-            ("num_key_value_heads", json!(3), "4 heads do not share 3 key and value heads evenly"),
-            ("head_dim", json!(6), "heads of 6 numbers are not supported"),
-            ("ffn_output_dropout", json!(1), "has ffn_output_dropout = 1 where a number from 0 to below 1 belongs"),
+            ("norm", json!("batch_norm"), "has norm = \"batch_norm\", expected layer_norm or rms_norm; correct it"),
+            ("positions", json!("alibi"), "has positions = \"alibi\", expected learned or rotary; correct it"),
+            ("rope_theta", json!(1e4), "has an unknown key rope_theta = 10000.0, which may change"),
+            ("gated", json!(1), "has gated = 1, expected true or false"),
+            ("biases", json!({ "mlp": false }), "has an unknown key biases.mlp = false, which may change"),
+            ("num_key_value_heads", json!(3), "4 heads cannot be divided evenly among 3 key and value heads"),
+            ("head_dim", json!(6), "a head size of 6 is not supported"),
+            ("ffn_output_dropout", json!(1), "has ffn_output_dropout = 1, expected a number from 0 to below 1"),
             ("hidden_act", Value::Null, "has no hidden_act"),
         ];
         for (key, value, sentence) in cases {

@@ -1,7 +1,7 @@
-//! `config.json` as the `transformers` library writes it. Defaults are those of its version 4.57; the keys of version 5 are known too.
+//! `config.json` as the `transformers` library writes it. Defaults are those of version 4.57; the keys of version 5 are supported too.
 //!
-//! Every key either is understood, or is known not to change the model's numbers, or is an error that names it. Sizes have no defaults here:
-//! a file that lost its number of layers would be another model.
+//! Every key is either understood, known not to affect the model's output, or an error that names it. Sizes have no defaults here: a file
+//! without its number of layers would silently become another model.
 
 #[cfg(test)]
 mod tests;
@@ -22,12 +22,12 @@ impl Config {
     /// Reads and checks the `config.json` of a model.
     ///
     /// # Errors
-    /// [`Error::File`] if it is missing, malformed, of an architecture that is not supported, or has a key or value that is not.
+    /// [`Error::File`] if it is missing or malformed, or has an unsupported architecture, key or value.
     pub fn read(path: &Path) -> Result<Config> {
         Config::from_json(&read_text(path)?).map_err(|problem| Error::file(path, problem))
     }
 
-    /// Checks the text of a `config.json`.
+    /// Parses and checks the text of a `config.json`.
     ///
     /// # Errors
     /// The part of a sentence that follows the file's name.
@@ -36,8 +36,7 @@ impl Config {
         let model_type = fields.text("model_type")?.ok_or_else(|| fields.missing("model_type"))?;
         if fields.take("quantization_config").is_some() {
             return Err(
-                "has a quantization_config, and such checkpoints are not supported; use a GGUF file of the model, or its plain weights"
-                    .into(),
+                "has a quantization_config, which is not supported; use a GGUF file of the model, or its unquantised weights".into()
             );
         }
         let config = match &model_type[..] {
@@ -59,7 +58,7 @@ impl Config {
     }
 }
 
-/// Keys that change no number of a language model: who made it, how text is generated, what other tasks want, and what is derived.
+/// Keys that do not affect a language model's output: provenance, generation settings, settings for other tasks, and derived values.
 const HARMLESS: [&str; 75] = [
     "_attn_implementation",
     "_attn_implementation_autoset",
@@ -111,7 +110,7 @@ const HARMLESS: [&str; 75] = [
     "pad_token_id",
     "predict_special_tokens",
     "prefix",
-    // Splits a product into parts that are added up.
+    // Splits a product into parts that are summed.
     "pretraining_tp",
     "problem_type",
     "remove_invalid_values",
@@ -174,7 +173,7 @@ fn gpt2(fields: &mut Keyed) -> Checked<Config> {
     Ok(config)
 }
 
-/// Llama, Qwen2 and Qwen3, which differ in little.
+/// Llama, Qwen2 and Qwen3, which differ only slightly.
 fn llama(fields: &mut Keyed, family: Family) -> Checked<Config> {
     let hidden_size = fields.required("hidden_size")?;
     let (layers, context) = (fields.required("num_hidden_layers")?, fields.required("max_position_embeddings")?);
@@ -183,7 +182,7 @@ fn llama(fields: &mut Keyed, family: Family) -> Checked<Config> {
     let divided = || head_size(hidden_size, heads, ["hidden_size", "num_attention_heads"]);
     let head_size = match family {
         Family::Qwen3 => fields.extent("head_dim")?.unwrap_or(128),
-        // The code of Qwen2 takes the key too where it is there.
+        // Qwen2's code uses the key too if it is present.
         _ => fields.extent("head_dim")?.map_or_else(divided, Ok)?,
     };
     let biases = match family {
@@ -216,7 +215,7 @@ fn llama(fields: &mut Keyed, family: Family) -> Checked<Config> {
     };
     fields.only("partial_rotary_factor", 1)?;
     match family {
-        // Of SmolLM2: the order of its training program, not that of its weights here.
+        // SmolLM2's key: the order in its training program, not in these weights.
         Family::Llama => fields.only("rope_interleaved", false)?,
         _ => {
             fields.only("use_mrope", false)?;
@@ -226,7 +225,7 @@ fn llama(fields: &mut Keyed, family: Family) -> Checked<Config> {
     Ok(config)
 }
 
-/// Takes the keys of attention to the last tokens only, and fails if they keep a token of the context from another.
+/// Takes the keys of sliding-window attention, and fails if the window is shorter than the context.
 fn sliding_window(fields: &mut Keyed, context: u32, layers: u32) -> Checked<()> {
     let used = fields.flag("use_sliding_window")?.unwrap_or(false);
     let window = fields.take("sliding_window").unwrap_or(Value::Null);
@@ -239,7 +238,7 @@ fn sliding_window(fields: &mut Keyed, context: u32, layers: u32) -> Checked<()> 
     let types = match fields.take("layer_types") {
         None => None,
         Some(Value::Array(types)) if types.len() == layers as usize => Some(types),
-        Some(other) => return Err(wrong("layer_types", &other, &format!("a list of {layers}"))),
+        Some(other) => return Err(wrong("layer_types", &other, &format!("a list of {layers} layer types"))),
     };
     if let Some(other) = types.iter().flatten().find(|kind| *kind != "full_attention" && *kind != "sliding_attention") {
         return Err(format!("has {} in its layer_types, which is not supported; choose another model", as_shown(other)));
@@ -251,7 +250,7 @@ fn sliding_window(fields: &mut Keyed, context: u32, layers: u32) -> Checked<()> 
     if slides && !wide {
         let window = as_shown(&window);
         return Err(format!(
-            "has layers with a sliding_window of {window}, of which only one of the whole context is supported; choose another model"
+            "has layers with a sliding_window of {window}, but only a window of the whole context is supported; choose another model"
         ));
     }
     Ok(())

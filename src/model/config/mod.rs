@@ -1,5 +1,5 @@
-//! The form of a decoder, whichever file says it. To add an architecture: a [`Family`], a reader of its `config.json` and GGUF metadata
-//! beside this file, and a table of its tensors' names; `README.md` of `model` has the steps.
+//! The configuration of a decoder, from any kind of file. A new architecture needs a [`Family`], readers for its `config.json` and GGUF
+//! metadata in this directory, and a table of its tensor names; the `README.md` of `model` has the steps.
 
 mod fields;
 mod gguf;
@@ -11,16 +11,16 @@ use super::names::Names;
 use crate::error::{Error, Result};
 use crate::ops::{Activation, RopePairs, RopeScaling};
 
-/// What a decoder is made of. One forward page serves every combination.
+/// The configuration of a decoder. One forward pass supports every combination.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Whose names the files use.
+    /// The architecture, which determines the tensor names in files.
     pub family: Family,
     /// Tokens in the vocabulary.
     pub vocab_size: u32,
     /// The longest sequence.
     pub context: u32,
-    /// Numbers that stand for a token between blocks.
+    /// The width of the residual stream.
     pub hidden_size: u32,
     /// Blocks.
     pub layers: u32,
@@ -28,23 +28,24 @@ pub struct Config {
     pub heads: u32,
     /// Key and value heads; a divisor of `heads`.
     pub key_value_heads: u32,
-    /// Numbers in a head; `heads` of them need not make `hidden_size`.
+    /// The width of a head; `heads` × `head_size` need not equal `hidden_size`.
     pub head_size: u32,
     /// The width inside the feed-forward layer.
     pub intermediate_size: u32,
     /// The activation of the feed-forward layer.
     pub activation: Activation,
-    /// Whether the feed-forward layer multiplies an activated gate with its up-projection.
+    /// Whether the feed-forward layer multiplies its up-projection by an activated gate.
     pub gated: bool,
-    /// LayerNorm or RMSNorm, everywhere.
+    /// LayerNorm or RMSNorm, throughout the model.
     pub norm: NormKind,
-    /// Whether norms stand before attention and feed-forward layer (and one after the last block), or behind each residual sum.
+    /// Pre-norm: norms before attention and the feed-forward layer, and one after the last block. Otherwise post-norm: after each residual
+    /// sum.
     pub norm_first: bool,
     /// Added to the variance or mean square in norms.
     pub epsilon: f32,
-    /// How a token knows its place.
+    /// How positions are encoded.
     pub positions: Positions,
-    /// Whether each query and key head is normed, as in Qwen3.
+    /// Whether each query and key head is normalised, as in Qwen3.
     pub head_norm: bool,
     /// Which linear layers have biases.
     pub biases: Biases,
@@ -54,14 +55,14 @@ pub struct Config {
     pub dropout: BaseDropout,
 }
 
-/// The architectures that are known: each has its own names of tensors.
+/// The supported architectures. Each has its own tensor names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
-    /// What `pretrain` makes, and `assets/base`.
+    /// The models that `pretrain` creates, and `assets/base`.
     Graftling,
     /// GPT-2 (Radford et al. 2019).
     Gpt2,
-    /// Llama (Touvron et al. 2023) and what has its form: SmolLM2, TinyLlama.
+    /// Llama (Touvron et al. 2023) and models with its architecture: SmolLM2, TinyLlama.
     Llama,
     /// Qwen2 and Qwen2.5.
     Qwen2,
@@ -82,7 +83,7 @@ impl Family {
     }
 }
 
-/// The norm of a model.
+/// The kind of norm in a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
     /// With mean, scale and shift.
@@ -91,18 +92,18 @@ pub enum NormKind {
     RmsNorm,
 }
 
-/// How a token knows its place.
+/// The position encoding.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Positions {
-    /// A learned vector for each place of the context.
+    /// A learned vector for each position of the context.
     Learned,
-    /// Queries and keys turn by an angle (RoFormer: Su et al. 2021).
+    /// Rotary embeddings (RoPE) of queries and keys (RoFormer: Su et al. 2021).
     Rotary {
         /// The base of the wavelengths.
         theta: f64,
-        /// How the model is stretched over longer texts than it was trained on.
+        /// How RoPE is scaled to longer texts than the model was trained on.
         scaling: RopeScaling,
-        /// Which numbers of a head make a pair.
+        /// Which elements of a head form a pair.
         pairs: RopePairs,
     },
 }
@@ -112,7 +113,7 @@ pub enum Positions {
 pub struct Biases {
     /// Queries, keys and values.
     pub qkv: bool,
-    /// The projection behind attention.
+    /// The output projection of attention.
     pub attention_output: bool,
     /// All of the feed-forward layer.
     pub ffn: bool,
@@ -120,46 +121,46 @@ pub struct Biases {
     pub head: bool,
 }
 
-/// The shares that the base's own dropouts set to zero in training.
+/// The base's own dropout rates in training.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct BaseDropout {
-    /// Of the sum of embeddings.
+    /// On the sum of embeddings.
     pub embedding: f32,
-    /// Of attention probabilities.
+    /// On attention probabilities.
     pub attention: f32,
-    /// Of what attention gives, behind its projection.
+    /// On the output of attention, after its projection.
     pub attention_output: f32,
-    /// Of what the feed-forward layer gives.
+    /// On the output of the feed-forward layer.
     pub ffn_output: f32,
 }
 
 impl BaseDropout {
-    /// The same share everywhere.
+    /// The same rate everywhere.
     pub fn all(share: f32) -> BaseDropout {
         BaseDropout { embedding: share, attention: share, attention_output: share, ffn_output: share }
     }
 }
 
-/// The most that any extent in a config may be; the product of two still fits in 64 bits many times over.
+/// The largest allowed extent in a config; the product of two fits in 64 bits many times over.
 pub(crate) const LARGEST: u32 = 1 << 24;
 
 impl Config {
-    /// The width of queries, keys and values side by side.
+    /// The width of queries, keys and values concatenated.
     pub fn qkv_width(&self) -> u32 {
         (self.heads + 2 * self.key_value_heads) * self.head_size
     }
 
-    /// Says when a token is none of the model's, which a tokenizer with tokens added to it may give.
+    /// Checks that all tokens are in the model's vocabulary; a tokenizer with added tokens may produce others.
     ///
     /// # Errors
     /// [`Error::Usage`].
     pub fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
         let known = self.vocab_size;
         let Some(token) = tokens.iter().find(|&&token| token >= known) else { return Ok(()) };
-        Err(Error::Usage(format!("the text has token {token}, but the model knows {known}; use the model's own tokenizer")))
+        Err(Error::Usage(format!("the text has token {token}, but the model has {known} tokens; use the model's own tokenizer")))
     }
 
-    /// What a tensor of the head is called in a file of the head alone, where a tied one has a name of its own; `None` for other tensors.
+    /// The name of a head tensor in a file that contains only the head, where a tied head gets its own name; `None` for other tensors.
     pub(super) fn head_on_disk(&self, name: &str) -> Option<String> {
         let names = Names::of(self.family);
         let end = match name.strip_prefix(names.token_embedding) {
@@ -169,7 +170,7 @@ impl Config {
         Some(format!("{}{end}", names.head))
     }
 
-    /// What the model calls a tensor of such a file.
+    /// The model's name for a tensor of such a file.
     pub(super) fn head_in_memory(&self, name: &str) -> String {
         let names = Names::of(self.family);
         match name.strip_prefix(names.head) {
@@ -178,7 +179,7 @@ impl Config {
         }
     }
 
-    /// Says what no model can have, whatever its file says.
+    /// Checks that the configuration is one that a model can have.
     ///
     /// # Errors
     /// One sentence that names the field.
@@ -199,20 +200,20 @@ impl Config {
             }
         }
         if self.layers > 4096 || self.heads > 4096 {
-            return Err(format!("{} layers of {} heads are more than 4096 of either", self.layers, self.heads));
+            return Err(format!("{} layers of {} heads exceed the limit of 4096 for either", self.layers, self.heads));
         }
         if !self.heads.is_multiple_of(self.key_value_heads) {
-            return Err(format!("{} heads do not share {} key and value heads evenly", self.heads, self.key_value_heads));
+            return Err(format!("{} heads cannot be divided evenly among {} key and value heads", self.heads, self.key_value_heads));
         }
         if !self.head_size.is_multiple_of(4) || self.head_size > 128 {
-            return Err(format!("heads of {} numbers are not supported; a head must be a multiple of 4 up to 128", self.head_size));
+            return Err(format!("a head size of {} is not supported; it must be a multiple of 4 up to 128", self.head_size));
         }
         let dropouts = [self.dropout.embedding, self.dropout.attention, self.dropout.attention_output, self.dropout.ffn_output];
         if !dropouts.iter().all(|share| (0.0..1.0).contains(share)) {
-            return Err("a dropout is not a share from 0 to below 1".into());
+            return Err("a dropout rate is out of range; it must be from 0 to below 1".into());
         }
         if !(self.epsilon > 0.0 && self.epsilon < 1.0) {
-            return Err(format!("an epsilon of {} in the norms is not between 0 and 1", self.epsilon));
+            return Err(format!("the norms' epsilon is {}; it must be between 0 and 1", self.epsilon));
         }
         Ok(())
     }

@@ -1,15 +1,15 @@
-//! The keys of rotary positions, which several families' files share.
+//! The keys of rotary positions, which several families share.
 
 use super::Positions;
 use crate::keyed::{Checked, Keyed};
 use crate::ops::{RopePairs, RopeScaling};
 use crate::weights::shown;
 
-/// Takes the keys of rotary positions: `rope_theta` with `rope_scaling`, or the `rope_parameters` of version 5.
+/// Takes the keys of rotary positions: `rope_theta` with `rope_scaling`, or version 5's `rope_parameters`.
 pub(super) fn rotary(fields: &mut Keyed) -> Checked<Positions> {
     let theta = theta(fields)?;
     let (key, value) = match (fields.take("rope_scaling"), fields.take("rope_parameters")) {
-        (Some(_), Some(_)) => return Err("has both rope_scaling and rope_parameters; remove the one that is not meant".into()),
+        (Some(_), Some(_)) => return Err("has both rope_scaling and rope_parameters; remove one of them".into()),
         (Some(scaling), None) => ("rope_scaling", scaling),
         (None, Some(parameters)) => ("rope_parameters", parameters),
         (None, None) => ("rope_parameters", serde_json::json!({})),
@@ -23,13 +23,13 @@ pub(super) fn rotary(fields: &mut Keyed) -> Checked<Positions> {
     let mut thetas = thetas.into_iter().flatten();
     let theta = thetas.next().unwrap_or(10000.0);
     if thetas.any(|other| other != theta) {
-        return Err("has another rope_theta in its rope_parameters than beside them; remove the one that is not meant".into());
+        return Err("has two different values of rope_theta, inside rope_parameters and outside; remove one of them".into());
     }
 
     let kind = match (rope.text("rope_type")?, rope.text("type")?) {
         (Some(kind), Some(old)) if kind != old => {
             let (kind, old) = (shown(&kind), shown(&old));
-            return Err(format!("has {key}.rope_type = \"{kind}\" and {key}.type = \"{old}\"; remove the one that is not meant"));
+            return Err(format!("has {key}.rope_type = \"{kind}\" and {key}.type = \"{old}\"; remove one of them"));
         }
         (Some(kind), _) | (None, Some(kind)) => kind,
         (None, None) if key == "rope_parameters" => "default".into(),
@@ -44,12 +44,12 @@ pub(super) fn rotary(fields: &mut Keyed) -> Checked<Positions> {
             let (low_freq_factor, high_freq_factor) = (positive("low_freq_factor")?, positive("high_freq_factor")?);
             if low_freq_factor >= high_freq_factor {
                 let factors = format!("low_freq_factor = {low_freq_factor} and high_freq_factor = {high_freq_factor}");
-                return Err(format!("has {key}.{factors}, of which the second must be larger; fetch the file again"));
+                return Err(format!("has {key}.{factors}, but the second must be larger; fetch the file again"));
             }
             let original = rope.required("original_max_position_embeddings")?.into();
             RopeScaling::Llama3 { factor: stretch(&mut rope)?, low_freq_factor, high_freq_factor, original }
         }
-        other => return Err(format!("has {key} of the type \"{}\", which is not supported; default, linear and llama3 are", shown(other))),
+        other => return Err(format!("has {key} of type \"{}\", which is not supported; default, linear and llama3 are", shown(other))),
     };
     rope.finish(|_| false)?;
     Ok(Positions::Rotary { theta, scaling, pairs: RopePairs::Halves })
@@ -59,7 +59,7 @@ fn theta(fields: &mut Keyed) -> Checked<Option<f64>> {
     fields.number("rope_theta", "a number from 1 to 1e15", |n| (1.0..=1e15).contains(&n))
 }
 
-/// What wavelengths grow by.
+/// The factor by which wavelengths grow.
 fn stretch(rope: &mut Keyed) -> Checked<f64> {
     let factor = rope.number("factor", "a number from 1 to 1000000", |n| (1.0..=1e6).contains(&n))?;
     factor.ok_or_else(|| rope.missing("factor"))

@@ -1,19 +1,19 @@
-//! Where templates expect Python.
+//! Python behaviour that templates rely on.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
-/// What Python can iterate over. `none` cannot be, and templates rely on it when there are no tools.
+/// Whether Python can iterate over the value. `none` is not iterable, and templates rely on that when there are no tools.
 pub(super) fn is_iterable(value: &Value) -> bool {
     !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number)
 }
 
-/// JSON as Python's `json.dumps(value, ensure_ascii=False)` writes it, with its option `indent`.
+/// Formats JSON as Python's `json.dumps(value, ensure_ascii=False)` does, with its option `indent`.
 pub(super) fn to_json(value: &Value, options: &Kwargs) -> Result<Value, Error> {
     let indent = options.get::<Option<usize>>("indent")?.filter(|&indent| indent <= 16);
-    // What else there is sorts keys or escapes characters, which no template for chats asks for.
+    // The other options sort keys or escape characters, which no chat template needs.
     options.get::<Option<Value>>("ensure_ascii")?;
     options.get::<Option<Value>>("sort_keys")?;
     options.get::<Option<Value>>("separators")?;
@@ -26,7 +26,7 @@ pub(super) fn to_json(value: &Value, options: &Kwargs) -> Result<Value, Error> {
 fn json(out: &mut String, value: &Value, indent: Option<usize>, depth: usize) -> Result<(), Error> {
     let cannot = || Error::new(ErrorKind::InvalidOperation, format!("tojson cannot write a {}", value.kind()));
     if depth > 64 {
-        return Err(Error::new(ErrorKind::InvalidOperation, "tojson cannot write a value of so many levels"));
+        return Err(Error::new(ErrorKind::InvalidOperation, "tojson cannot write a value nested this deeply"));
     }
     let separate = |out: &mut String, first: bool, depth: usize| match indent {
         Some(indent) => {
@@ -79,7 +79,7 @@ const MONTHS: [&str; 12] =
     ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
 const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
-/// A time in UTC by the letters of C's `strftime` that templates use. Other letters stay as they are.
+/// Formats a UTC time with the conversions of C's `strftime` that templates use. Other letters stay unchanged.
 pub(super) fn strftime(format: &str, time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (days, second) = (seconds / 86400, seconds % 86400);
@@ -124,7 +124,7 @@ fn is_leap(year: u64) -> bool {
     year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
 }
 
-/// The year of a day since 1970, and the day in it.
+/// The year of a day counted from 1970, and the day within that year.
 fn year_of(mut days: u64) -> (u64, u64) {
     // The calendar repeats every 400 years.
     let mut year = 1970 + days / 146_097 * 400;
@@ -136,8 +136,8 @@ fn year_of(mut days: u64) -> (u64, u64) {
     (year, days)
 }
 
-/// A template without the tags `generation` and `endgeneration`, which `transformers` adds to the language to mark the assistant's turns.
-/// They become an `if` that is always true, so that the space around them is treated as that of any tag.
+/// Removes the tags `generation` and `endgeneration`, which `transformers` adds to Jinja to mark the assistant's turns. They become an `if`
+/// that is always true, so that whitespace around them is handled as for any tag.
 pub(super) fn without_generation_tags(source: &str) -> String {
     let mut out = String::new();
     let mut rest = source;

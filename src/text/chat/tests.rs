@@ -59,14 +59,14 @@ fn turns_are_found() {
 
 #[test]
 fn turns_that_depend_on_what_follows_are_found() {
-    // The first turn loses its thought when the second comes.
+    // The first turn loses its reasoning when the second follows.
     let messages = chat(&[("user", "q"), ("assistant", "<t>\nhm\n</t>\n\none"), ("user", "q"), ("assistant", "two")]);
     assert_eq!(turns(&named("thoughts"), &messages).expect("turns"), ["one</>\n", "<t>\n\n</t>\n\ntwo</>\n"]);
-    // A prompt for generation that is not what a turn begins with, and an end that only the last turn has.
+    // A generation prompt that differs from the start of a turn, and an end that only the last turn has.
     let odd = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }};{% endfor %}{% if add_generation_prompt %}[assistant]<t>{% else %}.{% endif %}";
     let messages = chat(&[("user", "q"), ("assistant", " one "), ("user", "one"), ("assistant", "<two")]);
     assert_eq!(turns(&template(odd), &messages).expect("turns"), ["one;", "<two;."]);
-    // What is said is changed beyond recognition, or said twice.
+    // The content is changed beyond recognition, or appears twice.
     for source in [
         "{% for m in messages %}{{ m.content | length }} {% endfor %}.",
         "{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}{{ messages | length }}",

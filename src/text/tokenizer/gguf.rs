@@ -1,4 +1,4 @@
-//! A tokenizer from the metadata of a GGUF file.
+//! Building a tokenizer from the metadata of a GGUF file.
 
 use std::fmt;
 
@@ -19,15 +19,15 @@ const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 
-// Of `tokenizer.ggml.token_type`.
+// Values of `tokenizer.ggml.token_type`.
 const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 
-/// The longest piece in bytes that is looked at for merges. SentencePiece makes none of more than some dozens of characters.
+/// The longest token, in bytes, that is considered for merges. SentencePiece produces none longer than a few dozen characters.
 const LONGEST_MERGED: usize = 1024;
 
-/// The vocabulary of a file, and its special tokens.
+/// Reads the vocabulary of a file and its special tokens.
 pub(super) fn read(gguf: &Gguf) -> Result<(tokenizers::Tokenizer, Special)> {
     let kind: &str = gguf.required(MODEL)?;
     let tokens: Vec<&str> = gguf.required::<Strings>(TOKENS)?.collect();
@@ -38,7 +38,7 @@ pub(super) fn read(gguf: &Gguf) -> Result<(tokenizers::Tokenizer, Special)> {
     if let Some(types) = &types {
         same_length(gguf, TYPES, types.len(), tokens.len())?;
     }
-    // Of equal tokens the last counts, as in other readers.
+    // The last of several equal tokens wins, as in other readers.
     let vocabulary: Vocab = tokens.iter().zip(0..).map(|(&token, id)| (token.to_owned(), id)).collect();
     let (mut tokenizer, adds_bos) = match kind {
         "gpt2" => byte_level(gguf, vocabulary)?,
@@ -64,19 +64,19 @@ pub(super) fn read(gguf: &Gguf) -> Result<(tokenizers::Tokenizer, Special)> {
     Ok((tokenizer, special))
 }
 
-/// How many tokens the file has, if it has any.
+/// The number of tokens in the file, if it has a vocabulary.
 pub(super) fn token_count(gguf: &Gguf) -> Result<Option<usize>> {
     Ok(gguf.value::<Strings>(TOKENS)?.map(|tokens| tokens.len()))
 }
 
-/// Adds what the file says of special tokens where nothing else has.
+/// Fills in special tokens from the file where they are not set yet.
 pub(super) fn complete(gguf: &Gguf, special: &mut Special) -> Result<()> {
     let count = token_count(gguf)?.unwrap_or(0);
     let token = |key: &str| match gguf.value::<u32>(key)? {
-        // The largest number stands for none.
+        // The largest number means none.
         None | Some(u32::MAX) => Ok(None),
         Some(id) if (id as usize) < count => Ok(Some(id)),
-        Some(id) => fail(gguf, key, format_args!("is {id} where there are {count} tokens")),
+        Some(id) => fail(gguf, key, format_args!("is {id}, but there are only {count} tokens")),
     };
     let bos = token("tokenizer.ggml.bos_token_id")?;
     special.bos = special.bos.or(bos);
@@ -84,7 +84,7 @@ pub(super) fn complete(gguf: &Gguf, special: &mut Special) -> Result<()> {
         token(key)?.into_iter().for_each(|token| special.add_end(token));
     }
     if gguf.value::<bool>(ADD_BOS)? == Some(true) && special.prefix.is_empty() {
-        let Some(bos) = special.bos else { return fail(gguf, ADD_BOS, "asks for a BOS token that the file does not name") };
+        let Some(bos) = special.bos else { return fail(gguf, ADD_BOS, "asks for a BOS token, but the file names none") };
         special.prefix = vec![bos];
     }
     if special.chat_template.is_none() {
@@ -93,9 +93,9 @@ pub(super) fn complete(gguf: &Gguf, special: &mut Special) -> Result<()> {
     Ok(())
 }
 
-/// Byte-level BPE, and whether a text begins with BOS where the file does not say.
+/// Builds byte-level BPE. Also returns whether a text begins with BOS if the file does not specify it.
 fn byte_level(gguf: &Gguf, vocabulary: Vocab) -> Result<(tokenizers::Tokenizer, bool)> {
-    // Files from before the key split as GPT-2 does only if they hold a GPT-2.
+    // Files older than the key use GPT-2's splitting only if they contain a GPT-2.
     let is_gpt2 = gguf.value::<&str>("general.architecture")? == Some("gpt2");
     let name = gguf.value::<&str>(PRE)?.unwrap_or(if is_gpt2 { "gpt-2" } else { "" });
     let Some(pre) = Pre::named(name) else { return unknown(gguf, PRE, name) };
@@ -103,20 +103,20 @@ fn byte_level(gguf: &Gguf, vocabulary: Vocab) -> Result<(tokenizers::Tokenizer, 
     let mut merges = Merges::new();
     for (index, merge) in gguf.required::<Strings>(MERGES)?.enumerate() {
         let Some((left, right)) = merge.split_once(' ') else {
-            return fail(gguf, MERGES, format_args!("has an entry {index} that is not two pieces with a space between them"));
+            return fail(gguf, MERGES, format_args!("has an entry {index} that is not two pieces separated by a space"));
         };
         if [left, right, &[left, right].concat()].iter().any(|&piece| !vocabulary.contains_key(piece)) {
-            return fail(gguf, MERGES, format_args!("has an entry {index} whose pieces are not in the list of tokens"));
+            return fail(gguf, MERGES, format_args!("has an entry {index} with pieces that are not tokens"));
         }
         merges.push((left.to_owned(), right.to_owned()));
     }
     let model = BPE::builder().vocab_and_merges(vocabulary, merges).ignore_merges(pre.ignores_merges()).build();
-    let mut tokenizer = tokenizers::Tokenizer::new(model.or_else(|e| fail(gguf, MERGES, format_args!("does not fit the tokens ({e})")))?);
+    let mut tokenizer = tokenizers::Tokenizer::new(model.or_else(|e| fail(gguf, MERGES, format_args!("does not match the tokens ({e})")))?);
     tokenizer.with_normalizer(pre.normalizer()).with_pre_tokenizer(Some(pre.pre_tokenizer())).with_decoder(Some(ByteLevel::default()));
     Ok((tokenizer, pre.adds_bos()))
 }
 
-/// BPE over whole texts, whose merges are in the order of the scores of what they make.
+/// Builds SentencePiece BPE, which does not split texts first. Merges are ordered by the score of the token they produce.
 fn sentence_piece(gguf: &Gguf, tokens: &[&str], types: Option<&[i32]>, vocabulary: Vocab) -> Result<tokenizers::Tokenizer> {
     let scores: Vec<f32> = gguf.required(SCORES)?;
     same_length(gguf, SCORES, scores.len(), tokens.len())?;
@@ -126,7 +126,7 @@ fn sentence_piece(gguf: &Gguf, tokens: &[&str], types: Option<&[i32]>, vocabular
     let merges = merges(tokens, &scores, &vocabulary);
     let unknown = match gguf.value::<u32>("tokenizer.ggml.unknown_token_id")? {
         Some(id) => tokens.get(id as usize).map(|&token| Some(token.to_owned())).map_or_else(
-            || fail(gguf, "tokenizer.ggml.unknown_token_id", format_args!("is {id} where there are {} tokens", tokens.len())),
+            || fail(gguf, "tokenizer.ggml.unknown_token_id", format_args!("is {id}, but there are only {} tokens", tokens.len())),
             Ok,
         )?,
         None => types.and_then(|types| types.iter().position(|&kind| kind == UNKNOWN)).map(|at| tokens[at].to_owned()),
@@ -135,7 +135,7 @@ fn sentence_piece(gguf: &Gguf, tokens: &[&str], types: Option<&[i32]>, vocabular
     if let Some(unknown) = unknown {
         model = model.unk_token(unknown);
     }
-    let model = model.build().or_else(|e| fail(gguf, TOKENS, format_args!("does not make a vocabulary ({e})")))?;
+    let model = model.build().or_else(|e| fail(gguf, TOKENS, format_args!("is not a valid vocabulary ({e})")))?;
 
     let adds_space = gguf.value::<bool>("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     let spaces = Replace::new(" ", "▁").expect("a plain text is a valid pattern");
@@ -155,8 +155,8 @@ fn sentence_piece(gguf: &Gguf, tokens: &[&str], types: Option<&[i32]>, vocabular
     Ok(tokenizer)
 }
 
-/// All ways to make a token of two others, the best token first. Those of equal score are in the order of `transformers`' converter: the
-/// longer left piece first.
+/// All ways to merge two tokens into a third, the best result first. Merges with equal scores are in the order of `transformers`'
+/// converter: the longer left piece first.
 fn merges(tokens: &[&str], scores: &[f32], vocabulary: &Vocab) -> Merges {
     struct Merge {
         score: f32,
@@ -181,12 +181,12 @@ fn merges(tokens: &[&str], scores: &[f32], vocabulary: &Vocab) -> Merges {
 }
 
 fn same_length(gguf: &Gguf, key: &str, len: usize, tokens: usize) -> Result<()> {
-    if len == tokens { Ok(()) } else { fail(gguf, key, format_args!("has {len} entries where there are {tokens} tokens")) }
+    if len == tokens { Ok(()) } else { fail(gguf, key, format_args!("has {len} entries for {tokens} tokens")) }
 }
 
 fn unknown<T>(gguf: &Gguf, key: &str, name: &str) -> Result<T> {
     let name: String = name.chars().take(40).flat_map(char::escape_debug).collect();
-    let problem = format!("key '{key}' is '{name}', a kind of tokenizer that is not known; put the model's tokenizer.json beside the file");
+    let problem = format!("key '{key}' is '{name}', an unknown kind of tokenizer; put the model's tokenizer.json beside the file");
     Err(Error::file(gguf.path(), problem))
 }
 

@@ -1,14 +1,14 @@
-//! Long texts in pieces. The `tokenizers` crate keeps some hundred bytes for each of a text, which is too much for a whole corpus.
+//! Tokenising long texts in pieces. The `tokenizers` crate uses about a hundred bytes of memory per byte of text, too much for a corpus.
 
 use serde_json::Value;
 
 use super::split;
 
-/// The bytes after which a piece ends at the next place where it may.
+/// The number of bytes after which a piece ends at the next possible position.
 const PIECE: usize = 1 << 16;
 
-/// Whether the tokens of a text are those of its [`pieces`]. That is so where the text is first split into words by an expression that is
-/// known never to take a letter and a space behind it as one, and nothing else looks across the two.
+/// Whether the tokens of a text are those of its [`pieces`]. This holds if the text is first split into words by a regular expression that
+/// is known never to match a letter and the space after it together, and nothing else spans the two.
 pub(super) fn is_sum_of_pieces(inner: &tokenizers::Tokenizer) -> bool {
     let json = |value: Result<Value, serde_json::Error>| value.unwrap_or_default();
     let normalizer = json(serde_json::to_value(inner.get_normalizer()));
@@ -33,7 +33,7 @@ pub(super) fn is_sum_of_pieces(inner: &tokenizers::Tokenizer) -> bool {
     (normalizer.is_null() || normalizer["type"] == "NFC") && parts.iter().all(harmless) && parts.iter().any(splits) && added
 }
 
-/// Cuts a text between a letter of ASCII and a space that has another behind it.
+/// Cuts a text between an ASCII letter and a space that another ASCII letter follows.
 pub(in crate::text) fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {

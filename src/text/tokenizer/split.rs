@@ -1,6 +1,6 @@
-//! How the byte-level vocabularies of models split a text before BPE. GGUF files name it in the key `tokenizer.ggml.pre`.
+//! How byte-level tokenizers split a text before BPE. GGUF files name the method in the key `tokenizer.ggml.pre`.
 //!
-//! The names are those of llama.cpp (`llama-vocab.cpp`); the expressions are those in the models' own `tokenizer.json`: GPT-2, SmolLM2,
+//! The names come from llama.cpp (`llama-vocab.cpp`); the regular expressions from the models' own `tokenizer.json`: GPT-2, SmolLM2,
 //! Llama 3, Qwen2, Mistral NeMo and DeepSeek Coder.
 
 use tokenizers::SplitDelimiterBehavior::Isolated;
@@ -16,15 +16,15 @@ const TEKKEN: &str = concat!(
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 
-/// One after the other, each on what the ones before it left.
+/// Applied in order, each to the pieces that the previous ones left.
 const DEEPSEEK_CODER: [&str; 4] = [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\u{D7FF}]+"];
 
-/// Whether the expression is one of those here that never take a letter and a space behind it as one.
+/// Whether the regular expression is one of those here that never match a letter and the space after it together.
 pub(super) fn is_known(expression: &str) -> bool {
     [LLAMA3, QWEN2, TEKKEN].contains(&expression)
 }
 
-/// A known kind of splitting, with what else depends on the name.
+/// A known pre-tokenizer, with the other settings that its name implies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pre {
     Gpt2,
@@ -36,7 +36,7 @@ pub(super) enum Pre {
 }
 
 impl Pre {
-    /// The kind of that name, if it is known for certain.
+    /// The pre-tokenizer called `name`, if it is known for certain.
     pub(super) fn named(name: &str) -> Option<Pre> {
         Some(match name {
             "default" | "gpt-2" | "gpt2" | "phi-2" => Pre::Gpt2,
@@ -73,12 +73,12 @@ impl Pre {
         Sequence::new(parts).into()
     }
 
-    /// Whether a piece that is a token is not put together by merges.
+    /// Whether a piece that is itself a token skips the merges.
     pub(super) fn ignores_merges(self) -> bool {
         matches!(self, Pre::Llama3 | Pre::Tekken)
     }
 
-    /// Whether a text begins with BOS where the file does not say.
+    /// Whether a text begins with BOS if the file does not specify it.
     pub(super) fn adds_bos(self) -> bool {
         matches!(self, Pre::Llama3 | Pre::Tekken)
     }

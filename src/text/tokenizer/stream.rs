@@ -1,15 +1,14 @@
-//! Tokens to text while they come.
+//! Decoding a stream of tokens.
 
-/// As many tokens as may be held back for the rest of a character. One has at most four bytes, so it takes junk to reach this.
+/// The most tokens held back for the rest of a character. A character has at most four bytes, so only invalid UTF-8 reaches this limit.
 const MOST_HELD: usize = 8;
 
-/// Turns tokens into text as they come. Special tokens have no text. What could be the beginning of a character is held back until the rest
-/// is there.
+/// Decodes tokens as they arrive. Special tokens have no text. An incomplete character is held back until the rest arrives.
 pub struct Decoder<'a> {
     inner: &'a tokenizers::Tokenizer,
-    /// The last tokens: some that have been shown, since how a token decodes may depend on those before it, and those held back.
+    /// The last tokens: some already shown, since the text of a token may depend on those before it, and those held back.
     window: Vec<u32>,
-    /// How many tokens of the window have been shown.
+    /// The number of tokens in the window that have been shown.
     shown: usize,
 }
 
@@ -22,7 +21,7 @@ impl<'a> Decoder<'a> {
         self.inner.decode(tokens, true).unwrap_or_default()
     }
 
-    /// Takes one more token and returns the text that it completes, which may be empty.
+    /// Adds a token and returns the text that it completes, which may be empty.
     pub fn push(&mut self, token: u32) -> String {
         self.window.push(token);
         let (before, now) = (self.text(&self.window[..self.shown]), self.text(&self.window));
@@ -37,7 +36,7 @@ impl<'a> Decoder<'a> {
         new
     }
 
-    /// The text that was still held back.
+    /// Returns the text still held back.
     pub fn finish(self) -> String {
         let (before, now) = (self.text(&self.window[..self.shown]), self.text(&self.window));
         now.strip_prefix(&before).unwrap_or_default().to_owned()

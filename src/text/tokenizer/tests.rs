@@ -17,7 +17,7 @@ fn of(kind: &str) -> Tokenizer {
     Tokenizer::from_gguf(&gguf).expect("a tokenizer")
 }
 
-/// A directory that goes away with it.
+/// A directory that is removed at the end of the test.
 struct Place(PathBuf);
 
 impl Place {
@@ -89,7 +89,7 @@ fn random_texts_come_back() {
         for (kind, tokenizer) in &kinds {
             let tokens = tokenizer.encode(&text).expect("tokens");
             assert!(tokens.iter().all(|&token| (token as usize) < tokenizer.vocab_size()));
-            // Qwen's composes characters; SentencePiece's takes ▁ for a space.
+            // Qwen's tokenizer composes characters; SentencePiece reads ▁ as a space.
             if *kind != "qwen2" && !kind.starts_with("llama") || *kind == "llama-bpe" {
                 assert_eq!(tokenizer.decode(&tokens), text, "{kind}");
             }
@@ -149,7 +149,7 @@ fn characters_are_held_back_until_they_are_whole() {
     let mut decoder = tokenizer.decoder();
     assert_eq!(decoder.push(tokens[0]) + &decoder.push(2) + &decoder.push(tokens[1]), "a");
     assert_eq!(decoder.finish(), "\u{FFFD}");
-    // Junk does not stay for ever.
+    // Invalid bytes are not held back forever.
     let mut decoder = tokenizer.decoder();
     assert!((0..100).any(|_| !decoder.push(tokens[2]).is_empty()));
 }
@@ -224,10 +224,10 @@ fn a_tokenizer_json_beside_a_gguf_counts() {
     let larger = Tokenizer::bytes_json().replace("\"!\": 33", "\"!\": 3300");
     place.put("tokenizer.json", &larger);
     let error = Tokenizer::from_gguf(&gguf).err().expect("another model's");
-    assert!(error.to_string().contains("another model's"), "{error}");
+    assert!(error.to_string().contains("replace it with the model's own tokenizer"), "{error}");
 }
 
-/// Metadata as a GGUF file has it.
+/// A metadata value of a GGUF file.
 enum Field<'a> {
     Text(&'a str),
     Number(u32),
@@ -324,7 +324,7 @@ fn bad_metadata_are_named() {
         assert!(error.exit_code() == 3 && text.starts_with("/nowhere/model.gguf: ") && !text.contains('\n'), "{text}");
         assert!(words.iter().all(|word| text.contains(word)), "{words:?}: {text}");
     }
-    // What looks odd but is no mistake.
+    // Unusual but valid.
     for fields in [
         bpe(vec![tokens(), merges(), ("token_type", Ints(&[-1, 99, 4, 3])), ("eos_token_id", Number(u32::MAX))]),
         bpe(vec![("tokens", Texts(&["a", "a", "", ""])), ("token_type", Ints(&[3, 3, 3, 3])), ("merges", Texts(&[]))]),

@@ -1,4 +1,4 @@
-//! The values of metadata keys.
+//! Metadata values.
 
 use std::fmt;
 
@@ -9,15 +9,15 @@ pub enum Value {
     Integer(i128),
     /// An f32 or f64.
     Float(f64),
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
-    /// A text.
+    /// A string.
     String(String),
-    /// A list of values of one kind.
+    /// An array of values of one kind.
     Array(Array),
 }
 
-/// The kind of a value or of an array's elements. Arrays of arrays do not occur in models and are refused.
+/// The kind of a value or of an array's elements. Arrays of arrays do not occur in models and are rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Unsigned, 8 bits.
@@ -36,7 +36,7 @@ pub enum Kind {
     F32,
     /// One byte, 0 or 1.
     Bool,
-    /// A length of 64 bits and as many bytes of UTF-8.
+    /// A 64-bit length followed by that many bytes of UTF-8.
     String,
     /// Unsigned, 64 bits.
     U64,
@@ -47,7 +47,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind of that number in a file. Number 9 is the array, which is no kind.
+    /// The kind with this number in files. Number 9 is the array, which is not a kind.
     pub(super) fn from_id(id: u32) -> Option<Kind> {
         Some(match id {
             0 => Kind::U8,
@@ -66,7 +66,7 @@ impl Kind {
         })
     }
 
-    /// The bytes of a value; the least bytes for a string.
+    /// The size of a value in bytes; for a string, the minimum.
     pub(super) fn bytes(self) -> u64 {
         match self {
             Kind::U8 | Kind::I8 | Kind::Bool => 1,
@@ -77,12 +77,12 @@ impl Kind {
     }
 }
 
-/// A list of values of one kind, still as its file has it: a list of short strings would take several times as much memory as its bytes.
+/// An array of values of one kind, kept as the file's bytes: a decoded list of short strings would use several times as much memory.
 #[derive(Clone, PartialEq)]
 pub struct Array {
     pub(super) kind: Kind,
     pub(super) len: usize,
-    /// Checked: as many values as `len` says, strings in UTF-8.
+    /// Validated: `len` values, strings in UTF-8.
     pub(super) bytes: Vec<u8>,
 }
 
@@ -110,7 +110,7 @@ impl fmt::Debug for Array {
 }
 
 impl fmt::Display for Value {
-    /// What a message says of the value; it does not repeat texts and lists.
+    /// Describes the value for messages, without the contents of strings and arrays.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::Integer(value) => write!(f, "the integer {value}"),
@@ -147,16 +147,16 @@ impl<'a> Iterator for Strings<'a> {
 
 impl ExactSizeIterator for Strings<'_> {}
 
-/// What [`Gguf::value`](super::Gguf::value) can return.
+/// A type that [`Gguf::value`](super::Gguf::value) can return.
 pub trait FromValue<'a>: Sized {
-    /// What messages say belongs there.
+    /// The expected kind of value, for messages.
     const EXPECTED: &'static str;
 
-    /// The value in Rust, or none if it is of another kind or out of range.
+    /// Converts the value, or returns `None` if it is of another kind or out of range.
     fn from_value(value: &'a Value) -> Option<Self>;
 }
 
-/// Of any kind of integer, since files differ in which they use for counts.
+/// From any kind of integer, since files differ in the kind they use for counts.
 impl FromValue<'_> for u32 {
     const EXPECTED: &'static str = "an integer from 0 to 4294967295";
 
@@ -168,7 +168,7 @@ impl FromValue<'_> for u32 {
     }
 }
 
-/// Finite; an f64 is rounded.
+/// Must be finite; an f64 is rounded.
 impl FromValue<'_> for f32 {
     const EXPECTED: &'static str = "a finite floating-point number";
 
@@ -213,7 +213,7 @@ impl<'a> FromValue<'a> for Strings<'a> {
     }
 }
 
-/// Finite or not: scores of tokens may be infinite.
+/// May be infinite, as the scores of tokens can be.
 impl FromValue<'_> for Vec<f32> {
     const EXPECTED: &'static str = "an array of f32";
 
@@ -225,7 +225,7 @@ impl FromValue<'_> for Vec<f32> {
     }
 }
 
-/// Of i32, or of u32 below 2³¹.
+/// From i32, or u32 below 2³¹.
 impl FromValue<'_> for Vec<i32> {
     const EXPECTED: &'static str = "an array of i32";
 

@@ -1,4 +1,4 @@
-//! From the bytes of a file to its header. Every problem is the part of a sentence that follows the file's name.
+//! Parsing a file's header. Every error is the part of a sentence that follows the file's name.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,58 +8,58 @@ use crate::graph::Shape;
 use crate::weights::quant::{self, GgmlType};
 use crate::weights::shown;
 
-/// The specification's limit for keys.
+/// The specification's limit on the length of keys.
 const MAX_KEY: usize = 65535;
-/// ggml keeps names in 64 bytes, the last of them 0.
+/// ggml stores names in 64 bytes, the last of which is 0.
 const MAX_NAME: usize = 63;
-/// ggml's limit for axes.
+/// ggml's limit on axes.
 const MAX_AXES: u32 = 4;
-/// Files use 32; no page of memory that a file might be aligned for is larger.
+/// Files use 32; no memory page that a file might be aligned to is larger than this.
 const MAX_ALIGNMENT: u32 = 65536;
 const DEFAULT_ALIGNMENT: u32 = 32;
 
-/// All that a file says before its tensors' data.
+/// Everything in a file before its tensor data.
 pub(super) struct Header {
     pub metadata: BTreeMap<String, Value>,
     pub tensors: BTreeMap<String, TensorInfo>,
 }
 
-/// What the header says of one tensor.
+/// The header's information about one tensor.
 pub(super) struct TensorInfo {
     pub shape: Shape,
     pub format: GgmlType,
-    /// Where it lies in the file.
+    /// Its range in the file.
     pub bytes: Range<usize>,
 }
 
-/// Reads the header and checks that the data it promises are there.
+/// Reads the header and checks that the file contains all tensor data.
 pub(super) fn parse(file: &[u8]) -> Result<Header, String> {
     let mut cursor = Cursor { rest: file };
     if cursor.array() != Some(*b"GGUF") {
-        return Err("is not a GGUF file, which would begin with the letters GGUF; check the path, and that it was fetched whole".into());
+        return Err("is not a GGUF file, since it does not begin with 'GGUF'; check the path, and that the download is complete".into());
     }
     let version = cursor.u32().ok_or_else(|| cut("its version"))?;
     match version {
         2 | 3 => {}
         _ if matches!(version.swap_bytes(), 1..=3) => {
-            return Err("is a big-endian GGUF file, and only little-endian ones are supported; convert the model again".into());
+            return Err("is a big-endian GGUF file, but only little-endian ones are supported; convert the model again".into());
         }
         _ => {
             return Err(format!(
-                "is of GGUF version {version}, and 2 and 3 are supported; convert the model again with a current converter"
+                "is of GGUF version {version}, but only 2 and 3 are supported; convert the model again with a current converter"
             ));
         }
     }
     let tensor_count = cursor.u64().ok_or_else(|| cut("its number of tensors"))?;
     let entry_count = cursor.u64().ok_or_else(|| cut("its number of metadata entries"))?;
 
-    // Every entry takes bytes, so a count that passes here is one that the loops can follow.
+    // Every entry has a minimum size, so a count that passes this check bounds the loops.
     cursor.room_for(entry_count, 8 + 4 + 1).ok_or_else(|| cut(format!("the list of its {entry_count} metadata entries")))?;
     let mut metadata = BTreeMap::new();
     for index in 0..entry_count {
         let (key, value) = entry(&mut cursor, index)?;
         if metadata.contains_key(&key) {
-            return Err(damaged(format!("the key '{}' is there twice", shown(&key))));
+            return Err(damaged(format!("the key '{}' appears twice", shown(&key))));
         }
         metadata.insert(key, value);
     }
@@ -74,41 +74,41 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, String> {
         let too_large = || damaged(format!("tensor '{}' has the impossible shape {shape}", shown(&name)));
         let begin = pad(end, alignment).ok_or_else(too_large)?;
         if offset != begin {
-            return Err(damaged(format!("tensor '{}' begins at offset {offset} of the data where {begin} is next", shown(&name))));
+            return Err(damaged(format!("tensor '{}' begins at offset {offset} of the data, expected {begin}", shown(&name))));
         }
         end = begin.checked_add(len).ok_or_else(too_large)?;
         if tensors.contains_key(&name) {
-            return Err(damaged(format!("the tensor '{}' is there twice", shown(&name))));
+            return Err(damaged(format!("the tensor '{}' appears twice", shown(&name))));
         }
         last = Some(name.clone());
         tensors.insert(name, (shape, format, begin..end));
     }
 
     let Some(last) = last else { return Ok(Header { metadata, tensors: BTreeMap::new() }) };
-    // The data follow the header at the next multiple of the alignment. Tensors lie in order, so all are there if the last is.
+    // The data follow the header at the next multiple of the alignment. Tensors are in order, so if the last is complete, all are.
     let header_len = (file.len() - cursor.rest.len()) as u64;
     let data = pad(header_len, alignment).filter(|&data| data.checked_add(end).is_some_and(|end| end <= file.len() as u64));
     let Some(data) = data else { return Err(cut(format!("the data of its last tensor, '{}'", shown(&last)))) };
     let info = |(shape, format, Range { start, end })| TensorInfo {
         shape,
         format,
-        // Within the file, whose length is a usize.
+        // Cannot overflow: the range is within the file, whose length is a usize.
         bytes: (data + start) as usize..(data + end) as usize,
     };
     let tensors = tensors.into_iter().map(|(name, tensor)| (name, info(tensor))).collect();
     Ok(Header { metadata, tensors })
 }
 
-/// One metadata entry.
+/// Reads one metadata entry.
 fn entry(cursor: &mut Cursor<'_>, index: u64) -> Result<(String, Value), String> {
     let key = cursor.string().ok_or_else(|| cut(format!("the key of metadata entry {index}")))?;
     let key = match str::from_utf8(key) {
         Ok(key) if (1..=MAX_KEY).contains(&key.len()) => key,
-        Ok(key) => return Err(damaged(format!("the key of metadata entry {index} has {} bytes; 1 to {MAX_KEY} are possible", key.len()))),
+        Ok(key) => return Err(damaged(format!("the key of metadata entry {index} has {} bytes; 1 to {MAX_KEY} are allowed", key.len()))),
         Err(_) => return Err(damaged(format!("the key of metadata entry {index} is not UTF-8"))),
     };
     let cut = || cut(format!("the value of key '{}'", shown(key)));
-    let unknown = |id| damaged(format!("the value of key '{}' is of the kind {id}, which GGUF does not have", shown(key)));
+    let unknown = |id| damaged(format!("the value of key '{}' is of the unknown kind {id}", shown(key)));
     let value = match cursor.u32().ok_or_else(cut)? {
         9 => match cursor.u32().ok_or_else(cut)? {
             9 => return Err(format!("key '{}' is an array of arrays, which is not supported; convert the model again", shown(key))),
@@ -124,7 +124,7 @@ fn entry(cursor: &mut Cursor<'_>, index: u64) -> Result<(String, Value), String>
     Ok((key.into(), value))
 }
 
-/// A single value: none where the file ends too soon, an error where the bytes cannot be one.
+/// Reads a single value: `None` if the file ends too early, an error if the bytes are invalid.
 fn scalar(cursor: &mut Cursor<'_>, kind: Kind) -> Option<Result<Value, &'static str>> {
     Some(Ok(match kind {
         Kind::U8 => Value::Integer(u8::from_le_bytes(cursor.array()?).into()),
@@ -148,7 +148,7 @@ fn scalar(cursor: &mut Cursor<'_>, kind: Kind) -> Option<Result<Value, &'static 
     }))
 }
 
-/// An array, checked and then copied as it stands. As [`scalar`].
+/// Reads an array: validates it, then copies its bytes. Returns as [`scalar`].
 fn array(cursor: &mut Cursor<'_>, kind: Kind, len: u64) -> Option<Result<Value, &'static str>> {
     cursor.room_for(len, kind.bytes())?;
     let mut ahead = Cursor { rest: cursor.rest };
@@ -180,18 +180,18 @@ fn alignment(metadata: &BTreeMap<String, Value>) -> Result<u64, String> {
     };
     alignment.map(u64::from).ok_or_else(|| {
         let value = &metadata["general.alignment"];
-        damaged(format!("'general.alignment' is {value} where a power of two up to {MAX_ALIGNMENT} belongs"))
+        damaged(format!("'general.alignment' is {value}, expected a power of two up to {MAX_ALIGNMENT}"))
     })
 }
 
-/// A tensor's entry, checked as far as it can be by itself.
+/// A tensor's entry, checked as far as possible on its own.
 struct Described {
     name: String,
     shape: Shape,
     format: GgmlType,
-    /// Into the data, in bytes.
+    /// Offset within the data, in bytes.
     offset: u64,
-    /// In bytes.
+    /// Size in bytes.
     len: u64,
 }
 
@@ -199,7 +199,7 @@ fn described(cursor: &mut Cursor<'_>, index: u64) -> Result<Described, String> {
     let name = cursor.string().ok_or_else(|| cut(format!("the name of tensor {index}")))?;
     let name = match str::from_utf8(name) {
         Ok(name) if (1..=MAX_NAME).contains(&name.len()) => name,
-        Ok(name) => return Err(damaged(format!("the name of tensor {index} has {} bytes; 1 to {MAX_NAME} are possible", name.len()))),
+        Ok(name) => return Err(damaged(format!("the name of tensor {index} has {} bytes; 1 to {MAX_NAME} are allowed", name.len()))),
         Err(_) => return Err(damaged(format!("the name of tensor {index} is not UTF-8"))),
     };
     let tensor = || format!("tensor '{}'", shown(name));
@@ -207,15 +207,15 @@ fn described(cursor: &mut Cursor<'_>, index: u64) -> Result<Described, String> {
 
     let count = cursor.u32().ok_or_else(cut)?;
     if !(1..=MAX_AXES).contains(&count) {
-        return Err(damaged(format!("{} has {count} axes; 1 to {MAX_AXES} are possible", tensor())));
+        return Err(damaged(format!("{} has {count} axes; 1 to {MAX_AXES} are allowed", tensor())));
     }
     let mut axes = Vec::new();
     for _ in 0..count {
         let extent = cursor.u64().ok_or_else(cut)?;
-        // What a u32 holds, a usize holds too on every machine that has the memory.
+        // A u32 fits a usize on every machine with enough memory.
         match u32::try_from(extent) {
             Ok(extent @ 1..) => axes.insert(0, extent as usize),
-            _ => return Err(damaged(format!("{} has an axis of the extent {extent}; 1 to {} are possible", tensor(), u32::MAX))),
+            _ => return Err(damaged(format!("{} has an axis of extent {extent}; 1 to {} are allowed", tensor(), u32::MAX))),
         }
     }
     let shape = Shape::from(&axes[..]);
@@ -223,7 +223,7 @@ fn described(cursor: &mut Cursor<'_>, index: u64) -> Result<Described, String> {
     let Some(format) = GgmlType::from_id(id) else {
         let supported = GgmlType::ALL.map(GgmlType::name).join(", ");
         let has = quant::name_of_unsupported(id).map_or(format!("unknown type {id}"), |name| format!("type {name}"));
-        return Err(format!("{} is of the {has}, which is not supported; take a file of {supported}", tensor()));
+        return Err(format!("{} has the {has}, which is not supported; use a file with {supported}", tensor()));
     };
     let offset = cursor.u64().ok_or_else(cut)?;
 
@@ -244,16 +244,16 @@ fn pad(len: u64, alignment: u64) -> Option<u64> {
     len.checked_next_multiple_of(alignment)
 }
 
-/// The problem of a file that ends before, or promises more than it has.
+/// The message about a file that ends too early or claims to contain more than it does.
 fn cut(what: impl AsRef<str>) -> String {
-    format!("is cut short or damaged: {} would reach past its end; fetch or copy it again", what.as_ref())
+    format!("is cut short or damaged: {} extends past its end; fetch or copy it again", what.as_ref())
 }
 
 fn damaged(what: String) -> String {
     format!("is damaged: {what}; fetch or convert it again")
 }
 
-/// What is left to read. Each method is none where the file ends too soon.
+/// The unread rest of a file. Each method returns `None` if the file ends too early.
 struct Cursor<'a> {
     rest: &'a [u8],
 }
@@ -279,13 +279,13 @@ impl<'a> Cursor<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// A length and as many bytes.
+    /// A length and that many bytes.
     fn string(&mut self) -> Option<&'a [u8]> {
         let len = self.u64()?;
         self.take(len)
     }
 
-    /// Something if `count` things of at least `bytes` each can still come.
+    /// `Some` if the rest has room for `count` items of at least `bytes` each.
     fn room_for(&self, count: u64, bytes: u64) -> Option<()> {
         count.checked_mul(bytes).filter(|&bytes| bytes <= self.rest.len() as u64).map(drop)
     }

@@ -1,4 +1,4 @@
-//! Files written here byte by byte, good ones and bad ones.
+//! Good and bad files, built byte by byte.
 
 use std::path::Path;
 
@@ -45,7 +45,7 @@ fn read(file: &[u8]) -> Result<Gguf> {
     Gguf::from_bytes(Path::new("model.gguf"), file.to_vec())
 }
 
-/// The error's text, having checked that it is one sentence of the kind that people can use.
+/// The error's message, after checking its form.
 fn problem(what: &str, result: Result<Gguf>) -> String {
     let error = result.err().unwrap_or_else(|| panic!("{what}: no error"));
     assert!(matches!(error, Error::File { .. }), "{what}: {error:?}");
@@ -55,7 +55,7 @@ fn problem(what: &str, result: Result<Gguf>) -> String {
     message
 }
 
-/// Calls everything that a file has an answer to.
+/// Calls every reader of a file.
 fn use_all(gguf: &Gguf) -> usize {
     let mut seen = 0;
     for key in gguf.metadata().keys() {
@@ -125,12 +125,12 @@ fn values_come_back_in_types_that_hold_them() {
     );
     assert_eq!(
         message(gguf.value::<u32>("i32").err()),
-        "model.gguf: key 'i32' is the integer -5 where an integer from 0 to 4294967295 belongs; convert the model again"
+        "model.gguf: key 'i32' is the integer -5, expected an integer from 0 to 4294967295; convert the model again"
     );
     assert!(message(gguf.value::<u32>("u64").err()).contains("the integer 1099511627776"));
     assert!(message(gguf.value::<u32>("types").err()).contains("an array of 2 I32"));
-    assert!(message(gguf.value::<f32>("u8").err()).contains("a finite floating-point number belongs"));
-    assert!(message(gguf.value::<Strings>("scores").err()).contains("an array of strings belongs"));
+    assert!(message(gguf.value::<f32>("u8").err()).contains("expected a finite floating-point number;"));
+    assert!(message(gguf.value::<Strings>("scores").err()).contains("expected an array of strings;"));
     assert!(message(gguf.value::<&str>("tokens").err()).contains("an array of 3 String"));
     assert!(message(gguf.value::<bool>("f32").err()).contains("the number 0.1"));
 }
@@ -146,7 +146,7 @@ fn a_tensor_is_given_out_only_as_it_was_asked_for() {
 
     let message = |gguf: &Gguf, name, shape| gguf.get(name, &shape).expect_err("it is not as asked for").to_string();
     assert!(message(&gguf, "nothing", Shape::from([5])).contains("has no tensor 'nothing'"));
-    assert!(message(&gguf, "norm", Shape::from([4])).contains("'norm' has the shape (5) where the metadata ask for (4)"));
+    assert!(message(&gguf, "norm", Shape::from([4])).contains("'norm' has the shape (5), but the metadata require (4)"));
     file[norm + 12..norm + 16].copy_from_slice(&f32::INFINITY.to_le_bytes());
     let gguf = read(&file).unwrap_or_else(|e| panic!("{e}"));
     assert!(message(&gguf, "norm", Shape::from([5])).contains("'norm' has a number that is not finite at element 3"));
@@ -175,7 +175,7 @@ fn bad_files_are_errors_that_name_what_is_wrong() {
     let two = |second: Vec<u8>| file(&[], &[described("a", &[4], 0, 0), second], 64);
     let aligned = |kind, value: &[u8]| file(&[entry("general.alignment", kind, value)], &[described("a", &[4], 0, 0)], 64);
     let axes = |count: u32| [&text("a")[..], &count.to_le_bytes(), &[1; 64]].concat();
-    // Length and first bytes of a string or array that is not there.
+    // The length and first bytes of a string or array that is not complete.
     let lying = |kind: u32, len: u64| entry("k", kind, &[&len.to_le_bytes()[..], &[0; 40]].concat());
     let lying_array = |kind: u32, len: u64| array("k", kind, len, &[0; 40]);
     let headed = |word: u32| [b"GGUF", &word.to_le_bytes()[..], &[0; 16]].concat();
@@ -204,17 +204,17 @@ fn bad_files_are_errors_that_name_what_is_wrong() {
         ("empty key", key(entry("", U32, &[0; 4])), "the key of metadata entry 0 has 0 bytes"),
         ("long key", key(entry(&"k".repeat(65536), U32, &[0; 4])), "the key of metadata entry 0 has 65536 bytes"),
         ("key not UTF-8", key([&not_utf8[..], &U32.to_le_bytes(), &[0; 4]].concat()), "the key of metadata entry 0 is not UTF-8"),
-        ("key twice", file(&[entry("k", U32, &[0; 4]), entry("k", U32, &[0; 4])], &[], 0), "the key 'k' is there twice"),
+        ("key twice", file(&[entry("k", U32, &[0; 4]), entry("k", U32, &[0; 4])], &[], 0), "the key 'k' appears twice"),
         ("key of control characters", key(entry("\x1b[2J\n", 13, &[0; 4])), "'\\u{1b}[2J\\n'"),
-        ("kind 13", key(entry("k", 13, &[0; 8])), "key 'k' is of the kind 13"),
-        ("kind 2^32 - 1", key(entry("k", u32::MAX, &[0; 8])), "of the kind 4294967295"),
+        ("kind 13", key(entry("k", 13, &[0; 8])), "key 'k' is of the unknown kind 13"),
+        ("kind 2^32 - 1", key(entry("k", u32::MAX, &[0; 8])), "of the unknown kind 4294967295"),
         ("string length 2^63", key(lying(STRING, half)), "the value of key 'k'"),
         ("string length 2^64 - 1", key(lying(STRING, max)), "the value of key 'k'"),
         ("string length that wraps", key(lying(STRING, max - 24)), "the value of key 'k'"),
         ("string not UTF-8", key(entry("k", STRING, &not_utf8)), "the value of key 'k' is not UTF-8"),
         ("bool 2", key(entry("k", 7, &[2])), "the value of key 'k' is neither true nor false"),
         ("array of arrays", key(lying_array(ARRAY, 1)), "an array of arrays"),
-        ("array of kind 13", key(lying_array(13, 1)), "of the kind 13"),
+        ("array of kind 13", key(lying_array(13, 1)), "of the unknown kind 13"),
         ("array length 2^63", key(lying_array(0, half)), "the value of key 'k'"),
         ("array length that wraps u32", key(lying_array(U32, 1 << 62)), "the value of key 'k'"),
         ("array length that wraps u64", key(lying_array(10, 1 << 61)), "the value of key 'k'"),
@@ -236,26 +236,26 @@ fn bad_files_are_errors_that_name_what_is_wrong() {
         ("empty name", one(described("", &[4], 0, 0)), "the name of tensor 0 has 0 bytes"),
         ("long name", one(described(&long, &[4], 0, 0)), "the name of tensor 0 has 64 bytes"),
         ("name not UTF-8", one([&not_utf8[..], &[0; 40]].concat()), "the name of tensor 0 is not UTF-8"),
-        ("name twice", two(described("a", &[4], 0, 32)), "the tensor 'a' is there twice"),
+        ("name twice", two(described("a", &[4], 0, 32)), "the tensor 'a' appears twice"),
         ("no axes", one(axes(0)), "tensor 'a' has 0 axes"),
         ("5 axes", one(axes(5)), "tensor 'a' has 5 axes"),
         ("2^32 - 1 axes", one(axes(u32::MAX)), "tensor 'a' has 4294967295 axes"),
-        ("extent 0", one(described("a", &[4, 0], 0, 0)), "tensor 'a' has an axis of the extent 0"),
-        ("extent 2^63", one(described("a", &[half], 0, 0)), "the extent 9223372036854775808"),
-        ("extent 2^64 - 1", one(described("a", &[4, max], 0, 0)), "the extent 18446744073709551615"),
+        ("extent 0", one(described("a", &[4, 0], 0, 0)), "tensor 'a' has an axis of extent 0"),
+        ("extent 2^63", one(described("a", &[half], 0, 0)), "an axis of extent 9223372036854775808"),
+        ("extent 2^64 - 1", one(described("a", &[4, max], 0, 0)), "an axis of extent 18446744073709551615"),
         ("elements that wrap", one(described("a", &[1 << 31, 1 << 31, 1 << 31, 1 << 31], 0, 0)), "impossible shape"),
         ("elements that wrap to 0", one(described("a", &[1 << 31, 1 << 31, 4, 1], 0, 0)), "impossible shape"),
         ("bytes that wrap", one(described("a", &[0xffff_fffc, 0xffff_ffff], 0, 0)), "impossible shape (4294967295, "),
         ("bytes that wrap in f32", one(described("a", &[1 << 31, 0xffff_ffff], 0, 0)), "impossible shape (4294967295, "),
-        ("format 4", one(described("a", &[32], 4, 0)), "tensor 'a' is of the unknown type 4"),
-        ("format Q2_K", one(described("a", &[256], 10, 0)), "tensor 'a' is of the type Q2_K, which is not supported"),
+        ("format 4", one(described("a", &[32], 4, 0)), "tensor 'a' has the unknown type 4"),
+        ("format Q2_K", one(described("a", &[256], 10, 0)), "tensor 'a' has the type Q2_K, which is not supported"),
         ("format 2^32 - 1", one(described("a", &[32], u32::MAX, 0)), "unknown type 4294967295"),
         ("row of half a block", one(described("a", &[48, 2], 8, 0)), "'a' has rows of 48 elements, but Q8_0 has blocks of 32"),
         ("row of an eighth of a block", one(described("a", &[32], 14, 0)), "rows of 32 elements, but Q6_K has blocks of 256"),
-        ("first offset", one(described("a", &[4], 0, 32)), "'a' begins at offset 32 of the data where 0 is next"),
-        ("overlap", two(described("b", &[4], 0, 0)), "'b' begins at offset 0 of the data where 32 is next"),
-        ("gap", two(described("b", &[4], 0, 64)), "'b' begins at offset 64 of the data where 32 is next"),
-        ("offset not aligned", two(described("b", &[4], 0, 16)), "'b' begins at offset 16 of the data where 32 is next"),
+        ("first offset", one(described("a", &[4], 0, 32)), "'a' begins at offset 32 of the data, expected 0"),
+        ("overlap", two(described("b", &[4], 0, 0)), "'b' begins at offset 0 of the data, expected 32"),
+        ("gap", two(described("b", &[4], 0, 64)), "'b' begins at offset 64 of the data, expected 32"),
+        ("offset not aligned", two(described("b", &[4], 0, 16)), "'b' begins at offset 16 of the data, expected 32"),
         ("offset 2^63", two(described("b", &[4], 0, half)), "'b' begins at offset 9223372036854775808"),
         ("offset that wraps", two(described("b", &[4], 0, max - 15)), "'b' begins at offset"),
         ("data past the end", two(described("b", &[9], 0, 32)), "the data of its last tensor, 'b'"),
@@ -267,10 +267,10 @@ fn bad_files_are_errors_that_name_what_is_wrong() {
     }
 }
 
-/// Tensors whose sizes add up to more than 64 bits: the sum that places the next one must not wrap.
+/// Tensors whose sizes add up to more than 64 bits: the offset of the next one must not wrap.
 #[test]
 fn sums_of_sizes_do_not_wrap() {
-    // The extents are the largest that may be: each tensor has 2^64 - 2^34 + 4 bytes or a little less.
+    // The largest allowed extents: each tensor has 2^64 - 2^34 + 4 bytes or a little less.
     let axes = [0xffff_ffff, 0xffff_ffff_u64];
     let bytes = 0xffff_ffff_u128 * 0xffff_ffff * 4;
     assert!(bytes > u128::from(u64::MAX), "one alone does not fit");
@@ -298,14 +298,14 @@ fn alignments_that_are_possible_work() {
     }
 }
 
-/// A vocabulary without a model is a valid file.
+/// A file with only a vocabulary is valid.
 #[test]
 fn a_file_without_tensors_is_read() {
     let gguf = read(&[counts(0, 1), entry("k", U32, &[1, 0, 0, 0])].concat()).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!((gguf.tensors().len(), gguf.value::<u32>("k").expect("k")), (0, Some(1)));
 }
 
-/// Random damage, from single bits to words of extreme values: whatever it does to the meaning, nothing panics.
+/// Random damage, from single bits to words of extreme values, must never cause a panic.
 #[test]
 fn damage_never_panics() {
     const WORDS: [u64; 10] = [0, 1, 9, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 1 << 32, 1 << 61, 1 << 63, u64::MAX];

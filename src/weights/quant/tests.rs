@@ -1,4 +1,4 @@
-//! Decoding against what Python's `gguf` package gives for the same blocks.
+//! Decoding compared with Python's `gguf` package on the same blocks.
 
 use safetensors::SafeTensors;
 

@@ -1,4 +1,4 @@
-//! Files that are metadata and names of tensors, good ones and bad ones.
+//! Good and bad files of metadata and tensors.
 
 use std::path::Path;
 
@@ -176,7 +176,7 @@ fn rotary_positions_and_biases_are_what_the_file_says() {
     ] {
         assert_eq!(llama.tensor(name, &[0.0]).config().expect("a config").biases, biases, "{name}");
     }
-    // What is off is in nobody's way.
+    // Features that are off do no harm.
     let off =
         [("llama.expert_count", U32, &[0; 4][..]), ("llama.use_parallel_residual", BOOL, &[0]), ("llama.attention.causal", BOOL, &[1])];
     for (key, kind, value) in off {
@@ -206,41 +206,41 @@ fn bad_files_are_errors_that_name_what_is_wrong() {
         ("architecture 3", llama.with("general.architecture", U32, &[3; 4]), "'general.architecture' is the integer"),
         // Sizes.
         ("no context", llama.without("llama.context_length"), "no key 'llama.context_length'"),
-        ("context 0", word("context_length", 0), "'llama.context_length' is 0 where 1 to"),
+        ("context 0", word("context_length", 0), "'llama.context_length' is 0, expected 1 to"),
         ("context 2^32 - 1", word("context_length", u32::MAX), "'llama.context_length' is 4294967295"),
         ("context -1", signed("context_length", -1), "'llama.context_length' is the integer -1"),
         ("context 64.0", float("context_length", 64.0), "'llama.context_length' is the number 64"),
         ("context 2^40", llama.with("llama.context_length", 10, &(1_u64 << 40).to_le_bytes()), "is the integer 1099511627776"),
         ("no width", llama.without("llama.embedding_length"), "no key 'llama.embedding_length'"),
-        ("another width", word("embedding_length", 64), "'token_embd.weight' has the shape (10, 32) where rows of 64"),
+        ("another width", word("embedding_length", 64), "'token_embd.weight' has the shape (10, 32), expected at most 16777216 rows of 64"),
         ("blocks 0", word("block_count", 0), "'llama.block_count' is 0"),
-        ("fewer blocks", word("block_count", 1), "a tensor 'blk.1.attn_k.weight', which a model of 1 blocks"),
+        ("fewer blocks", word("block_count", 1), "a tensor 'blk.1.attn_k.weight', which a llama model with 1 blocks"),
         ("5000 blocks", word("block_count", 5000), "5000 layers"),
         ("heads 0", word("attention.head_count", 0), "'llama.attention.head_count' is 0"),
         ("heads 5", word("attention.head_count", 5), "'llama.embedding_length' is 32, not a multiple of 'llama.attention.head_count', 5"),
-        ("heads of 2", word("attention.head_count", 16), "heads of 2 numbers"),
+        ("heads of 2", word("attention.head_count", 16), "a head size of 2 is"),
         ("heads by block", llama.with("llama.attention.head_count", ARRAY, &list), "'llama.attention.head_count' is an array"),
-        ("3 key heads", word("attention.head_count_kv", 3), "4 heads do not share 3"),
+        ("3 key heads", word("attention.head_count_kv", 3), "4 heads cannot be divided evenly among 3"),
         ("key heads 0", word("attention.head_count_kv", 0), "'llama.attention.head_count_kv' is 0"),
         ("widths by block", llama.with("llama.feed_forward_length", ARRAY, &list), "'llama.feed_forward_length' is an array"),
-        ("heads of 256", word("attention.key_length", 256), "heads of 256"),
-        ("other values", word("attention.value_length", 16), "'llama.attention.value_length' is 16, and only the head size, 8"),
+        ("heads of 256", word("attention.key_length", 256), "a head size of 256"),
+        ("other values", word("attention.value_length", 16), "'llama.attention.value_length' is 16, but only the head size, 8"),
         ("part of a head", word("rope.dimension_count", 4), "'llama.rope.dimension_count' is 4"),
         // Numbers.
         ("no epsilon", llama.without("llama.attention.layer_norm_rms_epsilon"), "no key 'llama.attention.layer_norm_rms_epsilon'"),
-        ("epsilon 0", float("attention.layer_norm_rms_epsilon", 0.0), "an epsilon of 0"),
-        ("epsilon 2", float("attention.layer_norm_rms_epsilon", 2.0), "an epsilon of 2"),
+        ("epsilon 0", float("attention.layer_norm_rms_epsilon", 0.0), "the norms' epsilon is 0;"),
+        ("epsilon 2", float("attention.layer_norm_rms_epsilon", 2.0), "the norms' epsilon is 2;"),
         ("epsilon NaN", float("attention.layer_norm_rms_epsilon", f32::NAN), "'llama.attention.layer_norm_rms_epsilon' is the number NaN"),
         ("base -1", float("rope.freq_base", -1.0), "'llama.rope.freq_base' is -1"),
         ("base infinity", float("rope.freq_base", f32::INFINITY), "'llama.rope.freq_base' is the number inf"),
-        ("base 10000", word("rope.freq_base", 10000), "'llama.rope.freq_base' is the integer 10000 where a finite"),
+        ("base 10000", word("rope.freq_base", 10000), "'llama.rope.freq_base' is the integer 10000, expected a finite"),
         ("factor -2", float("rope.scaling.factor", -2.0), "'llama.rope.scaling.factor' is -2"),
         ("factor NaN", float("rope.scaling.factor", f32::NAN), "'llama.rope.scaling.factor' is the number NaN"),
         ("yarn", string("llama.rope.scaling.type", "yarn"), "'llama.rope.scaling.type' is 'yarn', which is not supported; none and linear"),
         ("3 factors", factors(&[1.0; 3]), "'rope_freqs.weight' has the shape (3)"),
         ("factor 0 of 4", factors(&[1.0, 1.0, 0.0, 1.0]), "'rope_freqs.weight' has the factor 0"),
         ("factors NaN", factors(&[1.0, 1.0, 1.0, f32::NAN]), "'rope_freqs.weight' has a number that is not finite"),
-        // What would change the numbers.
+        // Features that would change the output.
         ("experts", word("expert_count", 8), "'llama.expert_count' is the integer 8"),
         ("a window", word("attention.sliding_window", 32), "'llama.attention.sliding_window' is 32"),
         ("not causal", llama.with("llama.attention.causal", BOOL, &[0]), "'llama.attention.causal' is false"),

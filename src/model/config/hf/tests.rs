@@ -1,4 +1,4 @@
-//! Configs as the models of today have them, and what is said of bad ones.
+//! Configs of current models, and messages about bad ones.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ fn read(json: &Value) -> Checked<Config> {
     Config::from_json(&json.to_string())
 }
 
-/// `json` with one key of it, or of an object in it behind a dot, set to something else.
+/// `json` with one key set to another value; `outer.inner` names a key of an inner object.
 fn with(json: &Value, key: &str, value: &Value) -> Value {
     let mut json = json.clone();
     match key.split_once('.') {
@@ -19,7 +19,7 @@ fn with(json: &Value, key: &str, value: &Value) -> Value {
     json
 }
 
-/// Sets each key to a bad value and looks for words in what is said.
+/// Sets each key to a bad value and looks for words in the message.
 fn check_bad(good: &Value, cases: &[(&str, Value, &[&str])]) {
     read(good).expect("a good config");
     for (key, value, words) in cases {
@@ -76,7 +76,7 @@ fn qwen2() -> Value {
     })
 }
 
-/// As version 5 of the library writes it.
+/// As written by version 5 of the library.
 fn qwen3() -> Value {
     json!({
         "architectures": ["Qwen3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 151643, "dtype": "bfloat16",
@@ -235,8 +235,8 @@ fn bad_configs_of_gpt2() {
             ("n_embd", json!(1u64 << 33), &["n_embd = 8589934592"]),
             ("n_embd", json!(1e30), &["n_embd = 1e+30"]),
             ("n_embd", json!(770), &["n_embd = 770", "n_head = 12"]),
-            ("n_embd", json!(792), &["heads of 66", "multiple of 4"]),
-            ("n_head", json!(4), &["heads of 192"]),
+            ("n_embd", json!(792), &["a head size of 66", "multiple of 4"]),
+            ("n_head", json!(4), &["a head size of 192"]),
             ("n_layer", json!([12]), &["n_layer = a list"]),
             ("n_layer", json!(5000), &["5000 layers"]),
             ("n_positions", json!({}), &["n_positions = an object"]),
@@ -257,7 +257,7 @@ fn bad_configs_of_gpt2() {
             ("pruned_heads", json!({ "0": [1] }), &["pruned_heads = an object"]),
             ("tie_word_embeddings", json!("yes"), &["tie_word_embeddings = \"yes\""]),
             ("quantization_config", json!({ "bits": 4 }), &["quantization_config", "GGUF"]),
-            ("rope_theta", json!(10000), &["rope_theta = 10000", "not known"]),
+            ("rope_theta", json!(10000), &["unknown key rope_theta = 10000"]),
             ("alibi\n", json!(true), &["alibi\\n = true"]),
             ("model_type", json!("mamba"), &["model_type = \"mamba\"", "gpt2, llama, qwen2 and qwen3"]),
             ("model_type", json!(null), &["no model_type"]),
@@ -273,8 +273,8 @@ fn bad_configs_of_llama() {
             ("num_attention_heads", json!(0), &["num_attention_heads = 0"]),
             ("num_key_value_heads", json!(5), &["32 heads", "5 key and value heads"]),
             ("num_key_value_heads", json!(64), &["64 key and value heads"]),
-            ("head_dim", json!(6), &["heads of 6"]),
-            ("head_dim", json!(256), &["heads of 256"]),
+            ("head_dim", json!(6), &["a head size of 6"]),
+            ("head_dim", json!(256), &["a head size of 256"]),
             ("head_dim", json!(-64), &["head_dim = -64"]),
             ("hidden_act", json!("xielu"), &["hidden_act = \"xielu\""]),
             ("attention_bias", json!(1), &["attention_bias = 1"]),
@@ -298,11 +298,11 @@ fn bad_configs_of_llama() {
             ("rope_scaling.low_freq_factor", json!(0), &["rope_scaling.low_freq_factor = 0"]),
             ("rope_scaling.high_freq_factor", json!(1), &["high_freq_factor = 1", "larger"]),
             ("rope_scaling.original_max_position_embeddings", json!(8192.5), &["original_max_position_embeddings = 8192.5"]),
-            ("rope_scaling.attention_factor", json!(1.2), &["rope_scaling.attention_factor = 1.2", "not known"]),
+            ("rope_scaling.attention_factor", json!(1.2), &["unknown key rope_scaling.attention_factor = 1.2"]),
             ("rope_parameters", json!({ "rope_type": "default" }), &["both rope_scaling and rope_parameters"]),
             ("rope_interleaved", json!(true), &["rope_interleaved = true"]),
             ("partial_rotary_factor", json!(0.5), &["partial_rotary_factor = 0.5"]),
-            ("sliding_window", json!(4096), &["sliding_window = 4096", "not known"]),
+            ("sliding_window", json!(4096), &["unknown key sliding_window = 4096"]),
             ("num_local_experts", json!(8), &["num_local_experts = 8"]),
             ("layer_types", json!(["full_attention"]), &["layer_types = a list"]),
         ],
@@ -324,8 +324,8 @@ fn bad_configs_of_qwen() {
             ("layer_types", json!(vec![1; 24]), &["1 in its layer_types"]),
             ("layer_types", json!("full_attention"), &["layer_types = \"full_attention\""]),
             ("use_mrope", json!(true), &["use_mrope = true"]),
-            ("attention_bias", json!(false), &["attention_bias = false", "not known"]),
-            ("mlp_bias", json!(true), &["mlp_bias = true", "not known"]),
+            ("attention_bias", json!(false), &["unknown key attention_bias = false"]),
+            ("mlp_bias", json!(true), &["unknown key mlp_bias = true"]),
         ],
     );
     let narrow = with(&with(&sliding, "sliding_window", &json!(4096)), "max_window_layers", &json!(24));
@@ -340,7 +340,7 @@ fn bad_configs_of_qwen() {
             ("rope_parameters.rope_type", json!("yarn"), &["yarn"]),
             ("rope_parameters.partial_rotary_factor", json!(0.25), &["rope_parameters.partial_rotary_factor = 0.25"]),
             ("rope_parameters.full_attention", json!({}), &["rope_parameters.full_attention = an object"]),
-            ("rope_theta", json!(10000), &["another rope_theta"]),
+            ("rope_theta", json!(10000), &["two different values of rope_theta"]),
             ("mlp_bias", json!(false), &["mlp_bias"]),
             ("num_experts", json!(128), &["num_experts = 128"]),
         ],
@@ -359,7 +359,7 @@ fn bad_configs_of_the_small_gpt() {
             ("num_hidden_layers", json!(1u64 << 31), &["num_hidden_layers"]),
             ("num_attention_heads", json!(3), &["64, which is not a multiple"]),
             ("hidden_act", json!("relu6"), &["relu6"]),
-            // Found by fuzzing: a name that was shown as it stood.
+            // Found by fuzzing: a name that was shown without escapes.
             ("hidden_act", json!("gelu\u{7f}\r"), &["hidden_act = \"gelu\\u{7f}\\r\""]),
             ("hidden_act", json!(null), &["no hidden_act"]),
             ("dropout", json!(1.0), &["dropout = 1.0"]),
@@ -376,7 +376,7 @@ fn bad_configs_of_the_small_gpt() {
 fn what_is_no_config_at_all() {
     let texts =
         ["", "{", "[]", "null", "{\"model_type\": \"gpt2\", \"model_type\": \"llama\"}", "{\"rope_theta\": NaN}", "{\"n_embd\": 1e999}"];
-    for (text, word) in texts.into_iter().zip(["JSON", "JSON", "a list", "null", "'model_type' is there twice", "JSON", "JSON"]) {
+    for (text, word) in texts.into_iter().zip(["JSON", "JSON", "a list", "null", "'model_type' appears twice", "JSON", "JSON"]) {
         let problem = Config::from_json(text).expect_err(text);
         assert!(problem.contains(word) && !problem.contains('\n'), "{text}: {problem}");
     }
