@@ -57,7 +57,8 @@ fn variant(traits: &Traits, form: &Attention) -> Variant {
     let lanes = traits.lanes();
     if lanes == 0 {
         let part = head_size.div_ceil(64).min(PART);
-        let kernel = Kernel::new("attention", "forward").with("HEAD", head_size).with("PART", part).with("SHARED", heads != key_value_heads);
+        let kernel =
+            Kernel::new("attention", "forward").with("HEAD", head_size).with("PART", part).with("SHARED", heads != key_value_heads);
         return Variant { rows: kernel.constant("BLOCK"), parts: Some(head_size.div_ceil(64).div_ceil(part)), kernel };
     }
     // As few shared rows as the lanes can split evenly, but two where a head is narrow, since each tile loads and stores the sums again;
