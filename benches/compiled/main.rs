@@ -34,6 +34,9 @@ struct Options {
     /// Only heads of this size
     #[arg(long)]
     head_size: Option<u32>,
+    /// Prints the machine code on standard error too
+    #[arg(long)]
+    code: bool,
     /// Fails where a kernel spills or the table has other numbers
     #[arg(long)]
     check: bool,
@@ -120,6 +123,9 @@ fn child(options: &Options) -> ExitCode {
                     continue;
                 }
                 let compiled = driver.compile(&named.kernel).unwrap_or_else(|e| panic!("{} on {}: {e}", named.name, driver.name));
+                if options.code {
+                    eprintln!("{}\n{}", named.name, compiled.code);
+                }
                 println!("{}", serde_json::to_string(&row(&named.name, &compiled)).expect("plain data"));
             }
         }
