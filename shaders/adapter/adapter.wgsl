@@ -27,6 +27,7 @@ struct Params {
     site: u32,
     has_biases: u32,
     has_addend: u32,
+    first: u32,       // the workgroup that the dispatch begins with, if several share them
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -16,6 +16,7 @@ struct Params {
     threshold: u32,     // dropout: the share to drop, in units of 2^-32
     keep_scale: f32,    // dropout: 1 / (1 - share)
     site: u32,
+    first: u32,         // the workgroup that the dispatch begins with, if several share them
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

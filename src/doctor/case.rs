@@ -29,6 +29,8 @@ pub struct Case<'a> {
     pub name: &'a str,
     /// The device to run on.
     pub device: &'a Device,
+    /// The same device without bounds checks, whose kernels must give the same results: what users run.
+    pub unchecked: Option<&'a Device>,
     /// The traits that select the kernels.
     pub traits: &'a Traits,
     /// The arguments.
@@ -81,7 +83,11 @@ impl Case<'_> {
         let mut outcome = Outcome::default();
         let arrays: Vec<_> = self.arrays.iter().map(|array| array.rounded(self.half)).collect();
         let values: Vec<_> = arrays.iter().map(Array::exact).collect();
-        let ran = self.execute(record, &arrays, &mut outcome)?;
+        let ran = self.execute(self.device, record, &arrays, &mut outcome)?;
+        if let Some(device) = self.unchecked {
+            let unchecked = self.execute(device, record, &arrays, &mut outcome)?;
+            self.same(&ran, &unchecked, &mut outcome);
+        }
 
         let want: Vec<f64> = reference(&values).iter().map(|v| v * factor).collect();
         outcome.close(&format!("{}: value of {}", self.name, ran.value_kernel), &ran.value, &want, self.tolerance);
@@ -100,9 +106,23 @@ impl Case<'_> {
         Ok(outcome)
     }
 
+    /// Compares the results without bounds checks with those with checks, which are compared with the reference themselves.
+    fn same(&self, checked: &Ran, unchecked: &Ran, outcome: &mut Outcome) {
+        let mut close = |what: String, got: &[f32], want: &[f32]| {
+            let want: Vec<f64> = want.iter().map(|&v| v.into()).collect();
+            outcome.close(&what, got, &want, self.tolerance);
+        };
+        close(format!("{}: value of {} without bounds checks", self.name, checked.value_kernel), &unchecked.value, &checked.value);
+        for (i, gradients) in checked.gradients.iter().zip(&unchecked.gradients).enumerate() {
+            if let (Some((want, kernel)), Some((got, _))) = gradients {
+                close(format!("{}: gradient of argument {i} of {kernel} without bounds checks", self.name), got, want);
+            }
+        }
+    }
+
     /// Records the op, runs it twice, and checks that it wrote nothing but its outputs.
-    fn execute(&self, record: Record, arrays: &[Array], outcome: &mut Outcome) -> Result<Ran> {
-        let Case { name, device, half, .. } = *self;
+    fn execute(&self, device: &Device, record: Record, arrays: &[Array], outcome: &mut Outcome) -> Result<Ran> {
+        let Case { name, half, .. } = *self;
         let dtype = if half { DType::F16 } else { DType::F32 };
         let mut parameters = Parameters::default();
         let mut weights = Vec::new();

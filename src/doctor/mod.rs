@@ -117,7 +117,8 @@ impl Bench<'_> {
         record: impl Fn(&mut Graph, &[Tensor]) -> Tensor,
         reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
     ) -> Result<()> {
-        let case = Case { name, device: self.device, traits: self.traits, arrays, tolerance: self.tolerance, half: self.half, twice };
+        let Bench { device, traits, half, tolerance, .. } = *self;
+        let case = Case { name, device, unchecked: None, traits, arrays, tolerance, half, twice };
         let outcome = case.run(record, reference)?;
         self.add(outcome);
         Ok(())

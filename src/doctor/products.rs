@@ -136,6 +136,7 @@ fn large(bench: &mut Bench, format: GgmlType) -> Result<()> {
         let case = Case {
             name: &format!("{rows}×{inputs}→{outputs}"),
             device: bench.device,
+            unchecked: None,
             traits: bench.traits,
             arrays: &[Array::input(&[rows, inputs], &mut random), weight],
             tolerance: bench.tolerance,

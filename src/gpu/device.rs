@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::image;
+use super::pacing::Pace;
 use super::pipeline::Pipeline;
 use crate::error::{Error, Result};
 use crate::graph::{Kernel, Traits};
@@ -52,6 +53,7 @@ impl DeviceInfo {
             max_buffer: limits.max_buffer_size,
             max_image_rows: limits.max_texture_dimension_2d,
             max_workgroups: limits.max_compute_workgroups_per_dimension,
+            dispatch_operations: Traits::dispatch_operations_of(cpu),
         };
         DeviceInfo {
             name: info.name,
@@ -137,6 +139,7 @@ pub struct Device {
     info: DeviceInfo,
     fault: Arc<Fault>,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
+    pace: Mutex<Pace>,
     checked: bool,
     tamper: Option<Tamper>,
 }
@@ -198,7 +201,8 @@ impl Device {
             }
         });
 
-        Ok(Device { device, queue, info, fault, pipelines: Mutex::default(), checked, tamper: None })
+        let pace = Mutex::new(Pace::new(&info.traits));
+        Ok(Device { device, queue, info, fault, pipelines: Mutex::default(), pace, checked, tamper: None })
     }
 
     /// What the device says of itself.
@@ -300,6 +304,11 @@ impl Device {
 
     fn pipelines(&self) -> MutexGuard<'_, HashMap<Kernel, Arc<Pipeline>>> {
         self.pipelines.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// How fast the device has turned out to be.
+    pub(super) fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// The error that the device's callbacks were told of, if any.

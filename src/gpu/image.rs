@@ -21,6 +21,7 @@ pub(super) fn extent(bytes: u64, format: wgpu::TextureFormat) -> wgpu::Extent3d 
 }
 
 /// A tensor's bytes on their way to an image.
+#[derive(Clone, PartialEq)]
 pub(super) struct ImageCopy {
     pub(super) buffer: wgpu::Buffer,
     pub(super) offset: u64,

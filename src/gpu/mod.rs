@@ -3,6 +3,7 @@
 mod device;
 mod image;
 mod memory;
+mod pacing;
 mod pipeline;
 mod program;
 mod readback;

@@ -9,15 +9,12 @@ use std::time::{Duration, Instant};
 use super::device::Device;
 use super::image::ImageCopy;
 use super::memory::{Memory, STORAGE};
+use super::pacing::Pacing;
 use super::pipeline::Pipeline;
 use super::state::State;
 use crate::error::{Error, Result};
-use crate::graph::{DType, Graph, Image, Info, Plan, Role, Tensor};
+use crate::graph::{Access, DType, Graph, Image, Info, Plan, Role, Tensor};
 
-/// How long one submission may keep a device busy. Watchdogs end work after 2 s at the soonest.
-const SUBMISSION: Duration = Duration::from_millis(100);
-/// The dispatches of a submission whose time is not known yet.
-const UNMEASURED: usize = 8;
 /// Uniform parameters begin at multiples of this many bytes, the strictest alignment that a device may ask for.
 const SLOT: u64 = 256;
 
@@ -54,9 +51,7 @@ pub struct Program {
     buffers: Vec<Option<wgpu::Buffer>>,
     step_group: wgpu::BindGroup,
     bytes: u64,
-    /// The ends of the submissions that a run is cut into.
-    cuts: Vec<usize>,
-    runs: u32,
+    pacing: Pacing,
     padding: u64,
 }
 
@@ -121,13 +116,14 @@ impl Program {
             buffers,
             step_group: memory.step_group.clone(),
             bytes,
-            cuts: Vec::new(),
-            runs: 0,
+            pacing: Pacing::new(graph.line()),
             padding,
         };
 
         device.compile(graph.line().iter().map(|dispatch| &dispatch.kernel))?;
         let scope = device.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        // What each image holds at this point of the line, so that dispatches which read the same matrix share one copy.
+        let mut held: HashMap<Image, ImageCopy> = HashMap::new();
         for (i, dispatch) in graph.line().iter().enumerate() {
             let pipeline = device.pipeline(&dispatch.kernel)?;
             let reflection = &pipeline.reflection;
@@ -142,12 +138,20 @@ impl Program {
                 let resource = match declared.texel {
                     Some(texel) => {
                         let image = (number, texel);
-                        copies.push(program.copy_to(&images[&image], memory, argument.tensor));
+                        let copy = program.copy_to(&images[&image], memory, argument.tensor);
+                        if held.get(&image) != Some(&copy) {
+                            held.insert(image, copy.clone());
+                            copies.push(copy);
+                        }
                         wgpu::BindingResource::TextureView(&views[&image])
                     }
                     None => wgpu::BindingResource::Buffer(program.range(memory, argument.tensor)),
                 };
                 entries.push(wgpu::BindGroupEntry { binding: declared.binding, resource });
+            }
+            for argument in dispatch.arguments.iter().filter(|argument| argument.access != Access::Read) {
+                let (written, _) = program.buffer(memory, argument.tensor);
+                held.retain(|_, copy| copy.buffer != *written);
             }
             let group = device.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(&dispatch.label),
@@ -169,8 +173,6 @@ impl Program {
             return Err(Error::Device { device: device.info().to_string(), reason: error.to_string() });
         }
         device.check()?;
-        let count = program.launches.len();
-        program.cuts = (1..=count).filter(|i| i.is_multiple_of(UNMEASURED) || *i == count).collect();
         Ok(program)
     }
 
@@ -216,17 +218,33 @@ impl Program {
         }
     }
 
-    /// Replays the line in submissions of bounded length. The first run compiles what the driver has put off, the second is timed
-    /// piece by piece, and from then on the pieces are as long as a submission may be.
+    /// Replays the line in submissions of bounded length. Runs wait for each of them until all have been timed, the first run or the first
+    /// two; later ones only submit.
     ///
     /// # Errors
     /// If the device fails or is lost.
     pub fn run(&mut self, device: &Device) -> Result<()> {
-        let mut times = Vec::with_capacity(self.cuts.len());
-        for piece in self.pieces() {
-            let end = piece.end;
+        let settled = self.pacing.settled();
+        let submitted = |commands: Option<wgpu::CommandBuffer>| {
+            let started = Instant::now();
+            let submission = device.queue.submit(commands);
+            if !settled {
+                device.wait(Some(submission))?;
+            }
+            Ok(started.elapsed())
+        };
+        let mut overhead = Duration::ZERO;
+        if !settled {
+            // What is still under way does not count as this program's, nor does the time that a submission of nothing takes.
+            submitted(None)?;
+            overhead = submitted(None)?;
+        }
+        let mut begin = 0;
+        while begin < self.launches.len() {
+            let piece = self.pacing.piece(&device.pace(), begin);
+            begin = piece.end;
             let mut encoder = device.device.create_command_encoder(&Default::default());
-            let mut rest = &self.launches[piece];
+            let mut rest = &self.launches[piece.clone()];
             while !rest.is_empty() {
                 // One pass, until something has to be copied to an image.
                 let copied = rest.iter().skip(1).position(Launch::copies);
@@ -236,25 +254,24 @@ impl Program {
                 together.iter().for_each(|launch| self.encode(&mut pass, launch));
                 rest = later;
             }
-            let started = Instant::now();
-            let submission = device.queue.submit([encoder.finish()]);
-            if self.runs < 2 {
-                device.wait(Some(submission))?;
-                times.push((end, started.elapsed()));
+            let took = submitted(Some(encoder.finish()))?;
+            if !settled {
+                self.pacing.timed(&mut device.pace(), piece, took.saturating_sub(overhead).as_secs_f64());
             }
         }
-        device.check()?;
-        if self.runs == 1 {
-            self.cuts = join(&times);
-        }
-        self.runs = self.runs.saturating_add(1);
-        Ok(())
+        device.check()
     }
 
     /// The submissions of a run as ranges of the line.
-    pub(super) fn pieces(&self) -> impl Iterator<Item = Range<usize>> {
-        let begins = std::iter::once(0).chain(self.cuts.iter().copied());
-        begins.zip(&self.cuts).map(|(begin, &end)| begin..end)
+    pub(super) fn pieces(&self, device: &Device) -> Vec<Range<usize>> {
+        let pace = device.pace();
+        let mut pieces: Vec<Range<usize>> = Vec::new();
+        while let begin = pieces.last().map_or(0, |piece| piece.end)
+            && begin < self.launches.len()
+        {
+            pieces.push(self.pacing.piece(&pace, begin));
+        }
+        pieces
     }
 
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass, launch: &Launch) {
@@ -304,25 +321,6 @@ impl Program {
         }
         Ok(None)
     }
-}
-
-/// Joins measured pieces into submissions that stay below [`SUBMISSION`].
-fn join(times: &[(usize, Duration)]) -> Vec<usize> {
-    let mut cuts: Vec<usize> = Vec::new();
-    let mut sum = Duration::ZERO;
-    for &(end, time) in times {
-        match cuts.last_mut() {
-            Some(last) if sum + time <= SUBMISSION => {
-                *last = end;
-                sum += time;
-            }
-            _ => {
-                cuts.push(end);
-                sum = time;
-            }
-        }
-    }
-    cuts
 }
 
 /// The bytes of device memory that programs of these recordings will take beside the model's weights.

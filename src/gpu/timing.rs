@@ -31,7 +31,7 @@ impl Program {
         const STAMP: u64 = wgpu::QUERY_SIZE as u64;
         let period = f64::from(device.queue.get_timestamp_period()) * 1e-9;
         let mut timings = Vec::with_capacity(self.launches.len());
-        for piece in self.pieces() {
+        for piece in self.pieces(device) {
             // A set may hold so many queries.
             for launches in self.launches[piece].chunks(wgpu::QUERY_SET_MAX_QUERIES as usize / 2) {
                 let count = 2 * launches.len() as u32;

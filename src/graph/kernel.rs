@@ -16,8 +16,8 @@ pub struct Kernel {
     pub constants: Vec<(&'static str, Constant)>,
     /// Bit b is set if the tensor at binding b is f16.
     pub half: u32,
-    /// The workgroups along x, y, z, where they are folded because a dimension has more than the device allows; [1, 1, 1] for a line
-    /// of them.
+    /// The workgroups along x, y, z, where they are numbered through because a dimension has more than the device allows or because several
+    /// dispatches share them; [1, 1, 1] for a line of them.
     pub folded: Option<[u32; 3]>,
 }
 
@@ -41,9 +41,16 @@ impl Kernel {
         if !foldable || workgroups.iter().all(|&count| count <= most) {
             return (self, workgroups);
         }
-        self.folded = Some(if workgroups[1..] == [1, 1] { [1; 3] } else { workgroups });
+        self = self.in_parts(workgroups);
         let down = (total as u32).div_ceil(most);
         (self, [(total as u32).div_ceil(down), down, 1])
+    }
+
+    /// The kernel that numbers these workgroups through, so that several dispatches share them. Each begins with workgroup `first` of its
+    /// `Params`.
+    pub(crate) fn in_parts(mut self, workgroups: [u32; 3]) -> Kernel {
+        self.folded = Some(if workgroups[1..] == [1, 1] { [1; 3] } else { workgroups });
+        self
     }
 
     /// The WGSL of the whole file for these constants.

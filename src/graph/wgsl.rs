@@ -117,9 +117,10 @@ pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32, fol
     unroll(&out, &values)
 }
 
-/// The WGSL with workgroups numbered through x and y. In a one-dimensional grid the kernel itself must ignore those past the end, so that
-/// one pipeline serves every length.
+/// The WGSL with workgroups numbered through x and y, from `params.first` on if there is such a field. In a one-dimensional grid the kernel
+/// itself must ignore those past the end, so that one pipeline serves every length.
 fn unfolded(text: &str, [across, down, deep]: [u32; 3]) -> String {
+    let first = if text.contains("    first: u32,") { "params.first + " } else { "" };
     let (mut out, mut rest) = (String::new(), text);
     while let Some((before, after)) = rest.split_once("@builtin(workgroup_id) ") {
         let (name, after) = after.split_once(": vec3<u32>").expect("the type of a workgroup's number");
@@ -135,7 +136,7 @@ fn unfolded(text: &str, [across, down, deep]: [u32; 3]) -> String {
         };
         out += before;
         out += "@builtin(workgroup_id) folded: vec3<u32>, @builtin(num_workgroups) folds: vec3<u32>";
-        out += &format!("{arguments}{{ let folded_number = folded.y * folds.x + folded.x; {meant}");
+        out += &format!("{arguments}{{ let folded_number = {first}folded.y * folds.x + folded.x; {meant}");
         rest = body;
     }
     out + rest
@@ -237,6 +238,8 @@ mod tests {
         let block = unfolded(text, [9, 5, 2]);
         assert!(block.contains("if (folded_number >= 90u) { return; }"), "{block}");
         assert!(block.contains("let tile = vec3(folded_number % 9u, folded_number / 9u % 5u, folded_number / 45u);"), "{block}");
+        let parts = unfolded(&format!("struct Params {{\n    first: u32,\n}}\n{text}"), [9, 5, 2]);
+        assert!(parts.contains("let folded_number = params.first + folded.y * folds.x + folded.x;"), "{parts}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The bottleneck adapter (Houlsby 2019), fused or written out.
 
 use super::activation::activation_forward;
-use super::{Activation, Dropout, Linear, add, dropout, linear, linear_activated, matmul, multiply};
+use super::{Activation, Dropout, Linear, add, dispatch_in_parts, dropout, linear, linear_activated, matmul, multiply};
 use crate::graph::{Argument, Graph, Kernel, Tensor, read, write};
 
 crate::params!(Params {
@@ -14,6 +14,7 @@ crate::params!(Params {
     site: u32,
     has_biases: u32,
     has_addend: u32,
+    first: u32,
 });
 
 /// The weights and the form of y = x + scaling · dropout(Up · σ(Down · x + b_down) + b_up).
@@ -71,13 +72,14 @@ pub fn fused(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
         site: dropout.map_or(0, |d| d.site),
         has_biases: biases.is_some() as u32,
         has_addend: 0,
+        first: 0,
     };
     let narrow = g.shape(x).with_last(bottleneck);
     let (z, y) = (g.activation("z", narrow.clone()), g.like("adapter", x));
     let (down_bias, up_bias) = biases.unwrap_or((down, up));
-    g.dispatch(kernel("forward"), p, [read(x), read(down_bias), read(down), read(up), read(up_bias), write(z), write(y)], groups);
     let operations = [rows, hidden, bottleneck].map(u64::from).into_iter().fold(4, u64::saturating_mul);
-    g.operations(operations);
+    let arguments = [read(x), read(down_bias), read(down), read(up), read(up_bias), write(z), write(y)];
+    dispatch_in_parts(g, kernel("forward"), |first| Params { first, ..p }, &arguments, groups, operations);
 
     let mut inputs = vec![x, down, up];
     inputs.extend(biases.iter().flat_map(|&(a, b)| [a, b]));
@@ -95,8 +97,9 @@ pub fn fused(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
                 arguments.extend([read(up), write(dz)]);
             }
             arguments.extend(outer.map(write));
-            g.dispatch(kernel, Params { has_addend: before.is_some() as u32, ..p }, arguments, groups);
-            g.operations(if dx.is_some() { operations } else { operations / 2 });
+            let has_addend = before.is_some() as u32;
+            let operations = if dx.is_some() { operations } else { operations / 2 };
+            dispatch_in_parts(g, kernel, |first| Params { has_addend, first, ..p }, &arguments, groups, operations);
         };
         if g.needs_gradient(x) {
             g.contribute(x, |g, before| {

@@ -1,9 +1,18 @@
 //! Attention over packed queries, keys and values.
 
-use super::{Dropout, qkv_shape, sum};
-use crate::graph::{Graph, Kernel, Tensor, Traits, read, write};
+use super::{Dropout, dispatch_in_parts, qkv_shape, sum};
+use crate::graph::{Argument, Graph, Kernel, Tensor, Traits, read, write};
 
-crate::params!(Params { length: u32, heads: u32, key_value_heads: u32, scale: f32, threshold: u32, keep_scale: f32, site: u32 });
+crate::params!(Params {
+    length: u32,
+    heads: u32,
+    key_value_heads: u32,
+    scale: f32,
+    threshold: u32,
+    keep_scale: f32,
+    site: u32,
+    first: u32
+});
 
 /// The form of an attention layer.
 #[derive(Clone, Copy, Debug)]
@@ -38,42 +47,44 @@ impl Attention {
     }
 }
 
-/// The kernels for a device and a form.
+/// The kernels for a device and a form: the one table.
 struct Variant {
     /// All but the entry point.
     kernel: Kernel,
     /// The rows that one workgroup owns.
     rows: u32,
-    /// Where each query head has workgroups of its own in the gradient of the keys: how many for each block of keys.
+    /// If each query head has workgroups of its own in the gradient of the keys: how many for each block of keys.
     parts: Option<u32>,
 }
 
 /// The columns of a head, in 64s, that one workgroup of a GPU owns in the gradient of the keys. More would spill registers.
 const PART: u32 = 2;
 
-/// The one table.
-fn variant(traits: &Traits, form: &Attention) -> Variant {
-    let &Attention { heads, key_value_heads, head_size, .. } = form;
-    let lanes = traits.lanes();
-    if lanes == 0 {
-        let part = head_size.div_ceil(64).min(PART);
+impl Variant {
+    fn new(traits: &Traits, form: &Attention) -> Variant {
+        let &Attention { heads, key_value_heads, head_size, .. } = form;
+        let lanes = traits.lanes();
+        if lanes == 0 {
+            let part = head_size.div_ceil(64).min(PART);
+            let shared = heads != key_value_heads;
+            let kernel = Kernel::new("attention", "forward").with("HEAD", head_size).with("PART", part).with("SHARED", shared);
+            return Variant { rows: kernel.constant("BLOCK"), parts: Some(head_size.div_ceil(64 * part)), kernel };
+        }
+        // As few shared rows as the lanes can split evenly, but two if a head is narrow, since each tile loads and stores the sums again;
+        // and as many rows per lane as leave the code of a tile in the instruction cache.
+        let mut tile = if head_size <= 64 { 2 } else { 1 };
+        while !(head_size / 4 * tile).is_multiple_of(lanes) {
+            tile *= 2;
+        }
+        let per = match head_size * tile {
+            ..=64 => 4,
+            65..=192 => 2,
+            _ => 1,
+        };
         let kernel =
-            Kernel::new("attention", "forward").with("HEAD", head_size).with("PART", part).with("SHARED", heads != key_value_heads);
-        return Variant { rows: kernel.constant("BLOCK"), parts: Some(head_size.div_ceil(64).div_ceil(part)), kernel };
+            Kernel::new("attention_cpu", "forward").with("HEAD", head_size).with("SHARE", lanes).with("PER", per).with("TILE", tile);
+        Variant { kernel, rows: lanes * per, parts: None }
     }
-    // As few shared rows as the lanes can split evenly, but two where a head is narrow, since each tile loads and stores the sums again;
-    // and as many rows of a lane's own as leave the code of a tile in the instruction cache.
-    let mut tile = if head_size <= 64 { 2 } else { 1 };
-    while !(head_size / 4 * tile).is_multiple_of(lanes) {
-        tile *= 2;
-    }
-    let per = match head_size * tile {
-        ..=64 => 4,
-        65..=192 => 2,
-        _ => 1,
-    };
-    let kernel = Kernel::new("attention_cpu", "").with("HEAD", head_size).with("SHARE", lanes).with("PER", per).with("TILE", tile);
-    Variant { kernel, rows: lanes * per, parts: None }
 }
 
 /// softmax(q·kᵀ / √head_size)·v for qkv (batch, length, (heads + 2·key_value_heads)·head_size), queries first, then keys, then values:
@@ -83,7 +94,7 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
     let [batch, length] = form.batch_and_length(g, "attention", qkv);
 
     let dropout = Dropout::new(g, dropout);
-    let Variant { kernel, rows, parts } = variant(g.traits(), &form);
+    let Variant { kernel, rows, parts } = Variant::new(g.traits(), &form);
     let kernel = kernel.with("CAUSAL", causal).with("DROPOUT", dropout.is_some());
     let kernel = move |entry| Kernel { entry, ..kernel.clone() };
     let p = Params {
@@ -94,34 +105,34 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
         threshold: dropout.map_or(0, |d| d.threshold),
         keep_scale: dropout.map_or(1.0, |d| d.scale),
         site: dropout.map_or(0, |d| d.site),
+        first: 0,
     };
     let blocks = length.div_ceil(rows);
+    let record = move |g: &mut Graph, entry, [blocks, heads]: [u32; 2], operations: u64, arguments: &[Argument]| {
+        dispatch_in_parts(g, kernel(entry), |first| Params { first, ..p }, arguments, [blocks, heads, batch], operations);
+    };
     let y = g.activation("attention", [batch, length, heads * head_size]);
     let log_sum_exp = g.single("log_sum_exp", [batch, heads, length]);
-    let arguments = [read(qkv), read(lengths), write(y), write(log_sum_exp)];
-    g.dispatch(kernel("forward"), p, arguments, [blocks, heads, batch]);
     // A query and the keys that it may see; a product over a head is two operations for each number of it.
     let seen = if causal { length.div_ceil(2) } else { length };
     let product = [batch, heads, length, seen, head_size].map(u64::from).into_iter().fold(2, u64::saturating_mul);
-    g.operations(product.saturating_mul(2));
+    record(g, "forward", [blocks, heads], product.saturating_mul(2), &[read(qkv), read(lengths), write(y), write(log_sum_exp)]);
 
     g.on_backward(y, &[qkv], move |g, dy| {
         let dqkv = g.like("dqkv", qkv);
         let delta = g.single("delta", [batch, heads, length]);
         let arguments = [read(qkv), read(lengths), read(y), read(log_sum_exp), read(dy), write(delta), write(dqkv)];
-        g.dispatch(kernel("backward_queries"), p, arguments, [blocks, heads, batch]);
-        g.operations(product.saturating_mul(3));
+        record(g, "backward_queries", [blocks, heads], product.saturating_mul(3), &arguments);
         // Query heads that share keys each write a gradient of their own, and a second pass adds them in their order.
         let shared = parts.is_some() && heads != key_value_heads;
         let dkv = if shared { g.single("dkv", [batch, length, heads, 2 * head_size]) } else { dqkv };
-        let groups = parts.map_or([blocks, key_value_heads, batch], |parts| [blocks * parts, heads, batch]);
         let arguments = [read(qkv), read(lengths), read(delta), read(log_sum_exp), read(dy), write(dkv)];
-        g.dispatch(kernel("backward_keys"), p, arguments, groups);
-        g.operations(product.saturating_mul(4));
+        let groups = parts.map_or([blocks, key_value_heads], |parts| [blocks.saturating_mul(parts), heads]);
+        record(g, "backward_keys", groups, product.saturating_mul(4), &arguments);
         if shared {
             let fours = u64::from(length) * u64::from(key_value_heads) * u64::from(head_size / 2);
-            let groups = [fours.div_ceil(64) as u32, 1, batch];
-            g.dispatch(kernel("sum_heads"), p, [read(dkv), write(dqkv)], groups);
+            let groups = u32::try_from(fours.div_ceil(64)).unwrap_or(u32::MAX);
+            record(g, "sum_heads", [groups, 1], 0, &[read(dkv), write(dqkv)]);
         }
         g.contribute(qkv, |g, before| sum(g, before, dqkv));
     });

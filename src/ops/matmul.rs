@@ -2,7 +2,7 @@
 
 use super::layer::{Linear, Part};
 use super::reduce::{add_partials, column_sum};
-use super::{Activation, row_lanes};
+use super::{Activation, parts_per_dispatch, row_lanes};
 use crate::graph::{Argument, DType, Graph, Kernel, MAX_ELEMENTS, Tensor, Traits, read, update, write};
 
 crate::params!(Params { rows: u32, inputs: u32, outputs: u32, stride: u32, column: u32, chunk: u32, has_bias: u32, has_addend: u32 });
@@ -35,6 +35,23 @@ fn operations(rows: u32, inputs: u32, outputs: u32) -> u64 {
     [rows, inputs, outputs].map(u64::from).into_iter().fold(2, u64::saturating_mul)
 }
 
+/// Cuts `rows` rows of an output, each of which takes `operations`, into slices (start, count) of one dispatch each. A slice has whole tiles,
+/// so every element is computed exactly as in the whole, and begins on the 256-byte grid in each of `tensors`.
+fn row_slices(g: &Graph, rows: u32, tile: u32, operations: u64, tensors: &[Tensor]) -> Vec<(u32, u32)> {
+    let row_bytes = tensors.iter().map(|&t| g.info(t).dtype.bytes(g.shape(t).last().into()));
+    // Powers of two, of which the largest is a multiple of the others.
+    let step = row_bytes.map(|bytes| 256 >> bytes.trailing_zeros().min(8)).fold(tile, u32::max);
+    let most = parts_per_dispatch(g.traits(), rows.div_ceil(step).into(), operations.saturating_mul(step.into())) * u64::from(step);
+    let most = most.min(rows.into()) as u32;
+    (0..rows).step_by(most as usize).map(|start| (start, most.min(rows - start))).collect()
+}
+
+/// `count` rows of a tensor from row `start` on.
+fn rows_of(g: &mut Graph, tensor: Tensor, start: u32, count: u32) -> Tensor {
+    let (rows, last) = (g.shape(tensor).rows(), g.shape(tensor).last());
+    if rows == count { tensor } else { g.view(tensor, "rows", u64::from(start) * u64::from(last), [count, last]) }
+}
+
 /// y = x·Wᵀ + bias for x (rows, inputs) and the W of a layer (outputs, inputs), whose parts stand one below the other; y (rows, stride)
 /// with stride ≥ outputs. With `activation` the result is activated, and the second tensor is the value before.
 pub fn forward(g: &mut Graph, x: Tensor, layer: &Linear, stride: u32, activation: Option<Activation>) -> (Tensor, Option<Tensor>) {
@@ -52,13 +69,17 @@ pub fn forward(g: &mut Graph, x: Tensor, layer: &Linear, stride: u32, activation
             Some(kind) => kernel.with("EPILOGUE", "act").with("ACTIVATION", kind.number()),
         };
         let has_bias = layer.bias.is_some() as u32;
-        let p = Params { rows, inputs, outputs, stride, column, chunk: rows, has_bias, has_addend: 0 };
-        let mut arguments: Vec<Argument> = vec![read(x), read(weight), read(layer.bias.unwrap_or(x))];
-        arguments.extend(pre.map(write));
-        arguments.push(write(y));
-        let [across, down] = tiles(&kernel, ["FORWARD_ROWS", "FORWARD_COLUMNS"], rows, outputs);
-        g.dispatch(kernel, p, arguments, [across, down, 1]);
-        g.operations(operations(rows, inputs, outputs));
+        for (start, rows) in row_slices(g, rows, kernel.constant("FORWARD_ROWS"), operations(1, inputs, outputs), &[x, y]) {
+            let [x, y] = [x, y].map(|t| rows_of(g, t, start, rows));
+            let pre = pre.map(|t| rows_of(g, t, start, rows));
+            let p = Params { rows, inputs, outputs, stride, column, chunk: rows, has_bias, has_addend: 0 };
+            let mut arguments: Vec<Argument> = vec![read(x), read(weight), read(layer.bias.unwrap_or(x))];
+            arguments.extend(pre.map(write));
+            arguments.push(write(y));
+            let [across, down] = tiles(&kernel, ["FORWARD_ROWS", "FORWARD_COLUMNS"], rows, outputs);
+            g.dispatch(kernel.clone(), p, arguments, [across, down, 1]);
+            g.operations(operations(rows, inputs, outputs));
+        }
     }
     (y, pre)
 }
@@ -73,12 +94,17 @@ pub fn input_gradient(g: &mut Graph, dy: Tensor, x: Tensor, layer: &Linear, adde
         let aligned = inputs.is_multiple_of(4) && part.aligned(outputs, stride);
         let kernel = variant(g.traits(), "input_gradient", aligned, [rows, inputs]);
         let kernel = kernel.with("FORMAT", g.info(weight).dtype.word()).with("EPILOGUE", "plain");
-        let dx = g.like("dx", x);
-        let p = Params { rows, inputs, outputs, stride, column, chunk: rows, has_bias: 0, has_addend: sum.is_some() as u32 };
-        let [across, down] = tiles(&kernel, ["INPUT_GRADIENT_ROWS", "INPUT_GRADIENT_COLUMNS"], rows, inputs);
-        g.dispatch(kernel, p, [read(dy), read(weight), read(sum.unwrap_or(dy)), write(dx)], [across, down, 1]);
-        g.operations(operations(rows, inputs, outputs));
-        sum = Some(dx);
+        let whole_dx = g.like("dx", x);
+        let tensors = [dy, sum.unwrap_or(dy), whole_dx];
+        let has_addend = sum.is_some() as u32;
+        for (start, rows) in row_slices(g, rows, kernel.constant("INPUT_GRADIENT_ROWS"), operations(1, inputs, outputs), &tensors) {
+            let [dy, addend, dx] = tensors.map(|t| rows_of(g, t, start, rows));
+            let p = Params { rows, inputs, outputs, stride, column, chunk: rows, has_bias: 0, has_addend };
+            let [across, down] = tiles(&kernel, ["INPUT_GRADIENT_ROWS", "INPUT_GRADIENT_COLUMNS"], rows, inputs);
+            g.dispatch(kernel.clone(), p, [read(dy), read(weight), read(addend), write(dx)], [across, down, 1]);
+            g.operations(operations(rows, inputs, outputs));
+        }
+        sum = Some(whole_dx);
     }
     sum.expect("a layer has a weight")
 }
@@ -109,14 +135,19 @@ fn weight_gradient(g: &mut Graph, dy: Tensor, part: &Part, x: Tensor, dw: Tensor
     let chunks = busy.div_ceil(u64::from(across) * u64::from(down)).min(rows.div_ceil(64).into()).min(fitting).max(1) as u32;
     let chunk = rows.div_ceil(chunks);
     let chunks = rows.div_ceil(chunk);
-    let p = Params { rows, inputs, outputs, stride, column: part.column, chunk, has_bias: 0, has_addend: 0 };
-    if chunks == 1 {
-        g.dispatch(kernel.with("ACCUMULATE", true), p, [read(dy), read(x), update(dw)], [across, down, 1]);
-        g.operations(operations(rows, inputs, outputs));
-    } else {
-        let partials = g.single("partials", [chunks, outputs, inputs]);
-        g.dispatch(kernel, p, [read(dy), read(x), write(partials)], [across, down, chunks]);
-        g.operations(operations(rows, inputs, outputs));
-        add_partials(g, partials, dw);
+    // Each slice of the matrix has its own partial products, in the chunks of the whole.
+    for (start, outputs) in row_slices(g, outputs, kernel.constant("WEIGHT_GRADIENT_ROWS"), operations(rows, inputs, 1), &[dw]) {
+        let dw = rows_of(g, dw, start, outputs);
+        let p = Params { rows, inputs, outputs, stride, column: part.column + start, chunk, has_bias: 0, has_addend: 0 };
+        let [across, down] = tiles(&kernel, ["WEIGHT_GRADIENT_ROWS", "WEIGHT_GRADIENT_COLUMNS"], outputs, inputs);
+        if chunks == 1 {
+            g.dispatch(kernel.clone().with("ACCUMULATE", true), p, [read(dy), read(x), update(dw)], [across, down, 1]);
+            g.operations(operations(rows, inputs, outputs));
+        } else {
+            let partials = g.single("partials", [chunks, outputs, inputs]);
+            g.dispatch(kernel.clone(), p, [read(dy), read(x), write(partials)], [across, down, chunks]);
+            g.operations(operations(rows, inputs, outputs));
+            add_partials(g, partials, dw);
+        }
     }
 }

@@ -37,11 +37,50 @@ pub use norm::{Norm, add_norm, norm, residual_norm};
 pub use rope::{Rope, RopePairs, RopeScaling, rope, rope_frequencies, rope_table};
 pub use scale::{multiply, scale};
 
-use crate::graph::{DType, Graph, MAX_ELEMENTS, Tensor, Traits, read, write};
+use crate::graph::{Argument, DType, Graph, Kernel, MAX_ELEMENTS, Params, Tensor, Traits, read, write};
 
 /// Workgroups for an elementwise kernel over `len` elements (`shaders/shared/grid.wgsl`).
 fn flat(len: u64) -> [u32; 3] {
     [u32::try_from(len.div_ceil(64).max(1)).unwrap_or(u32::MAX), 1, 1]
+}
+
+/// The most dispatches that one op is split into: a recording must not outgrow memory because a batch is absurd.
+const DISPATCHES: u64 = 256;
+
+/// How many of an op's `parts`, each of which takes `operations`, go into one dispatch, so that it stays below
+/// [`Traits::dispatch_operations`].
+fn parts_per_dispatch(traits: &Traits, parts: u64, operations: u64) -> u64 {
+    let allowed = traits.dispatch_operations / operations.max(1);
+    allowed.max(parts.div_ceil(DISPATCHES)).clamp(1, parts.max(1))
+}
+
+/// Records a kernel of attention or of an adapter, in several dispatches if it is long. Its `Params` have the field `first`.
+fn dispatch_in_parts<P: Params>(
+    g: &mut Graph,
+    kernel: Kernel,
+    params: impl Fn(u32) -> P,
+    arguments: &[Argument],
+    workgroups: [u32; 3],
+    operations: u64,
+) {
+    // An operation of these takes longer than one of a product, on GPUs with few registers and little cache much longer.
+    let slower = if g.traits().cpu { 2 } else { 8 };
+    let total = workgroups.map(u64::from).into_iter().fold(1, u64::saturating_mul);
+    let each = operations.div_ceil(total);
+    let most = parts_per_dispatch(g.traits(), total, each.saturating_mul(slower)).min(g.traits().max_workgroups.into());
+    if operations.saturating_mul(slower) <= g.traits().dispatch_operations || total.div_ceil(most) > DISPATCHES {
+        g.dispatch(kernel, params(0), arguments, workgroups);
+        g.operations(operations);
+        return;
+    }
+    let kernel = kernel.in_parts(workgroups);
+    for first in (0..total).step_by(most as usize) {
+        let count = most.min(total - first);
+        g.dispatch(kernel.clone(), params(first as u32), arguments, [count as u32, 1, 1]);
+        g.operations(each * count);
+        let bytes = g.line().last().map_or(0, |dispatch| dispatch.bytes);
+        g.moves((bytes as f64 * count as f64 / total as f64) as u64);
+    }
 }
 
 /// How many numbers a kernel takes at once (`shaders/shared/value.wgsl`) where rows have `extent` of them.

@@ -3,7 +3,7 @@ use graftling::gpu::{Memory, Program};
 use graftling::graph::{DType, Graph, Parameters};
 use graftling::ops::{self, Activation};
 
-use crate::harness::{Array, Check, Random, all_traits, close_to, device};
+use crate::harness::{Array, Check, Random, all_traits, builds, close_to, device};
 
 #[test]
 fn values_and_gradients() {
@@ -51,11 +51,13 @@ fn more_workgroups_than_one_dimension_takes() {
     let x = g.input("x", [len], DType::F32);
     let y = ops::activation(&mut g, x, Activation::Linear);
     g.keep(y);
-    let memory = Memory::new(device(), &parameters, false).expect("memory");
-    let mut program = Program::with_canaries(device(), &memory, &g).expect("a program");
     let values: Vec<f32> = (0..len).map(|i| i as f32).collect();
-    program.write(device(), x, &values);
-    program.run(device()).expect("a run");
-    assert!(program.read(device(), &memory, y).expect("a read") == values);
-    assert_eq!(program.damaged_canary(device()).expect("a read"), None);
+    for device in builds() {
+        let memory = Memory::new(device, &parameters, false).expect("memory");
+        let mut program = Program::with_canaries(device, &memory, &g).expect("a program");
+        program.write(device, x, &values);
+        program.run(device).expect("a run");
+        assert!(program.read(device, &memory, y).expect("a read") == values);
+        assert_eq!(program.damaged_canary(device).expect("a read"), None);
+    }
 }

@@ -2,14 +2,15 @@
 
 use graftling::doctor::reference;
 use graftling::error::Error;
-use graftling::gpu::{Memory, Program, State};
+use graftling::gpu::{Device, Memory, Program, State};
 use graftling::graph::{DType, Graph, Parameters, Tensor, Traits};
 use graftling::ops::{self, Attention};
 
-use crate::harness::{Array, Check, Kind, Random, all_traits, close, device};
+use crate::harness::{Array, Check, Kind, Random, all_traits, builds, close, device};
 
 /// A program that processes `length` tokens at a time, and its tensors.
 struct Part {
+    device: &'static Device,
     length: usize,
     program: Program,
     qkv: Tensor,
@@ -33,16 +34,16 @@ fn record(g: &mut Graph, length: usize, context: u32, form: Attention) -> (Tenso
 }
 
 /// One program for each of `lengths`; all share one cache.
-fn parts(traits: &Traits, memory: &Memory, lengths: &[usize], context: u32, form: Attention) -> Vec<Part> {
+fn parts(device: &'static Device, traits: &Traits, memory: &Memory, lengths: &[usize], context: u32, form: Attention) -> Vec<Part> {
     let mut state = None;
     let part = |&length: &usize| {
         let mut g = Graph::new(traits, memory.parameters(), false);
         let (qkv, start, states, y) = record(&mut g, length, context, form);
         assert!(states.iter().all(|s| g.plan().buffer[s.index()].is_none()), "the plan assigned a buffer to a state");
-        let state = state.get_or_insert_with(|| State::new(device(), &g).expect("memory"));
+        let state = state.get_or_insert_with(|| State::new(device, &g).expect("memory"));
         assert_eq!(state.bytes(), 2 * 4 * u64::from(context * form.key_value_heads * form.head_size + BEHIND));
-        let program = Program::with_state_and_canaries(device(), memory, state, &g).expect("a program");
-        Part { length, program, qkv, start, states, y }
+        let program = Program::with_state_and_canaries(device, memory, state, &g).expect("a program");
+        Part { device, length, program, qkv, start, states, y }
     };
     lengths.iter().map(part).collect()
 }
@@ -53,17 +54,17 @@ impl Part {
         let count = rows.len() / width;
         let mut padded = rows.to_vec();
         padded.resize(self.length * width, 50.0);
-        self.program.write(device(), self.qkv, &padded);
-        self.program.write(device(), self.start, &[start as u32]);
-        self.program.run(device()).expect("a run");
-        assert_eq!(self.program.damaged_canary(device()).expect("a read"), None, "written past the end");
-        let y = self.program.read(device(), memory, self.y).expect("a read");
+        self.program.write(self.device, self.qkv, &padded);
+        self.program.write(self.device, self.start, &[start as u32]);
+        self.program.run(self.device).expect("a run");
+        assert_eq!(self.program.damaged_canary(self.device).expect("a read"), None, "written past the end");
+        let y = self.program.read(self.device, memory, self.y).expect("a read");
         assert!(y.iter().all(|v| v.is_finite()), "padding is not finite");
         y[..y.len() / self.length * count].to_vec()
     }
 
     fn states(&self, memory: &Memory) -> [Vec<f32>; 2] {
-        self.states.map(|state| self.program.read(device(), memory, state).expect("a read"))
+        self.states.map(|state| self.program.read(self.device, memory, state).expect("a read"))
     }
 }
 
@@ -75,35 +76,37 @@ fn reference(qkv: &[f32], form: &Attention) -> Vec<f64> {
 }
 
 /// `ops::attention` over the whole sequence.
-fn uncached(traits: &Traits, memory: &Memory, qkv: &[f32], form: Attention) -> Vec<f64> {
+fn uncached(device: &Device, traits: &Traits, memory: &Memory, qkv: &[f32], form: Attention) -> Vec<f64> {
     let width = ((form.heads + 2 * form.key_value_heads) * form.head_size) as usize;
     let length = (qkv.len() / width) as u32;
     let mut g = Graph::new(traits, memory.parameters(), false);
     let (x, lengths) = (g.input("qkv", [1, length, width as u32], DType::F32), g.input("lengths", [1], DType::U32));
     let y = ops::attention(&mut g, x, lengths, form);
     g.keep(y);
-    let mut program = Program::new(device(), memory, &g).expect("a program");
-    program.write(device(), x, qkv);
-    program.write(device(), lengths, &[length]);
-    program.run(device()).expect("a run");
-    program.read(device(), memory, y).expect("a read").iter().map(|&v| f64::from(v)).collect()
+    let mut program = Program::new(device, memory, &g).expect("a program");
+    program.write(device, x, qkv);
+    program.write(device, lengths, &[length]);
+    program.run(device).expect("a run");
+    program.read(device, memory, y).expect("a read").iter().map(|&v| f64::from(v)).collect()
 }
 
 /// Runs `chunks` through a program of 8 tokens, padding shorter chunks, then one token at a time up to `length`; then again over what a
 /// longer sequence left in the cache.
 fn check(form: Attention, chunks: &[usize], length: usize, context: u32) {
     for traits in [device().traits().clone(), Traits { cpu: false, ..device().traits().clone() }] {
-        check_with(&traits, form, chunks, length, context);
+        for device in builds() {
+            check_with(device, &traits, form, chunks, length, context);
+        }
     }
 }
 
-fn check_with(traits: &Traits, form: Attention, chunks: &[usize], length: usize, context: u32) {
+fn check_with(device: &'static Device, traits: &Traits, form: Attention, chunks: &[usize], length: usize, context: u32) {
     let width = ((form.heads + 2 * form.key_value_heads) * form.head_size) as usize;
-    let memory = Memory::new(device(), &Parameters::default(), false).expect("memory");
+    let memory = Memory::new(device, &Parameters::default(), false).expect("memory");
     let mut random = Random(31);
     let mut sequence = |length: usize| random.values(length * width).iter().map(|v| v * 2.0).collect::<Vec<_>>();
     let (other, qkv) = (sequence(context as usize), sequence(length));
-    let mut parts = parts(traits, &memory, &[8, 1], context, form);
+    let mut parts = parts(device, traits, &memory, &[8, 1], context, form);
     let mut run = |qkv: &[f32], chunks: &[usize]| {
         let (mut y, mut at) = (Vec::new(), 0);
         let singles = qkv.len() / width - chunks.iter().sum::<usize>();
@@ -118,7 +121,7 @@ fn check_with(traits: &Traits, form: Attention, chunks: &[usize], length: usize,
     let name = format!("{form:?}, {chunks:?} of {length} in {context}, cpu {}", traits.cpu);
     let (y, states) = run(&qkv, chunks);
     close(&name, &y, &reference(&qkv, &form), 1e-5);
-    close(&format!("{name}, uncached"), &y, &uncached(traits, &memory, &qkv, form), 1e-5);
+    close(&format!("{name}, uncached"), &y, &uncached(device, traits, &memory, &qkv, form), 1e-5);
     let (heads, shared, size) = (form.heads as usize, form.key_value_heads as usize, form.head_size as usize);
     let end = shared * context as usize * size;
     for (i, state) in states.iter().enumerate() {
@@ -158,10 +161,12 @@ fn wide_heads() {
 #[test]
 fn large_scores() {
     let form = Attention { heads: 1, key_value_heads: 1, head_size: 8, causal: true, dropout: 0.0 };
-    let memory = Memory::new(device(), &Parameters::default(), false).expect("memory");
-    let mut parts = parts(device().traits(), &memory, &[8], 8, form);
-    let qkv: Vec<f32> = Random(3).values(8 * 24).iter().map(|v| v * 25.0).collect();
-    close("large scores", &parts[0].run(&memory, 0, &qkv, 24), &reference(&qkv, &form), 1e-4);
+    for device in builds() {
+        let memory = Memory::new(device, &Parameters::default(), false).expect("memory");
+        let mut parts = parts(device, device.traits(), &memory, &[8], 8, form);
+        let qkv: Vec<f32> = Random(3).values(8 * 24).iter().map(|v| v * 25.0).collect();
+        close("large scores", &parts[0].run(&memory, 0, &qkv, 24), &reference(&qkv, &form), 1e-4);
+    }
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! What every op's test shares: one device, the traits of every kind of device, and the comparison of `graftling::doctor` with a panic where
-//! it finds something.
+//! What every op's test shares: one device, with bounds checks in its kernels and without; the traits of every kind of device; and the comparison of
+//! `graftling::doctor`, which panics where it finds something.
 
 use std::sync::LazyLock;
 
-use graftling::doctor::{Case, Outcome};
+use graftling::doctor::{Case, Outcome, reference};
 use graftling::gpu::Device;
-use graftling::graph::{Graph, Tensor, Traits};
+use graftling::graph::{Graph, Kernel, Tensor, Traits};
+use graftling::ops::{self, Activation};
 
 pub use graftling::doctor::reference::linear;
 pub use graftling::doctor::{Array, Kind, Random, STEP};
@@ -14,6 +15,17 @@ pub use graftling::doctor::{Array, Kind, Random, STEP};
 pub fn device() -> &'static Device {
     static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::open_checked(None).expect("these tests need a device"));
     &DEVICE
+}
+
+/// The same device as users open it, with kernels that check no bounds.
+pub fn unchecked() -> &'static Device {
+    static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::open(None).expect("these tests need a device"));
+    &DEVICE
+}
+
+/// The device in both builds of its kernels, for ops that have no [`Check`].
+pub fn builds() -> [&'static Device; 2] {
+    [device(), unchecked()]
 }
 
 /// The device's own traits, and those that make it run the variants of a GPU (and of a CPU without subgroups).
@@ -36,11 +48,21 @@ pub struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Records the op with `record`, which gets a tensor for each array, and compares it with `reference`, which gets their values.
+    /// Records the op with `record`, which gets a tensor for each array, and compares it, in both builds, with `reference`, which gets their
+    /// values.
     pub fn run(&self, record: impl Fn(&mut Graph, &[Tensor]) -> Tensor, reference: impl Fn(&[Vec<f64>]) -> Vec<f64>) {
+        expect_right(&self.outcome(unchecked(), record, reference));
+    }
+
+    fn outcome(
+        &self,
+        unchecked: &Device,
+        record: impl Fn(&mut Graph, &[Tensor]) -> Tensor,
+        reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
+    ) -> Outcome {
         let Check { name, traits, arrays, tolerance, twice } = *self;
-        let case = Case { name, device: device(), traits, arrays, tolerance, half: false, twice };
-        expect_right(&case.run(record, reference).expect("a working device"));
+        let case = Case { name, device: device(), unchecked: Some(unchecked), traits, arrays, tolerance, half: false, twice };
+        case.run(record, reference).expect("a working device")
     }
 }
 
@@ -63,4 +85,22 @@ pub fn close_to(what: &str, got: &[f32], want: &[f64], bound: f64) {
     let mut outcome = Outcome::default();
     outcome.close_to(what, got, want, bound, 1.0);
     expect_right(&outcome);
+}
+
+/// An error that only the kernels without bounds checks have is found, in a value and in a gradient.
+#[test]
+fn both_builds_are_compared() {
+    let x = [Array::input(&[3, 16], &mut Random(1))];
+    let wrong = |tamper: fn(&Kernel, String) -> String| {
+        let mut tampered = Device::open(None).expect("these tests need a device");
+        tampered.tamper(tamper);
+        let check = Check { name: "a gate", traits: device().traits(), arrays: &x, tolerance: 2e-6, twice: false };
+        let kind = Activation::Relu;
+        check.outcome(&tampered, |g, t| ops::gated(g, t[0], kind), |v| reference::gated(&v[0], 8, kind)).wrong
+    };
+    assert_eq!(wrong(|_, source| source), None);
+    let value = wrong(|_, source| source.replace("y[i] = ", "y[i] = 2.0 * ")).expect("it is wrong");
+    assert!(value.starts_with("a gate: value of gated.forward without bounds checks: element "), "{value}");
+    let gradient = wrong(|_, source| source.replace("= d * activate(", "= -d * activate(")).expect("it is wrong");
+    assert!(gradient.starts_with("a gate: gradient of argument 0 of gated.backward without bounds checks: element "), "{gradient}");
 }

@@ -4,7 +4,7 @@ use graftling::graph::{DType, Graph, Kernel, Parameters, Traits};
 use graftling::ops::{self, Linear};
 use graftling::text::IGNORED;
 
-use crate::harness::{Array, Random, STEP, all_traits, device, expect_right};
+use crate::harness::{Array, Random, STEP, all_traits, builds, expect_right};
 
 fn check(traits: &Traits, rows: usize, hidden: usize, vocabulary: usize, max_binding: Option<u64>) {
     let name = format!("cross-entropy {rows}×{hidden}, vocabulary of {vocabulary}, bindings of {max_binding:?} bytes, cpu {}", traits.cpu);
@@ -20,7 +20,9 @@ fn check(traits: &Traits, rows: usize, hidden: usize, vocabulary: usize, max_bin
         targets[1] = vocabulary as u32 / 2; // in the middle one of three slices
     }
     let loss = Loss { name: &name, x, head, bias, targets: &targets, tolerance: [2e-6, 1e-5], half: false };
-    expect_right(&loss.run(device(), &traits).expect("a working device"));
+    for device in builds() {
+        expect_right(&loss.run(device, &traits).expect("a working device"));
+    }
 }
 
 /// Batches and the shader mark ignored targets with the same number.
@@ -52,25 +54,27 @@ fn large_logits() {
         let weight = g.input("weight", [256, 4], DType::F32);
         let t = g.input("targets", [4], DType::U32);
         ops::cross_entropy(&mut g, x, &Linear::new(weight, None), t);
-        let memory = Memory::new(device(), &parameters, true).expect("memory");
-        let mut program = Program::new(device(), &memory, &g).expect("a program");
-        program.write(device(), x, [[100.0f32, 0.0, 0.0, 0.0]; 4].as_flattened());
-        for largest in [0, 1, 2, 31, 140] {
-            let lowest = largest + 1;
-            let rows: Vec<[f32; 4]> = (0..256)
-                .map(|word| match word {
-                    _ if word == largest => [10.0, 0.0, 0.0, 1.0],
-                    _ if word == lowest => [-10.0, 0.0, 0.0, 1.0],
-                    _ => [0.1, 0.0, 0.0, 1.0],
-                })
-                .collect();
-            program.write(device(), weight, rows.as_flattened());
-            program.write(device(), t, &[lowest as u32; 4]);
-            memory.clear(device());
-            memory.set_step(device(), STEP);
-            program.run(device()).expect("a run");
-            let loss = memory.read(device(), memory.arenas().metrics).expect("metrics");
-            assert_eq!(bytemuck::pod_read_unaligned::<f32>(&loss[..4]), 4.0 * 2000.0 * STEP.loss_scale);
+        for device in builds() {
+            let memory = Memory::new(device, &parameters, true).expect("memory");
+            let mut program = Program::new(device, &memory, &g).expect("a program");
+            program.write(device, x, [[100.0f32, 0.0, 0.0, 0.0]; 4].as_flattened());
+            for largest in [0, 1, 2, 31, 140] {
+                let lowest = largest + 1;
+                let rows: Vec<[f32; 4]> = (0..256)
+                    .map(|word| match word {
+                        _ if word == largest => [10.0, 0.0, 0.0, 1.0],
+                        _ if word == lowest => [-10.0, 0.0, 0.0, 1.0],
+                        _ => [0.1, 0.0, 0.0, 1.0],
+                    })
+                    .collect();
+                program.write(device, weight, rows.as_flattened());
+                program.write(device, t, &[lowest as u32; 4]);
+                memory.clear(device);
+                memory.set_step(device, STEP);
+                program.run(device).expect("a run");
+                let loss = memory.read(device, memory.arenas().metrics).expect("metrics");
+                assert_eq!(bytemuck::pod_read_unaligned::<f32>(&loss[..4]), 4.0 * 2000.0 * STEP.loss_scale);
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ mod loss;
 mod models;
 mod norm;
 mod optimizer;
+mod parts;
 mod pretrain;
 mod pretrained;
 mod quant;

@@ -1,10 +1,12 @@
 use graftling::doctor::special::{adam_steps, skipped_steps};
 use graftling::ops::optimizer::Adam;
 
-use crate::harness::{device, expect_right};
+use crate::harness::{builds, expect_right};
 
 fn check(config: Adam, len: u32) {
-    expect_right(&adam_steps(device(), device().traits(), &config, len, 2e-6).expect("a working device"));
+    for device in builds() {
+        expect_right(&adam_steps(device, device.traits(), &config, len, 2e-6).expect("a working device"));
+    }
 }
 
 #[test]
@@ -16,5 +18,7 @@ fn follows_the_formulas() {
 
 #[test]
 fn a_step_that_is_not_finite_changes_nothing_and_is_counted() {
-    expect_right(&skipped_steps(device(), device().traits()).expect("a working device"));
+    for device in builds() {
+        expect_right(&skipped_steps(device, device.traits()).expect("a working device"));
+    }
 }

@@ -7,7 +7,7 @@ use graftling::graph::{DType, Graph, Parameters, Traits};
 use graftling::ops::{self, Linear};
 use graftling::weights::{GgmlType, repack};
 
-use crate::harness::{Array, Check, Random, all_traits, device, expect_right, linear};
+use crate::harness::{Array, Check, Random, all_traits, builds, expect_right, linear};
 
 /// The block formats.
 fn formats() -> impl Iterator<Item = GgmlType> {
@@ -17,7 +17,7 @@ fn formats() -> impl Iterator<Item = GgmlType> {
 /// The f16 values where decoding could go wrong: zeros, subnormals, the smallest normal and the largest, of both signs.
 const EDGES: [u16; 11] = [0, 0x8000, 1, 0x8001, 0x0200, 0x83ff, 0x0400, 0x8400, 0x3c00, 0x7bff, 0xfbff];
 
-/// The rows of a table (vocabulary, hidden) for these tokens, as the device decodes them.
+/// The rows of a table (vocabulary, hidden) for these tokens, as both builds of the kernel decode them.
 fn gathered(dtype: DType, shape: [u32; 2], bytes: &[u8], tokens: &[u32], traits: &Traits) -> Vec<f32> {
     let mut parameters = Parameters::default();
     let table = parameters.add("table", shape, dtype, false);
@@ -25,12 +25,17 @@ fn gathered(dtype: DType, shape: [u32; 2], bytes: &[u8], tokens: &[u32], traits:
     let t = g.input("tokens", [1, tokens.len() as u32], DType::U32);
     let y = ops::embedding(&mut g, t, table, None);
     g.keep(y);
-    let memory = Memory::new(device(), &parameters, false).expect("memory");
-    let mut program = Program::with_canaries(device(), &memory, &g).expect("a program");
-    memory.write(device(), table, bytes);
-    program.write(device(), t, tokens);
-    program.run(device()).expect("a run");
-    program.read(device(), &memory, y).expect("a read")
+    let [checked, unchecked] = builds().map(|device| {
+        let memory = Memory::new(device, &parameters, false).expect("memory");
+        let mut program = Program::with_canaries(device, &memory, &g).expect("a program");
+        memory.write(device, table, bytes);
+        program.write(device, t, tokens);
+        program.run(device).expect("a run");
+        assert_eq!(program.damaged_canary(device).expect("a read"), None);
+        program.read(device, &memory, y).expect("a read")
+    });
+    assert_same_bits("the kernels without bounds checks", &unchecked, &checked);
+    checked
 }
 
 fn assert_same_bits(what: &str, got: &[f32], want: &[f32]) {
@@ -118,6 +123,8 @@ fn cross_entropy_in_slices() {
         let head = Array::blocks(format, &[vocabulary, hidden], &mut random);
         let traits = Traits { max_binding: format.dtype().bytes(128 * hidden as u64), ..all_traits()[0].clone() };
         let loss = Loss { name: format.name(), x, head, bias: None, targets: &[260, 3, 130], tolerance: [2e-6, 1e-5], half: false };
-        expect_right(&loss.run(device(), &traits).expect("a working device"));
+        for device in builds() {
+            expect_right(&loss.run(device, &traits).expect("a working device"));
+        }
     }
 }

@@ -1,0 +1,109 @@
+//! Ops that are split into several dispatches because one would keep the device busy for too long: the same numbers, to the bit, in no more
+//! memory.
+
+use graftling::gpu::{Memory, Program};
+use graftling::graph::{DType, Graph, Parameters, Tensor, Traits};
+use graftling::ops::{self, Activation, Adapter, Attention, Linear};
+
+use crate::harness::{Random, STEP, all_traits, device};
+
+/// A recording of an op, run: how many dispatches it has, the bytes of its plan, and the bits of its value, of the gradient of its input and of
+/// those of its weights.
+fn run(
+    traits: &Traits,
+    inputs: &[&[usize]],
+    weights: &[&[usize]],
+    op: &dyn Fn(&mut Graph, &[Tensor], &[Tensor]) -> Tensor,
+) -> (usize, u64, [Vec<u32>; 3]) {
+    let mut parameters = Parameters::default();
+    let weights: Vec<_> = weights.iter().enumerate().map(|(i, &shape)| parameters.add(format!("w{i}"), shape, DType::F32, true)).collect();
+    let mut g = Graph::new(traits, &parameters, true);
+    let inputs: Vec<_> = inputs.iter().map(|&shape| g.input("x", shape, DType::F32)).collect();
+    g.track(inputs[0]);
+    let y = op(&mut g, &inputs, &weights);
+    let dy = g.input("dy", g.shape(y).clone(), DType::F32);
+    g.backward(y, dy);
+    let dx = g.gradient(inputs[0]).expect("a gradient");
+    let planned = g.plan().sizes.iter().sum();
+    g.keep(y);
+    g.keep(dx);
+
+    let memory = Memory::new(device(), &parameters, true).expect("memory");
+    let mut program = Program::with_canaries(device(), &memory, &g).expect("a program");
+    let mut random = Random(41);
+    for &tensor in inputs.iter().chain([&dy]) {
+        program.write(device(), tensor, &random.values(g.shape(tensor).len() as usize));
+    }
+    for &weight in &weights {
+        memory.write(device(), weight, bytemuck::cast_slice(&random.values(g.shape(weight).len() as usize)));
+    }
+    memory.set_step(device(), STEP);
+    memory.clear(device());
+    program.run(device()).expect("a run");
+    assert_eq!(program.damaged_canary(device()).expect("a read"), None);
+    let bits = |tensor| program.read(device(), &memory, tensor).expect("a read").iter().map(|v| v.to_bits()).collect();
+    let gradients = memory.read(device(), memory.arenas().gradients).expect("gradients");
+    (g.line().len(), planned, [bits(y), bits(dx), bytemuck::pod_collect_to_vec(&gradients)])
+}
+
+/// Compares an op as it is with the same in parts as small as they can be.
+fn check(name: &str, inputs: &[&[usize]], weights: &[&[usize]], op: impl Fn(&mut Graph, &[Tensor], &[Tensor]) -> Tensor) {
+    for traits in all_traits() {
+        let name = format!("{name}, cpu {}, subgroup {:?}", traits.cpu, traits.subgroup);
+        let (line, bytes, whole) = run(&traits, inputs, weights, &op);
+        let (parts, split_bytes, split) = run(&Traits { dispatch_operations: 1, ..traits }, inputs, weights, &op);
+        assert!(parts >= line + 2, "{name}: {parts} dispatches in parts, {line} as a whole");
+        assert!(split_bytes <= bytes, "{name}: {split_bytes} bytes in parts, {bytes} as a whole");
+        for (what, (split, whole)) in ["the value", "the gradient of x", "those of the weights"].iter().zip(split.iter().zip(&whole)) {
+            assert!(split == whole, "{name}: {what} has other bits in parts");
+        }
+    }
+}
+
+#[test]
+fn products() {
+    // Rows of whole 256 bytes and of 4; the gradient of a weight in chunks of rows, with a rest, and, of many tiles, as a whole.
+    for (rows, inputs, outputs) in [(300, 64, 128), (131, 33, 70), (130, 36, 68), (40, 256, 520)] {
+        check(&format!("{rows}×{inputs}→{outputs}"), &[&[rows, inputs]], &[&[outputs, inputs], &[outputs]], |g, x, w| {
+            ops::linear(g, x[0], &Linear::new(w[0], Some(w[1])))
+        });
+    }
+    check("activated", &[&[2, 140, 64]], &[&[68, 64]], |g, x, w| {
+        ops::linear_activated(g, x[0], &Linear::new(w[0], None), Activation::Gelu)
+    });
+    check("stacked", &[&[200, 64]], &[&[64, 64], &[20, 64], &[84]], |g, x, w| {
+        ops::linear(g, x[0], &Linear { weights: w[..2].to_vec(), bias: Some(w[2]) })
+    });
+}
+
+/// A gradient that is added to what came before.
+#[test]
+fn products_with_an_addend() {
+    check("both of two", &[&[200, 64]], &[&[72, 64], &[72, 64]], |g, x, w| {
+        let [a, b] = [w[0], w[1]].map(|w| ops::linear(g, x[0], &Linear::new(w, None)));
+        ops::add(g, a, b)
+    });
+}
+
+#[test]
+fn attention() {
+    let form = Attention { heads: 4, key_value_heads: 2, head_size: 16, causal: true, dropout: 0.0 };
+    check("attention", &[&[2, 71, 128], &[2]], &[], |g, x, _| ops::attention(g, x[0], x[1], form));
+}
+
+#[test]
+fn adapters() {
+    for biases in [false, true] {
+        check("adapter", &[&[150, 64]], &[&[8, 64], &[64, 8], &[8], &[64]], |g, x, w| {
+            let form = Adapter {
+                down: w[0],
+                up: w[1],
+                biases: biases.then_some((w[2], w[3])),
+                activation: Activation::Gelu,
+                scaling: 2.0,
+                dropout: 0.2,
+            };
+            ops::adapter(g, x[0], &form)
+        });
+    }
+}
