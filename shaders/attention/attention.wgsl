@@ -1,192 +1,423 @@
 //! use attention_params
 
-// Causal or full attention that keeps only the log-sum-exp (Dao et al. 2022): an invocation holds whole rows of HEAD numbers in
-// registers and walks over the others TILE at a time, which the workgroup shares through its memory. The walk over a tile is a loop:
-// drivers compile it many times faster than one that is written out.
+// Attention for GPUs, causal or full, that keeps only the log-sum-exp (Dao 2024, "FlashAttention-2").
+//
+// A workgroup owns a block of 32 rows of one side and walks over the other side in tiles of 32 rows. Of the scores between them, 32 × 32, thread
+// (x, y) owns the rows 4y to 4y + 3 of the block against the rows x and x + 16 of the tile; of the sums, the same rows in the columns
+// 4x to 4x + 3 of every 64. No thread ever holds a row: both operands of a product pass through workgroup memory, scores 32 columns at a time,
+// sums 64. Weights go from one product to the next through workgroup memory too, four rows of the block in a vector.
+// Rows past the end repeat the last one and are not written. Softmax is in base 2, which devices compute.
 
-override LANES: u32 = 64u;  // rows that one workgroup owns
-override TILE: u32 = 16u;   // rows that the lanes share at a time
+const ACROSS: u32 = 16u;
+const DOWN: u32 = 8u;
+const THREADS: u32 = 128u;
+const BLOCK: u32 = 32u;
+const TILE: u32 = 32u;
+const CHUNK: u32 = 8u; // vec4 of a row that are staged for scores
+const CHUNK_END: u32 = HEAD4 + 7u;
+const CHUNKS: u32 = CHUNK_END / CHUNK;
+const FOURS_END: u32 = HEAD4 + 15u;
+const FOURS: u32 = FOURS_END / ACROSS; // vec4 columns of the sums that a thread owns
+// Those of a workgroup of backward_keys, which has two sums: with more, registers would spill. Others belong to other workgroups.
+override PART: u32 = 1u;
+override SHARED: u32 = 0u; // 1: several query heads share a key and value head
 
-var<workgroup> first_rows: array<vec4<f32>, TILE * HEAD4>;
-var<workgroup> second_rows: array<vec4<f32>, TILE * HEAD4>;
+@group(0) @binding(7) var<storage, read_write> dkv: array<vec4<f32>>; // (batch, length, heads, 2, HEAD): of each query head
+@group(0) @binding(3) var<storage, read> kept_dkv: array<vec4<f32>>;  // the same
 
-@compute @workgroup_size(LANES)
-fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+const HALF: u32 = 256u; // where the tile's operand is staged, behind the block's
+var<workgroup> staged: array<vec4<f32>, 512>;  // (2, CHUNK, 32) by `slot`, or (TILE, ACROSS)
+var<workgroup> weights: array<vec4<f32>, 256>; // (TILE, DOWN): weights of one row of the tile and four of the block
+var<workgroup> shares: array<vec4<f32>, 128>;  // (DOWN, ACROSS): what threads know of four rows of the block
+
+const LOG2_E = 1.4426950408889634;
+const LN_2 = 0.6931471805599453;
+
+// Neighbours store a row's columns and load a column's rows: with the rows swapped by column, both fall on different banks.
+fn slot(column: u32, row: u32) -> u32 {
+    return column * 32u + (row ^ column);
+}
+
+// Stages 32 rows of qkv from `first` on, columns of one chunk from `column` on.
+fn stage_qkv(to: u32, batch: u32, first: u32, column: u32, chunk: u32, thread: u32) {
+    for (var i = thread; i < HALF; i += THREADS) {
+        let row = batch * params.length + min(first + i / CHUNK, params.length - 1u);
+        let at = chunk * CHUNK + i % CHUNK;
+        var v = vec4(0.0);
+        if (at < HEAD4) { v = qkv[row * row_width() + column + at]; }
+        staged[to + slot(i % CHUNK, i / CHUNK)] = v;
+    }
+}
+
+// The same of dy.
+fn stage_dy(to: u32, batch: u32, first: u32, head: u32, chunk: u32, thread: u32) {
+    for (var i = thread; i < HALF; i += THREADS) {
+        let row = batch * params.length + min(first + i / CHUNK, params.length - 1u);
+        let at = chunk * CHUNK + i % CHUNK;
+        var v = vec4(0.0);
+        if (at < HEAD4) { v = dy[(row * params.heads + head) * HEAD4 + at]; }
+        staged[to + slot(i % CHUNK, i / CHUNK)] = v;
+    }
+}
+
+// Stages a tile of qkv, 64 columns from the vec4 `four` · 16 of `column` on, row by row.
+fn stage_qkv_rows(batch: u32, first: u32, column: u32, four: u32, thread: u32) {
+    for (var i = thread; i < TILE * ACROSS; i += THREADS) {
+        let row = batch * params.length + min(first + i / ACROSS, params.length - 1u);
+        let at = four * ACROSS + i % ACROSS;
+        var v = vec4(0.0);
+        if (at < HEAD4) { v = qkv[row * row_width() + column + at]; }
+        staged[i] = v;
+    }
+}
+
+// The same of dy.
+fn stage_dy_rows(batch: u32, first: u32, head: u32, four: u32, thread: u32) {
+    for (var i = thread; i < TILE * ACROSS; i += THREADS) {
+        let row = batch * params.length + min(first + i / ACROSS, params.length - 1u);
+        let at = four * ACROSS + i % ACROSS;
+        var v = vec4(0.0);
+        if (at < HEAD4) { v = dy[(row * params.heads + head) * HEAD4 + at]; }
+        staged[i] = v;
+    }
+}
+
+// scores[c][r] += block row 4y + r · tile row x + 16c, over the staged columns.
+fn add_scores(scores: ptr<function, array<vec4<f32>, 2>>, x: u32, y: u32) {
+    @unroll for (var d = 0u; d < CHUNK; d++) {
+        let first = staged[HALF + slot(d, x)];
+        let second = staged[HALF + slot(d, x + ACROSS)];
+        @unroll for (var r = 0u; r < 4u; r++) {
+            let own = staged[slot(d, 4u * y + r)];
+            @unroll for (var j = 0u; j < 4u; j++) {
+                (*scores)[0][r] += own[j] * first[j];
+                (*scores)[1][r] += own[j] * second[j];
+            }
+        }
+    }
+}
+
+// sum[r] += Σ weight of block row 4y + r and a tile row · that row's columns, over the staged tile.
+fn add_product(sum: ptr<function, array<vec4<f32>, 4>>, x: u32, y: u32) {
+    for (var start = 0u; start < TILE; start += 8u) {
+        @unroll for (var t = 0u; t < 8u; t++) {
+            let weight = weights[(start + t) * DOWN + y];
+            let columns = staged[(start + t) * ACROSS + x];
+            @unroll for (var r = 0u; r < 4u; r++) { (*sum)[r] += weight[r] * columns; }
+        }
+    }
+}
+
+@compute @workgroup_size(ACROSS, DOWN)
+fn forward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
     let head = group.y;
     let batch = group.z;
     let length = params.length;
-    let query = group.x * LANES + lane;
-    let row = batch * length + min(query, length - 1u);
+    let first_query = group.x * BLOCK;
+    let own_query = first_query + 4u * local.y;
     let shared_head = head * params.key_value_heads / params.heads;
-    let first_key = key_column(shared_head);
-    let first_value = value_column(shared_head);
     let keys = min(lengths[batch], length);
-    let end = seen_before((group.x + 1u) * LANES, keys);
+    let end = seen_before(first_query + BLOCK, keys);
+    let scale = params.scale * LOG2_E;
 
-    var q: array<vec4<f32>, HEAD4>;
-    var sum: array<vec4<f32>, HEAD4>;
-    @unroll for (var d = 0u; d < HEAD4; d++) {
-        q[d] = qkv[row * row_width() + head * HEAD4 + d] * params.scale;
-        sum[d] = vec4(0.0);
+    var sum: array<array<vec4<f32>, 4>, FOURS>;
+    @unroll for (var f = 0u; f < FOURS; f++) {
+        @unroll for (var r = 0u; r < 4u; r++) { sum[f][r] = vec4(0.0); }
     }
-    var largest = LOWEST;
-    var total = 0.0;
+    var largest = vec4(LOWEST);
+    var total = vec4(0.0); // over the thread's own keys
     for (var start = 0u; start < end; start += TILE) {
-        workgroupBarrier();
-        for (var i = lane; i < TILE * HEAD4; i += LANES) {
-            let shared_row = (batch * length + min(start + i / HEAD4, length - 1u)) * row_width();
-            first_rows[i] = qkv[shared_row + first_key + i % HEAD4];
-            second_rows[i] = qkv[shared_row + first_value + i % HEAD4];
+        var scores: array<vec4<f32>, 2>;
+        scores[0] = vec4(0.0);
+        scores[1] = vec4(0.0);
+        for (var chunk = 0u; chunk < CHUNKS; chunk++) {
+            workgroupBarrier();
+            stage_qkv(0u, batch, first_query, head * HEAD4, chunk, thread);
+            stage_qkv(HALF, batch, start, key_column(shared_head), chunk, thread);
+            workgroupBarrier();
+            add_scores(&scores, local.x, local.y);
         }
-        workgroupBarrier();
-        var p: array<f32, TILE>;
-        var tile_largest = largest;
-        for (var t = 0u; t < TILE; t++) {
-            var products = vec4(0.0);
-            @unroll for (var d = 0u; d < HEAD4; d++) {
-                products += q[d] * first_rows[t * HEAD4 + d];
+        @unroll for (var c = 0u; c < 2u; c++) {
+            let key = start + local.x + c * ACROSS;
+            @unroll for (var r = 0u; r < 4u; r++) {
+                scores[c][r] = select(LOWEST, scores[c][r] * scale, sees(own_query + r, key, keys));
             }
-            let score = products.x + products.y + products.z + products.w;
-            p[t] = select(LOWEST, score, sees(query, start + t, keys));
-            tile_largest = max(tile_largest, p[t]);
         }
-        let shrink = exp(largest - tile_largest);
-        largest = tile_largest;
+        shares[local.y * ACROSS + local.x] = max(scores[0], scores[1]);
+        workgroupBarrier();
+        let before = largest;
+        @unroll for (var i = 0u; i < ACROSS; i++) { largest = max(largest, shares[local.y * ACROSS + i]); }
+        let shrink = exp2(before - largest);
         total *= shrink;
-        @unroll for (var d = 0u; d < HEAD4; d++) { sum[d] *= shrink; }
-        for (var t = 0u; t < TILE; t++) {
-            var weight = select(0.0, exp(p[t] - largest), sees(query, start + t, keys));
+        @unroll for (var c = 0u; c < 2u; c++) {
+            let key = start + local.x + c * ACROSS;
+            var weight = select(vec4(0.0), exp2(scores[c] - largest), scores[c] > vec4(LOWEST));
             total += weight;
-            if (DROPOUT != 0u) { weight *= keep(batch, head, query, start + t); }
-            @unroll for (var d = 0u; d < HEAD4; d++) {
-                sum[d] += weight * second_rows[t * HEAD4 + d];
+            if (DROPOUT != 0u) {
+                @unroll for (var r = 0u; r < 4u; r++) { weight[r] *= keep(batch, head, own_query + r, key); }
+            }
+            weights[(local.x + c * ACROSS) * DOWN + local.y] = weight;
+        }
+        @unroll for (var f = 0u; f < FOURS; f++) {
+            if (f > 0u) { workgroupBarrier(); }
+            stage_qkv_rows(batch, start, value_column(shared_head), f, thread);
+            workgroupBarrier();
+            @unroll for (var r = 0u; r < 4u; r++) { sum[f][r] *= shrink[r]; }
+            var part = sum[f];
+            add_product(&part, local.x, local.y);
+            sum[f] = part;
+        }
+    }
+    workgroupBarrier();
+    shares[local.y * ACROSS + local.x] = total;
+    workgroupBarrier();
+    total = vec4(0.0);
+    @unroll for (var i = 0u; i < ACROSS; i++) { total += shares[local.y * ACROSS + i]; }
+    @unroll for (var r = 0u; r < 4u; r++) {
+        let query = own_query + r;
+        if (query < length) {
+            // A query without any key gives zeros, and a log-sum-exp that makes all its probabilities zero.
+            let empty = total[r] == 0.0;
+            let inverse = select(1.0 / total[r], 0.0, empty);
+            @unroll for (var f = 0u; f < FOURS; f++) {
+                let column = f * ACROSS + local.x;
+                if (column < HEAD4) {
+                    y[((batch * length + query) * params.heads + head) * HEAD4 + column] = sum[f][r] * inverse;
+                }
+            }
+            if (local.x == 0u) {
+                let value = select((largest[r] + log2(total[r])) * LN_2, 1.0e30, empty);
+                log_sum_exp[(batch * params.heads + head) * length + query] = value;
             }
         }
     }
-    if (query >= length) { return; }
-    // A query without any key gives zeros, and a log-sum-exp that makes all its probabilities zero.
-    let empty = total == 0.0;
-    let inverse = select(1.0 / total, 0.0, empty);
-    @unroll for (var d = 0u; d < HEAD4; d++) { y[(row * params.heads + head) * HEAD4 + d] = sum[d] * inverse; }
-    log_sum_exp[(batch * params.heads + head) * length + query] = select(largest + log(total), 1.0e30, empty);
 }
 
 // The gradient of the queries, and delta for the other kernel: ds = p · (keep · dy·v - delta), dq = scale · Σ ds · k
-@compute @workgroup_size(LANES)
-fn backward_queries(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+@compute @workgroup_size(ACROSS, DOWN)
+fn backward_queries(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
     let head = group.y;
     let batch = group.z;
     let length = params.length;
-    let query = group.x * LANES + lane;
-    let row = batch * length + min(query, length - 1u);
+    let first_query = group.x * BLOCK;
+    let own_query = first_query + 4u * local.y;
     let shared_head = head * params.key_value_heads / params.heads;
-    let first_key = key_column(shared_head);
-    let first_value = value_column(shared_head);
     let keys = min(lengths[batch], length);
-    let end = seen_before((group.x + 1u) * LANES, keys);
+    let end = seen_before(first_query + BLOCK, keys);
+    let place = (batch * params.heads + head) * length;
 
-    var q: array<vec4<f32>, HEAD4>;
-    var g: array<vec4<f32>, HEAD4>;
-    var dq: array<vec4<f32>, HEAD4>;
-    var products = vec4(0.0);
-    @unroll for (var d = 0u; d < HEAD4; d++) {
-        q[d] = qkv[row * row_width() + head * HEAD4 + d] * params.scale;
-        g[d] = dy[(row * params.heads + head) * HEAD4 + d];
-        products += g[d] * kept_y[(row * params.heads + head) * HEAD4 + d];
-        dq[d] = vec4(0.0);
+    var share = vec4(0.0);
+    var normaliser = vec4(0.0);
+    @unroll for (var r = 0u; r < 4u; r++) {
+        let query = min(own_query + r, length - 1u);
+        let first = ((batch * length + query) * params.heads + head) * HEAD4;
+        normaliser[r] = kept_log_sum_exp[place + query] * LOG2_E;
+        @unroll for (var f = 0u; f < FOURS; f++) {
+            let column = f * ACROSS + local.x;
+            if (column < HEAD4) {
+                let products = dy[first + column] * kept_y[first + column];
+                share[r] += products.x + products.y + products.z + products.w;
+            }
+        }
     }
-    let row_delta = products.x + products.y + products.z + products.w;
-    let place = (batch * params.heads + head) * length + min(query, length - 1u);
-    let row_log_sum_exp = kept_log_sum_exp[place];
+    shares[local.y * ACROSS + local.x] = share;
+    workgroupBarrier();
+    var row_delta = vec4(0.0);
+    @unroll for (var i = 0u; i < ACROSS; i++) { row_delta += shares[local.y * ACROSS + i]; }
+    if (local.x == 0u) {
+        @unroll for (var r = 0u; r < 4u; r++) {
+            if (own_query + r < length) { delta[place + own_query + r] = row_delta[r]; }
+        }
+    }
+
+    var dq: array<array<vec4<f32>, 4>, FOURS>;
+    @unroll for (var f = 0u; f < FOURS; f++) {
+        @unroll for (var r = 0u; r < 4u; r++) { dq[f][r] = vec4(0.0); }
+    }
     for (var start = 0u; start < end; start += TILE) {
-        workgroupBarrier();
-        for (var i = lane; i < TILE * HEAD4; i += LANES) {
-            let shared_row = (batch * length + min(start + i / HEAD4, length - 1u)) * row_width();
-            first_rows[i] = qkv[shared_row + first_key + i % HEAD4];
-            second_rows[i] = qkv[shared_row + first_value + i % HEAD4];
+        var scores: array<vec4<f32>, 2>;
+        var dp: array<vec4<f32>, 2>;
+        @unroll for (var c = 0u; c < 2u; c++) {
+            scores[c] = vec4(0.0);
+            dp[c] = vec4(0.0);
         }
-        workgroupBarrier();
-        for (var t = 0u; t < TILE; t++) {
-            var scores = vec4(0.0);
-            var dp = vec4(0.0);
-            @unroll for (var d = 0u; d < HEAD4; d++) {
-                scores += q[d] * first_rows[t * HEAD4 + d];
-                dp += g[d] * second_rows[t * HEAD4 + d];
+        for (var chunk = 0u; chunk < CHUNKS; chunk++) {
+            workgroupBarrier();
+            stage_qkv(0u, batch, first_query, head * HEAD4, chunk, thread);
+            stage_qkv(HALF, batch, start, key_column(shared_head), chunk, thread);
+            workgroupBarrier();
+            add_scores(&scores, local.x, local.y);
+        }
+        for (var chunk = 0u; chunk < CHUNKS; chunk++) {
+            workgroupBarrier();
+            stage_dy(0u, batch, first_query, head, chunk, thread);
+            stage_qkv(HALF, batch, start, value_column(shared_head), chunk, thread);
+            workgroupBarrier();
+            add_scores(&dp, local.x, local.y);
+        }
+        @unroll for (var c = 0u; c < 2u; c++) {
+            let key = start + local.x + c * ACROSS;
+            var ds = vec4(0.0);
+            @unroll for (var r = 0u; r < 4u; r++) {
+                let query = own_query + r;
+                var kept = dp[c][r];
+                if (DROPOUT != 0u) { kept *= keep(batch, head, query, key); }
+                let p = select(0.0, exp2(scores[c][r] * (params.scale * LOG2_E) - normaliser[r]), sees(query, key, keys));
+                ds[r] = p * (kept - row_delta[r]) * params.scale;
             }
-            var keep_factor = 1.0;
-            if (DROPOUT != 0u) { keep_factor = keep(batch, head, query, start + t); }
-            let score = scores.x + scores.y + scores.z + scores.w;
-            let p = select(0.0, exp(score - row_log_sum_exp), sees(query, start + t, keys));
-            let ds = p * (keep_factor * (dp.x + dp.y + dp.z + dp.w) - row_delta) * params.scale;
-            @unroll for (var d = 0u; d < HEAD4; d++) {
-                dq[d] += ds * first_rows[t * HEAD4 + d];
+            weights[(local.x + c * ACROSS) * DOWN + local.y] = ds;
+        }
+        @unroll for (var f = 0u; f < FOURS; f++) {
+            workgroupBarrier();
+            stage_qkv_rows(batch, start, key_column(shared_head), f, thread);
+            workgroupBarrier();
+            var part = dq[f];
+            add_product(&part, local.x, local.y);
+            dq[f] = part;
+        }
+    }
+    @unroll for (var r = 0u; r < 4u; r++) {
+        let query = own_query + r;
+        if (query < length) {
+            @unroll for (var f = 0u; f < FOURS; f++) {
+                let column = f * ACROSS + local.x;
+                if (column < HEAD4) { dqkv[(batch * length + query) * row_width() + head * HEAD4 + column] = dq[f][r]; }
             }
         }
     }
-    if (query >= length) { return; }
-    @unroll for (var d = 0u; d < HEAD4; d++) { dqkv[row * row_width() + head * HEAD4 + d] = dq[d]; }
-    delta[place] = row_delta;
 }
 
-// The gradients of one key and value head: dv = Σ p · keep · dy, dk = Σ ds · q · scale, over the queries of all heads that share it
-@compute @workgroup_size(LANES)
-fn backward_keys(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let shared_head = group.y;
+// What one query head adds to the gradients of its keys and values: dv = Σ p · keep · dy, dk = Σ ds · q · scale. Into dqkv where no
+// other head shares them.
+@compute @workgroup_size(ACROSS, DOWN)
+fn backward_keys(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let head = group.y;
     let batch = group.z;
     let length = params.length;
-    let key = group.x * LANES + lane;
-    let row = batch * length + min(key, length - 1u);
-    let first_key = key_column(shared_head);
-    let first_value = value_column(shared_head);
+    let blocks = (length + BLOCK - 1u) / BLOCK;
+    let first_key = group.x % blocks * BLOCK;
+    let first_four = group.x / blocks * PART;
+    let own_key = first_key + 4u * local.y;
+    let shared_head = head * params.key_value_heads / params.heads;
     let keys = min(lengths[batch], length);
-    let sharing = params.heads / params.key_value_heads;
+    let place = (batch * params.heads + head) * length;
 
-    var k: array<vec4<f32>, HEAD4>;
-    var v: array<vec4<f32>, HEAD4>;
-    var dk: array<vec4<f32>, HEAD4>;
-    var dv: array<vec4<f32>, HEAD4>;
-    @unroll for (var d = 0u; d < HEAD4; d++) {
-        k[d] = qkv[row * row_width() + first_key + d] * params.scale;
-        v[d] = qkv[row * row_width() + first_value + d];
-        dk[d] = vec4(0.0);
-        dv[d] = vec4(0.0);
+    var dk: array<array<vec4<f32>, 4>, PART>;
+    var dv: array<array<vec4<f32>, 4>, PART>;
+    @unroll for (var f = 0u; f < PART; f++) {
+        @unroll for (var r = 0u; r < 4u; r++) {
+            dk[f][r] = vec4(0.0);
+            dv[f][r] = vec4(0.0);
+        }
     }
-    // Under a causal mask, queries before the workgroup's first key see none of its keys.
+    // Under a causal mask, queries before the block see none of its keys.
     var begin = 0u;
-    if (CAUSAL != 0u) { begin = group.x * LANES / TILE * TILE; }
-    for (var head = shared_head * sharing; head < (shared_head + 1u) * sharing; head++) {
-        for (var start = begin; start < length; start += TILE) {
+    if (CAUSAL != 0u) { begin = first_key; }
+    for (var start = begin; start < length; start += TILE) {
+        var scores: array<vec4<f32>, 2>;
+        var dp: array<vec4<f32>, 2>;
+        @unroll for (var c = 0u; c < 2u; c++) {
+            scores[c] = vec4(0.0);
+            dp[c] = vec4(0.0);
+        }
+        for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             workgroupBarrier();
-            for (var i = lane; i < TILE * HEAD4; i += LANES) {
-                let shared_row = batch * length + min(start + i / HEAD4, length - 1u);
-                first_rows[i] = qkv[shared_row * row_width() + head * HEAD4 + i % HEAD4];
-                second_rows[i] = dy[(shared_row * params.heads + head) * HEAD4 + i % HEAD4];
-            }
+            stage_qkv(0u, batch, first_key, key_column(shared_head), chunk, thread);
+            stage_qkv(HALF, batch, start, head * HEAD4, chunk, thread);
             workgroupBarrier();
-            for (var t = 0u; t < TILE; t++) {
-                let query = start + t;
-                let place = (batch * params.heads + head) * length + min(query, length - 1u);
-                var scores = vec4(0.0);
-                var dp = vec4(0.0);
-                @unroll for (var d = 0u; d < HEAD4; d++) {
-                    scores += k[d] * first_rows[t * HEAD4 + d];
-                    dp += v[d] * second_rows[t * HEAD4 + d];
-                }
+            add_scores(&scores, local.x, local.y);
+        }
+        for (var chunk = 0u; chunk < CHUNKS; chunk++) {
+            workgroupBarrier();
+            stage_qkv(0u, batch, first_key, value_column(shared_head), chunk, thread);
+            stage_dy(HALF, batch, start, head, chunk, thread);
+            workgroupBarrier();
+            add_scores(&dp, local.x, local.y);
+        }
+        // From here on the scores are the gradients of the scores.
+        @unroll for (var c = 0u; c < 2u; c++) {
+            let query = start + local.x + c * ACROSS;
+            let at = place + min(query, length - 1u);
+            let normaliser = kept_log_sum_exp[at] * LOG2_E;
+            var weight = vec4(0.0);
+            @unroll for (var r = 0u; r < 4u; r++) {
+                let key = own_key + r;
+                let seen = query < length && sees(query, key, keys);
+                let p = select(0.0, exp2(scores[c][r] * (params.scale * LOG2_E) - normaliser), seen);
                 var keep_factor = 1.0;
                 if (DROPOUT != 0u) { keep_factor = keep(batch, head, query, key); }
-                let score = scores.x + scores.y + scores.z + scores.w;
-                let p = select(0.0, exp(score - kept_log_sum_exp[place]), query < length && sees(query, key, keys));
-                let ds = p * (keep_factor * (dp.x + dp.y + dp.z + dp.w) - kept_delta[place]) * params.scale;
-                @unroll for (var d = 0u; d < HEAD4; d++) {
-                    dk[d] += ds * first_rows[t * HEAD4 + d];
-                    dv[d] += p * keep_factor * second_rows[t * HEAD4 + d];
+                weight[r] = p * keep_factor;
+                scores[c][r] = p * (keep_factor * dp[c][r] - kept_delta[at]) * params.scale;
+            }
+            weights[(local.x + c * ACROSS) * DOWN + local.y] = weight;
+        }
+        @unroll for (var f = 0u; f < PART; f++) {
+            workgroupBarrier();
+            stage_dy_rows(batch, start, head, first_four + f, thread);
+            workgroupBarrier();
+            var part = dv[f];
+            add_product(&part, local.x, local.y);
+            dv[f] = part;
+        }
+        workgroupBarrier();
+        @unroll for (var c = 0u; c < 2u; c++) { weights[(local.x + c * ACROSS) * DOWN + local.y] = scores[c]; }
+        @unroll for (var f = 0u; f < PART; f++) {
+            if (f > 0u) { workgroupBarrier(); }
+            stage_qkv_rows(batch, start, head * HEAD4, first_four + f, thread);
+            workgroupBarrier();
+            var part = dk[f];
+            add_product(&part, local.x, local.y);
+            dk[f] = part;
+        }
+    }
+    @unroll for (var r = 0u; r < 4u; r++) {
+        let key = own_key + r;
+        if (key < length) {
+            @unroll for (var f = 0u; f < PART; f++) {
+                let column = (first_four + f) * ACROSS + local.x;
+                if (column < HEAD4) {
+//! if SHARED
+                    let to = ((batch * length + key) * params.heads + head) * 2u * HEAD4 + column;
+                    dkv[to] = dk[f][r];
+                    dkv[to + HEAD4] = dv[f][r];
+//! else
+                    let row = (batch * length + key) * row_width() + column;
+                    dqkv[row + key_column(shared_head)] = dk[f][r];
+                    dqkv[row + value_column(shared_head)] = dv[f][r];
+//! end
                 }
             }
         }
     }
-    if (key >= length) { return; }
-    @unroll for (var d = 0u; d < HEAD4; d++) {
-        dqkv[row * row_width() + first_key + d] = dk[d];
-        dqkv[row * row_width() + first_value + d] = dv[d];
+}
+
+// The gradients of keys and values from those of the query heads that share them, in their order.
+@compute @workgroup_size(64)
+fn sum_heads(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group.x * 64u + lane;
+    let batch = group.z;
+    let four = i % HEAD4;
+    let is_value = i / HEAD4 % 2u;
+    let shared_head = i / (2u * HEAD4) % params.key_value_heads;
+    let row = i / (2u * HEAD4 * params.key_value_heads);
+    if (row >= params.length) { return; }
+    let sharing = params.heads / params.key_value_heads;
+    let token = batch * params.length + row;
+    var sum = vec4(0.0);
+    for (var head = shared_head * sharing; head < (shared_head + 1u) * sharing; head++) {
+        sum += kept_dkv[((token * params.heads + head) * 2u + is_value) * HEAD4 + four];
     }
+    dqkv[token * row_width() + select(key_column(shared_head), value_column(shared_head), is_value == 1u) + four] = sum;
 }

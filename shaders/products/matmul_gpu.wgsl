@@ -51,6 +51,11 @@ fn by_row(copy: u32, k4: u32, row: u32) -> u32 {
     return copy * COPY + k4 * TILE + (row ^ (k4 % 2u * 4u));
 }
 
+// The same of row first + 16r, for first < 16: what depends on r is a constant there.
+fn by_16_rows(copy: u32, k4: u32, first: u32, r: u32) -> u32 {
+    return by_row(copy, k4, first) + r * 16u;
+}
+
 // An operand with rows or columns along its vectors, (2, DEPTH, WIDTH): where four of them lie at one k.
 fn by_k(copy: u32, k: u32, four: u32) -> u32 {
     return copy * COPY + k * WIDTH + four;
@@ -98,9 +103,9 @@ fn forward(
             let before = (step - 1u) % 2u;
             @unroll for (var k4 = 0u; k4 < DEPTH / 4u; k4++) {
                 var columns: array<vec4<f32>, OWN>;
-                @unroll for (var c = 0u; c < OWN; c++) { columns[c] = right[by_row(before, k4, thread.x + c * 16u)]; }
+                @unroll for (var c = 0u; c < OWN; c++) { columns[c] = right[by_16_rows(before, k4, thread.x, c)]; }
                 @unroll for (var r = 0u; r < OWN; r++) {
-                    let row = left[by_row(before, k4, thread.y + r * 16u)];
+                    let row = left[by_16_rows(before, k4, thread.y, r)];
                     @unroll for (var j = 0u; j < 4u; j++) {
                         @unroll for (var c = 0u; c < OWN; c++) { acc[r][c] += row[j] * columns[c][j]; }
                     }
@@ -156,7 +161,7 @@ fn input_gradient(
             let before = (step - 1u) % 2u;
             @unroll for (var k4 = 0u; k4 < DEPTH / 4u; k4++) {
                 var own: array<vec4<f32>, OWN>;
-                @unroll for (var r = 0u; r < OWN; r++) { own[r] = left[by_row(before, k4, thread.y + r * 16u)]; }
+                @unroll for (var r = 0u; r < OWN; r++) { own[r] = left[by_16_rows(before, k4, thread.y, r)]; }
                 @unroll for (var j = 0u; j < 4u; j++) {
                     @unroll for (var c = 0u; c < GROUPS; c++) {
                         let columns = right[by_k(before, k4 * 4u + j, thread.x + c * 16u)];

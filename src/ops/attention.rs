@@ -47,26 +47,44 @@ impl Attention {
     }
 }
 
-/// The kernels for a device and a head, but for their entry point, and the rows that one workgroup owns: the one table.
-fn variant(traits: &Traits, head_size: u32) -> (Kernel, u32) {
-    let lanes = traits.lanes();
-    if lanes == 0 {
-        // Both shared tiles must fit in the 16 KiB of workgroup memory that every device has.
-        let tile = (2048 / head_size).min(16);
-        return (Kernel::new("attention", "").with("HEAD", head_size).with("LANES", 64).with("TILE", tile), 64);
+/// The kernels for a device and a form: the one table.
+struct Variant {
+    /// All but the entry point.
+    kernel: Kernel,
+    /// The rows that one workgroup owns.
+    rows: u32,
+    /// If each query head has workgroups of its own in the gradient of the keys: how many for each block of keys.
+    parts: Option<u32>,
+}
+
+/// The columns of a head, in 64s, that one workgroup of a GPU owns in the gradient of the keys. More would spill registers.
+const PART: u32 = 2;
+
+impl Variant {
+    fn new(traits: &Traits, form: &Attention) -> Variant {
+        let &Attention { heads, key_value_heads, head_size, .. } = form;
+        let lanes = traits.lanes();
+        if lanes == 0 {
+            let part = head_size.div_ceil(64).min(PART);
+            let shared = heads != key_value_heads;
+            let kernel = Kernel::new("attention", "forward").with("HEAD", head_size).with("PART", part).with("SHARED", shared);
+            return Variant { rows: kernel.constant("BLOCK"), parts: Some(head_size.div_ceil(64 * part)), kernel };
+        }
+        // As few shared rows as the lanes can split evenly, but two if a head is narrow, since each tile loads and stores the sums again;
+        // and as many rows per lane as leave the code of a tile in the instruction cache.
+        let mut tile = if head_size <= 64 { 2 } else { 1 };
+        while !(head_size / 4 * tile).is_multiple_of(lanes) {
+            tile *= 2;
+        }
+        let per = match head_size * tile {
+            ..=64 => 4,
+            65..=192 => 2,
+            _ => 1,
+        };
+        let kernel =
+            Kernel::new("attention_cpu", "forward").with("HEAD", head_size).with("SHARE", lanes).with("PER", per).with("TILE", tile);
+        Variant { kernel, rows: lanes * per, parts: None }
     }
-    // As few shared rows as the lanes can split evenly, but two where a head is narrow, since each tile loads and stores the sums again;
-    // and as many rows of a lane's own as leave the code of a tile in the instruction cache.
-    let mut tile = if head_size <= 64 { 2 } else { 1 };
-    while !(head_size / 4 * tile).is_multiple_of(lanes) {
-        tile *= 2;
-    }
-    let per = match head_size * tile {
-        ..=64 => 4,
-        65..=192 => 2,
-        _ => 1,
-    };
-    (Kernel::new("attention_cpu", "").with("HEAD", head_size).with("SHARE", lanes).with("PER", per).with("TILE", tile), lanes * per)
 }
 
 /// softmax(q·kᵀ / √head_size)·v for qkv (batch, length, (heads + 2·key_value_heads)·head_size), queries first, then keys, then values:
@@ -76,7 +94,7 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
     let [batch, length] = form.batch_and_length(g, "attention", qkv);
 
     let dropout = Dropout::new(g, dropout);
-    let (kernel, rows) = variant(g.traits(), head_size);
+    let Variant { kernel, rows, parts } = Variant::new(g.traits(), &form);
     let kernel = kernel.with("CAUSAL", causal).with("DROPOUT", dropout.is_some());
     let kernel = move |entry| Kernel { entry, ..kernel.clone() };
     let p = Params {
@@ -90,7 +108,7 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
         first: 0,
     };
     let blocks = length.div_ceil(rows);
-    let record = move |g: &mut Graph, entry, heads: u32, operations: u64, arguments: &[Argument]| {
+    let record = move |g: &mut Graph, entry, [blocks, heads]: [u32; 2], operations: u64, arguments: &[Argument]| {
         dispatch_in_parts(g, kernel(entry), |first| Params { first, ..p }, arguments, [blocks, heads, batch], operations);
     };
     let y = g.activation("attention", [batch, length, heads * head_size]);
@@ -98,15 +116,24 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
     // A query and the keys that it may see; a product over a head is two operations for each number of it.
     let seen = if causal { length.div_ceil(2) } else { length };
     let product = [batch, heads, length, seen, head_size].map(u64::from).into_iter().fold(2, u64::saturating_mul);
-    record(g, "forward", heads, product.saturating_mul(2), &[read(qkv), read(lengths), write(y), write(log_sum_exp)]);
+    record(g, "forward", [blocks, heads], product.saturating_mul(2), &[read(qkv), read(lengths), write(y), write(log_sum_exp)]);
 
     g.on_backward(y, &[qkv], move |g, dy| {
         let dqkv = g.like("dqkv", qkv);
         let delta = g.single("delta", [batch, heads, length]);
         let arguments = [read(qkv), read(lengths), read(y), read(log_sum_exp), read(dy), write(delta), write(dqkv)];
-        record(g, "backward_queries", heads, product.saturating_mul(3), &arguments);
-        let arguments = [read(qkv), read(lengths), read(delta), read(log_sum_exp), read(dy), write(dqkv)];
-        record(g, "backward_keys", key_value_heads, product.saturating_mul(4), &arguments);
+        record(g, "backward_queries", [blocks, heads], product.saturating_mul(3), &arguments);
+        // Query heads that share keys each write a gradient of their own, and a second pass adds them in their order.
+        let shared = parts.is_some() && heads != key_value_heads;
+        let dkv = if shared { g.single("dkv", [batch, length, heads, 2 * head_size]) } else { dqkv };
+        let arguments = [read(qkv), read(lengths), read(delta), read(log_sum_exp), read(dy), write(dkv)];
+        let groups = parts.map_or([blocks, key_value_heads], |parts| [blocks.saturating_mul(parts), heads]);
+        record(g, "backward_keys", groups, product.saturating_mul(4), &arguments);
+        if shared {
+            let fours = u64::from(length) * u64::from(key_value_heads) * u64::from(head_size / 2);
+            let groups = u32::try_from(fours.div_ceil(64)).unwrap_or(u32::MAX);
+            record(g, "sum_heads", [groups, 1], 0, &[read(dkv), write(dqkv)]);
+        }
         g.contribute(qkv, |g, before| sum(g, before, dqkv));
     });
     y

@@ -1,0 +1,93 @@
+//! Which kernels are compiled: those that a training step on a GPU dispatches, each once.
+
+use std::collections::HashSet;
+
+use graftling::graph::wgsl::Constant;
+use graftling::graph::{DType, Graph, Kernel, Traits};
+use graftling::model::{AdapterConfig, Config, Model, Trains};
+use graftling::ops::optimizer::{Adam, adam};
+
+/// What is recorded.
+pub struct Form {
+    /// Elements of a head.
+    pub head_size: u32,
+    /// Activations in f16.
+    pub half: bool,
+    /// Sequences and tokens of each.
+    pub batch: [u32; 2],
+}
+
+/// A kernel and its name in the table.
+pub struct Named {
+    pub name: String,
+    pub kernel: Kernel,
+}
+
+/// The step of a Llama of SmolLM2's proportions with `double_seq_bn`, its optimizer included, as dispatches.
+pub fn step(form: &Form, traits: &Traits) -> Vec<Kernel> {
+    let config = Config::from_json(&config(form.head_size)).expect("a config");
+    let adapter = AdapterConfig::parse("double_seq_bn[reduction_factor=9]").expect("an adapter");
+    let model = Model::new(&config, &[], Some(&adapter), Trains::adapters()).expect("a model");
+    let [rows, length] = form.batch;
+    let mut g = Graph::new(traits, &model.parameters, true);
+    g.set_half(form.half);
+    let inputs = model.inputs(&mut g, rows, length, length);
+    let targets = g.input("targets", [rows, length], DType::U32);
+    let loss = model.loss(&mut g, &inputs, targets);
+    g.backward(loss, loss);
+    let mut update = Graph::new(traits, &model.parameters, true);
+    adam(&mut update, &Adam::default());
+    g.line().iter().chain(update.line()).map(|dispatch| dispatch.kernel.clone()).collect()
+}
+
+/// Each kernel of a step once, products with frozen weights also for two block formats.
+pub fn distinct(form: &Form, traits: &Traits) -> Vec<Named> {
+    let mut seen = HashSet::new();
+    let mut all = Vec::new();
+    for kernel in step(form, traits) {
+        let frozen = kernel.file.starts_with("matmul") && kernel.entry != "weight_gradient";
+        let formats: &[&str] = if frozen { &["f32", "q8_0", "q4_k"] } else { &["f32"] };
+        for &format in formats {
+            let mut kernel = kernel.clone();
+            kernel.constants.iter_mut().filter(|(name, _)| *name == "FORMAT").for_each(|(_, word)| *word = Constant::Word(format));
+            if seen.insert(kernel.clone()) {
+                all.push(Named { name: name(&kernel, form), kernel });
+            }
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+/// File and entry point, and the constants that make a difference.
+fn name(kernel: &Kernel, form: &Form) -> String {
+    let mut name = kernel.to_string();
+    for (constant, value) in &kernel.constants {
+        match value {
+            Constant::Word(word) if *word != "plain" => name += &format!(" {word}"),
+            Constant::Number(number) => name += &format!(" {}{number}", constant.to_lowercase()),
+            Constant::Word(_) => {}
+        }
+    }
+    if kernel.half != 0 {
+        format!("{name} half{:x}", kernel.half)
+    } else if form.half {
+        format!("{name} single")
+    } else {
+        name
+    }
+}
+
+/// SmolLM2-135M's, with three layers, and as many heads as the hidden size holds.
+fn config(head_size: u32) -> String {
+    let [heads, shared] = match head_size {
+        64 => [9, 3],
+        128 => [6, 2],
+        _ => [3, 1],
+    };
+    format!(
+        r#"{{ "model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 3,
+        "num_attention_heads": {heads}, "num_key_value_heads": {shared}, "head_dim": {head_size}, "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5, "rope_theta": 100000.0, "tie_word_embeddings": true }}"#
+    )
+}
