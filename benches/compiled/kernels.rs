@@ -36,7 +36,7 @@ pub fn step(form: &Form, traits: &Traits) -> Vec<Kernel> {
     let loss = model.loss(&mut g, &inputs, targets);
     g.backward(loss, loss);
     let mut update = Graph::new(traits, &model.parameters, true);
-    adam(&mut update, &Adam::default());
+    adam(&mut update, &Adam::default(), form.half.then_some(2000));
     g.line().iter().chain(update.line()).map(|dispatch| dispatch.kernel.clone()).collect()
 }
 

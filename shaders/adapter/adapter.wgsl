@@ -3,19 +3,19 @@
 // The bottleneck adapter (Houlsby 2019), fused: y = x + scaling · dropout(Up · σ(Down · x + b_down) + b_up), and its gradient to the
 // input. A workgroup owns TOKENS tokens. Its first product is TOKENS × bottleneck wide and stays in workgroup memory for the second.
 //
-// An invocation owns PER tokens × 4 columns of either product. What becomes of a product is not written out for each of the 4
+// An invocation owns OWN_TOKENS tokens × 4 columns of either product. What becomes of a product is not written out for each of the 4
 // columns: with an activation or a dropout mask in each, the driver would take longer to compile that than all the rest.
 
 override BOTTLENECK: u32 = 64u;  // a multiple of 4: the bottleneck rounded up
 override ALIGNED: u32 = 1u;      // hidden and bottleneck are multiples of 4, so rows can be loaded as vectors
-override LANES: u32 = 16u;       // invocations side by side, 4 columns each
-override PER: u32 = 4u;          // tokens an invocation
-override GROUPS: u32 = 4u;       // groups of PER tokens
+override ACROSS: u32 = 16u;       // invocations side by side, 4 columns each
+override OWN_TOKENS: u32 = 4u;          // tokens an invocation
+override DOWN: u32 = 4u;       // groups of OWN_TOKENS tokens
 override ACTIVATION: u32 = 0u;
 override DROPOUT: u32 = 0u;
 override WITH_INPUT_GRADIENT: u32 = 1u;  // 0: nothing below needs one, so only the narrow gradient is computed
 override WITH_OUTER_GRADIENT: u32 = 0u;  // 1: the gradient behind dropout and scaling is stored for the weight gradients
-const TOKENS: u32 = PER * GROUPS;
+const TOKENS: u32 = OWN_TOKENS * DOWN;
 
 struct Params {
     rows: u32,
@@ -119,27 +119,27 @@ fn outer_row(row: u32, i: u32) -> vec4<f32> {
     return v;
 }
 
-@compute @workgroup_size(LANES, GROUPS)
+@compute @workgroup_size(ACROSS, DOWN)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let lane = local.x;
-    let token = local.y * PER;
+    let token = local.y * OWN_TOKENS;
     let first = group.x * TOKENS + token;
 
-    for (var start = 0u; start < BOTTLENECK; start += 4u * LANES) {
+    for (var start = 0u; start < BOTTLENECK; start += 4u * ACROSS) {
         let column = start + 4u * lane;
-        var acc: array<vec4<f32>, PER>;
-        @unroll for (var t = 0u; t < PER; t++) { acc[t] = vec4(0.0); }
+        var acc: array<vec4<f32>, OWN_TOKENS>;
+        @unroll for (var t = 0u; t < OWN_TOKENS; t++) { acc[t] = vec4(0.0); }
         for (var k = 0u; 4u * k < params.hidden; k++) {
             let w0 = down_row(column, k);
             let w1 = down_row(column + 1u, k);
             let w2 = down_row(column + 2u, k);
             let w3 = down_row(column + 3u, k);
-            @unroll for (var t = 0u; t < PER; t++) {
+            @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
                 let a = x_row(first + t, k);
                 acc[t] += vec4(dot(a, w0), dot(a, w1), dot(a, w2), dot(a, w3));
             }
         }
-        @unroll for (var t = 0u; t < PER; t++) {
+        @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
             for (var c = 0u; c < 4u; c++) {
                 if (column + c < BOTTLENECK) {
                     var v = 0.0;
@@ -156,21 +156,21 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id
     }
     workgroupBarrier();
 
-    for (var start = 0u; start < params.hidden; start += 4u * LANES) {
+    for (var start = 0u; start < params.hidden; start += 4u * ACROSS) {
         let column = start + 4u * lane;
-        var acc: array<vec4<f32>, PER>;
-        @unroll for (var t = 0u; t < PER; t++) { acc[t] = vec4(0.0); }
+        var acc: array<vec4<f32>, OWN_TOKENS>;
+        @unroll for (var t = 0u; t < OWN_TOKENS; t++) { acc[t] = vec4(0.0); }
         for (var k = 0u; k < BOTTLENECK / 4u; k++) {
             let w0 = up_row(column, k);
             let w1 = up_row(column + 1u, k);
             let w2 = up_row(column + 2u, k);
             let w3 = up_row(column + 3u, k);
-            @unroll for (var t = 0u; t < PER; t++) {
+            @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
                 let a = narrow_row(token + t, k);
                 acc[t] += vec4(dot(a, w0), dot(a, w1), dot(a, w2), dot(a, w3));
             }
         }
-        @unroll for (var t = 0u; t < PER; t++) {
+        @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
             let row = first + t;
             for (var c = 0u; c < 4u; c++) {
                 if (row < params.rows && column + c < params.hidden) {
@@ -184,27 +184,27 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id
 }
 
 // outer = dy · scaling · dropout; dz = (outer · Up) · σ'(z); dx = dy + dz · Down + addend
-@compute @workgroup_size(LANES, GROUPS)
+@compute @workgroup_size(ACROSS, DOWN)
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let lane = local.x;
-    let token = local.y * PER;
+    let token = local.y * OWN_TOKENS;
     let first = group.x * TOKENS + token;
 
-    for (var start = 0u; start < BOTTLENECK; start += 4u * LANES) {
+    for (var start = 0u; start < BOTTLENECK; start += 4u * ACROSS) {
         let column = start + 4u * lane;
-        var acc: array<vec4<f32>, PER>;
-        @unroll for (var t = 0u; t < PER; t++) { acc[t] = vec4(0.0); }
+        var acc: array<vec4<f32>, OWN_TOKENS>;
+        @unroll for (var t = 0u; t < OWN_TOKENS; t++) { acc[t] = vec4(0.0); }
         for (var k = 0u; 4u * k < params.hidden; k++) {
             let w0 = up_row(4u * k, column / 4u);
             let w1 = up_row(4u * k + 1u, column / 4u);
             let w2 = up_row(4u * k + 2u, column / 4u);
             let w3 = up_row(4u * k + 3u, column / 4u);
-            @unroll for (var t = 0u; t < PER; t++) {
+            @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
                 let a = outer_row(first + t, k);
                 acc[t] += a.x * w0 + a.y * w1 + (a.z * w2 + a.w * w3);
             }
         }
-        @unroll for (var t = 0u; t < PER; t++) {
+        @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
             for (var c = 0u; c < 4u; c++) {
                 if (column + c < BOTTLENECK) {
                     var v = 0.0;
@@ -219,8 +219,8 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
         }
     }
 //! if WITH_OUTER_GRADIENT
-    for (var i = lane; i < params.hidden; i += LANES) {
-        @unroll for (var t = 0u; t < PER; t++) {
+    for (var i = lane; i < params.hidden; i += ACROSS) {
+        @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
             let row = first + t;
             if (row < params.rows) { outer[row * params.hidden + i] = x_at(row, i) * branch_factor(row, i); }
         }
@@ -229,21 +229,21 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
 //! if WITH_INPUT_GRADIENT
     workgroupBarrier();
 
-    for (var start = 0u; start < params.hidden; start += 4u * LANES) {
+    for (var start = 0u; start < params.hidden; start += 4u * ACROSS) {
         let column = start + 4u * lane;
-        var acc: array<vec4<f32>, PER>;
-        @unroll for (var t = 0u; t < PER; t++) { acc[t] = vec4(0.0); }
+        var acc: array<vec4<f32>, OWN_TOKENS>;
+        @unroll for (var t = 0u; t < OWN_TOKENS; t++) { acc[t] = vec4(0.0); }
         for (var k = 0u; k < BOTTLENECK / 4u; k++) {
             let w0 = down_row(4u * k, column / 4u);
             let w1 = down_row(4u * k + 1u, column / 4u);
             let w2 = down_row(4u * k + 2u, column / 4u);
             let w3 = down_row(4u * k + 3u, column / 4u);
-            @unroll for (var t = 0u; t < PER; t++) {
+            @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
                 let a = narrow_row(token + t, k);
                 acc[t] += a.x * w0 + a.y * w1 + (a.z * w2 + a.w * w3);
             }
         }
-        @unroll for (var t = 0u; t < PER; t++) {
+        @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
             let row = first + t;
             for (var c = 0u; c < 4u; c++) {
                 if (row < params.rows && column + c < params.hidden) {

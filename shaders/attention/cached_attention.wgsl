@@ -7,7 +7,7 @@
 // at strides of a power of two would crowd the same lines of a CPU's cache.
 
 override HEAD: u32 = 64u;   // numbers of a head, a multiple of 4
-override LANES: u32 = 32u;  // no fewer than CHUNK
+override WORKGROUP: u32 = 32u;  // no fewer than CHUNK
 override CHUNK: u32 = 16u;  // the part of a head, in fours, that the lanes join at a time
 const HEAD4: u32 = HEAD / 4u;
 
@@ -32,9 +32,9 @@ struct Params {
 @group(0) @binding(4) var<storage, read> cached_values: array<vec4<f32>>;  // (key_value_heads, context, HEAD)
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;        // (length, heads · HEAD)
 
-var<workgroup> maxima: array<f32, LANES>;
-var<workgroup> totals: array<f32, LANES>;
-var<workgroup> sums: array<vec4<f32>, LANES * CHUNK>;
+var<workgroup> maxima: array<f32, WORKGROUP>;
+var<workgroup> totals: array<f32, WORKGROUP>;
+var<workgroup> sums: array<vec4<f32>, WORKGROUP * CHUNK>;
 
 const LOWEST = -1.0e30;
 
@@ -59,7 +59,7 @@ fn append(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
 }
 
 // y = softmax(q · k / sqrt(HEAD)) · v over the keys up to the query's position
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(WORKGROUP)
 fn attend(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let head = group.x;
     let query = group.y;
@@ -76,7 +76,7 @@ fn attend(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     }
     var largest = LOWEST;
     var total = 0.0;
-    for (var key = lane; key < end; key += LANES) {
+    for (var key = lane; key < end; key += WORKGROUP) {
         let row = (first + key) * HEAD4;
         var products = vec4(0.0);
         @unroll for (var d = 0u; d < HEAD4; d++) { products += q[d] * cached_keys[row + d]; }
@@ -93,7 +93,7 @@ fn attend(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     maxima[lane] = largest;
     workgroupBarrier();
     var highest = LOWEST;
-    for (var l = 0u; l < LANES; l++) { highest = max(highest, maxima[l]); }
+    for (var l = 0u; l < WORKGROUP; l++) { highest = max(highest, maxima[l]); }
     let shrink = exp(largest - highest);
     totals[lane] = total * shrink;
     @unroll for (var c = 0u; c < HEAD4 / CHUNK; c++) {
@@ -102,7 +102,7 @@ fn attend(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
         if (lane < CHUNK) {
             var joined = vec4(0.0);
             var whole = 0.0;
-            for (var l = 0u; l < LANES; l++) {
+            for (var l = 0u; l < WORKGROUP; l++) {
                 joined += sums[l * CHUNK + lane];
                 whole += totals[l];
             }

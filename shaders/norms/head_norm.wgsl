@@ -1,7 +1,7 @@
 //! use row_sum, value
 
 // RMSNorm (Zhang, Sennrich 2019) of every query and key head of packed qkv, as Qwen3 has it: y = x / sqrt(mean(x²) + epsilon) · weight,
-// where all query heads share one weight and all key heads another. Values are copied. The rows that LANES share are heads.
+// where all query heads share one weight and all key heads another. Values are copied. The rows that ROW_THREADS share are heads.
 
 struct Params {
     rows: u32,   // tokens · parts
@@ -34,22 +34,22 @@ fn weight_of(part: u32, c: u32) -> Value {
     return key_weight[c];
 }
 
-@compute @workgroup_size(GROUP)
+@compute @workgroup_size(WORKGROUP)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let at = group.x * ROWS + local / LANES;
-    let lane = local % LANES;
+    let at = group.x * WORKGROUP_ROWS + local / ROW_THREADS;
+    let lane = local % ROW_THREADS;
     let row = min(at, params.rows - 1u);
     let first = row * params.size;
     let part = row % params.parts;
 
     var squares = Value();
-    for (var c = lane; c < params.size; c += LANES) {
+    for (var c = lane; c < params.size; c += ROW_THREADS) {
         let v = x[first + c];
         squares += v * v;
     }
     let scale = inverseSqrt(row_sum(sum_of(squares), local) / f32(params.size * VECTOR) + params.epsilon);
     if (at >= params.rows) { return; }
-    for (var c = lane; c < params.size; c += LANES) {
+    for (var c = lane; c < params.size; c += ROW_THREADS) {
         var v = x[first + c];
         if (part < params.normed) { v *= scale * weight_of(part, c); }
         y[first + c] = v;
@@ -58,20 +58,20 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
 }
 
 // dx = (g - n · mean(g · n)) · scale, where n = x · scale and g = dy · weight; dx = dy for values
-@compute @workgroup_size(GROUP)
+@compute @workgroup_size(WORKGROUP)
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let at = group.x * ROWS + local / LANES;
-    let lane = local % LANES;
+    let at = group.x * WORKGROUP_ROWS + local / ROW_THREADS;
+    let lane = local % ROW_THREADS;
     let row = min(at, params.rows - 1u);
     let first = row * params.size;
     let part = row % params.parts;
     let scale = kept_scales[row];
 
     var product = Value();
-    for (var c = lane; c < params.size; c += LANES) { product += dy[first + c] * weight_of(part, c) * x[first + c] * scale; }
+    for (var c = lane; c < params.size; c += ROW_THREADS) { product += dy[first + c] * weight_of(part, c) * x[first + c] * scale; }
     let mean_gn = row_sum(sum_of(product), local) / f32(params.size * VECTOR);
     if (at >= params.rows) { return; }
-    for (var c = lane; c < params.size; c += LANES) {
+    for (var c = lane; c < params.size; c += ROW_THREADS) {
         var v = dy[first + c];
         if (part < params.normed) { v = (v * weight_of(part, c) - x[first + c] * scale * mean_gn) * scale; }
         dx[first + c] = v;
@@ -79,9 +79,9 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
 }
 
 // dquery[chunk] and dkey[chunk] = Σ dy · n over the tokens of the chunk, for each head still apart
-@compute @workgroup_size(GROUP)
+@compute @workgroup_size(WORKGROUP)
 fn weight_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let column = group.x * GROUP + local;
+    let column = group.x * WORKGROUP + local;
     let queries = params.heads * params.size;
     let both = params.normed * params.size;
     if (column >= both) { return; }

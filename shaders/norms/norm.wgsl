@@ -52,32 +52,32 @@ fn of_s(i: u32) -> Value {
 //! end
 }
 
-@compute @workgroup_size(GROUP)
+@compute @workgroup_size(WORKGROUP)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let row = group.x * ROWS + local / LANES;
-    let lane = local % LANES;
+    let row = group.x * WORKGROUP_ROWS + local / ROW_THREADS;
+    let lane = local % ROW_THREADS;
     let first = min(row, params.rows - 1u) * params.columns;
     let writes = row < params.rows;
 
     var mean = 0.0;
     var squares = Value();
 //! if RMS
-    for (var c = lane; c < params.columns; c += LANES) {
+    for (var c = lane; c < params.columns; c += ROW_THREADS) {
         let v = first_of_s(first + c, writes);
         squares += v * v;
     }
 //! else
     var sum = Value();
-    for (var c = lane; c < params.columns; c += LANES) { sum += first_of_s(first + c, writes); }
+    for (var c = lane; c < params.columns; c += ROW_THREADS) { sum += first_of_s(first + c, writes); }
     mean = row_sum(sum_of(sum), local) / f32(params.columns * VECTOR);
-    for (var c = lane; c < params.columns; c += LANES) {
+    for (var c = lane; c < params.columns; c += ROW_THREADS) {
         let v = of_s(first + c) - mean;
         squares += v * v;
     }
 //! end
     let scale = inverseSqrt(row_sum(sum_of(squares), local) / f32(params.columns * VECTOR) + params.epsilon);
     if (!writes) { return; }
-    for (var c = lane; c < params.columns; c += LANES) {
+    for (var c = lane; c < params.columns; c += ROW_THREADS) {
         var n = (of_s(first + c) - mean) * scale * weight[c];
 //! if 1u - RMS
         n += bias[c];
@@ -92,10 +92,10 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
 
 // ds = (g - mean(g) - n · mean(g · n)) · scale + addend, where n = (s - mean) · scale and g = dy · weight. RMSNorm takes no mean away in
 // the forward pass, so mean(g) is absent.
-@compute @workgroup_size(GROUP)
+@compute @workgroup_size(WORKGROUP)
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let row = group.x * ROWS + local / LANES;
-    let lane = local % LANES;
+    let row = group.x * WORKGROUP_ROWS + local / ROW_THREADS;
+    let lane = local % ROW_THREADS;
     let read_row = min(row, params.rows - 1u);
     let first = read_row * params.columns;
     let mean = kept_stats[2u * read_row];
@@ -103,7 +103,7 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
 
     var sum = Value();
     var product = Value();
-    for (var c = lane; c < params.columns; c += LANES) {
+    for (var c = lane; c < params.columns; c += ROW_THREADS) {
         let g = dy[first + c] * weight[c];
         sum += g;
         product += g * (kept[first + c] - mean) * scale;
@@ -114,7 +114,7 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
 //! end
     let mean_gn = row_sum(sum_of(product), local) / f32(params.columns * VECTOR);
     if (row >= params.rows) { return; }
-    for (var c = lane; c < params.columns; c += LANES) {
+    for (var c = lane; c < params.columns; c += ROW_THREADS) {
         let n = (kept[first + c] - mean) * scale;
         var v = (dy[first + c] * weight[c] - mean_g - n * mean_gn) * scale;
         if (params.has_addend != 0u) { v += addend[first + c]; }
@@ -123,9 +123,9 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
 }
 
 // dweight[chunk] = Σ dy · n and, for LayerNorm, dbias[chunk] = Σ dy over the rows of the chunk
-@compute @workgroup_size(GROUP)
+@compute @workgroup_size(WORKGROUP)
 fn weight_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let column = group.x * GROUP + local;
+    let column = group.x * WORKGROUP + local;
     if (column >= params.columns) { return; }
     var w = Value();
     var b = Value();

@@ -16,23 +16,23 @@ override ACCUMULATE: u32 = 0u; // 1: weight_gradient adds to dw instead of writi
 
 // Rows of a tile (a multiple of SUBGROUP, and of 8 at least) and groups of four columns a lane. Large tiles load less for each
 // product, until their code leaves the instruction cache; 8 or 16 rows are for matrices with no more.
-override ROWS: u32 = 32u;
-override GROUPS: u32 = 2u;
+override TILE_ROWS: u32 = 32u;
+override QUADS: u32 = 2u;
 
 // The part of the output matrix that one workgroup covers.
-const FORWARD_ROWS: u32 = ROWS;
-const FORWARD_COLUMNS: u32 = SUBGROUP * 4u * GROUPS;
-const INPUT_GRADIENT_ROWS: u32 = ROWS;
-const INPUT_GRADIENT_COLUMNS: u32 = SUBGROUP * 4u * GROUPS;
-const WEIGHT_GRADIENT_ROWS: u32 = ROWS;
-const WEIGHT_GRADIENT_COLUMNS: u32 = SUBGROUP * 4u * GROUPS;
+const FORWARD_ROWS: u32 = TILE_ROWS;
+const FORWARD_COLUMNS: u32 = SUBGROUP * 4u * QUADS;
+const INPUT_GRADIENT_ROWS: u32 = TILE_ROWS;
+const INPUT_GRADIENT_COLUMNS: u32 = SUBGROUP * 4u * QUADS;
+const WEIGHT_GRADIENT_ROWS: u32 = TILE_ROWS;
+const WEIGHT_GRADIENT_COLUMNS: u32 = SUBGROUP * 4u * QUADS;
 
-const LOADS: u32 = ROWS / SUBGROUP; // vec4 that a lane loads to have four elements of each row of the tile
-const HEADS: u32 = SUBGROUP * GROUPS / SHARED; // scales of a row of W in a tile of input_gradient
-const HEAD_LOADS: u32 = 4u * GROUPS / SHARED; // and how many of four rows' a lane loads
+const LOADS: u32 = TILE_ROWS / SUBGROUP; // vec4 that a lane loads to have four elements of each row of the tile
+const HEADS: u32 = SUBGROUP * QUADS / SHARED; // scales of a row of W in a tile of input_gradient
+const HEAD_LOADS: u32 = 4u * QUADS / SHARED; // and how many of four rows' a lane loads
 const LAST_LANE: u32 = SUBGROUP - 1u;
 const LANE_HEADS: u32 = LAST_LANE / SHARED + 1u; // scales of a group of columns
-const QUARTER: u32 = ROWS / 4u; // vec4 in one row of the tile of dyᵀ
+const QUARTER: u32 = TILE_ROWS / 4u; // vec4 in one row of the tile of dyᵀ
 // Rows stored a turn, the others moved up behind them, and one column of four after the other: written out for each element,
 // the epilogue and the stores would take the driver longer to compile than all the rest. It stores scalar by scalar anyway.
 const STORED: u32 = 4u;
@@ -58,20 +58,20 @@ fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_ind
     let inputs = params.inputs / 4u;
     let outputs = params.outputs;
     let stride = params.stride;
-    let first = tile.y * ROWS;
-    let column = (tile.x * SUBGROUP * GROUPS + lane) * 4u;
+    let first = tile.y * TILE_ROWS;
+    let column = (tile.x * SUBGROUP * QUADS + lane) * 4u;
     var left: array<u32, LOADS>;
     @unroll for (var n = 0u; n < LOADS; n++) { left[n] = min(first + n * SUBGROUP + lane, rows - 1u) * inputs; }
-    var right: array<array<u32, 4>, GROUPS>;
-    @unroll for (var c = 0u; c < GROUPS; c++) {
+    var right: array<array<u32, 4>, QUADS>;
+    @unroll for (var c = 0u; c < QUADS; c++) {
         @unroll for (var j = 0u; j < 4u; j++) { right[c][j] = min(column + c * SUBGROUP * 4u + j, outputs - 1u) * inputs; }
     }
 
-    var acc: array<array<vec4<f32>, GROUPS>, ROWS>;
+    var acc: array<array<vec4<f32>, QUADS>, TILE_ROWS>;
     for (var block = 0u; block < inputs; block += SHARED) {
 //! if SHARED - 1
-        var s: array<array<vec2<f32>, 4>, GROUPS>;
-        @unroll for (var c = 0u; c < GROUPS; c++) {
+        var s: array<array<vec2<f32>, 4>, QUADS>;
+        @unroll for (var c = 0u; c < QUADS; c++) {
             @unroll for (var j = 0u; j < 4u; j++) { s[c][j] = scales(right[c][j] + block); }
         }
         for (var k = block; k < block + SHARED; k++) {
@@ -81,8 +81,8 @@ fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_ind
 //! end
             var a: array<vec4<f32>, LOADS>;
             @unroll for (var n = 0u; n < LOADS; n++) { a[n] = x[left[n] + k]; }
-            var w: array<mat4x4<f32>, GROUPS>;
-            @unroll for (var c = 0u; c < GROUPS; c++) {
+            var w: array<mat4x4<f32>, QUADS>;
+            @unroll for (var c = 0u; c < QUADS; c++) {
                 var columns: mat4x4<f32>;
                 @unroll for (var j = 0u; j < 4u; j++) {
 //! if SHARED - 1
@@ -93,9 +93,9 @@ fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_ind
                 }
                 w[c] = transpose(columns);
             }
-            @unroll for (var r = 0u; r < ROWS; r++) {
+            @unroll for (var r = 0u; r < TILE_ROWS; r++) {
                 let v = subgroupBroadcast(a[r / SUBGROUP], r % SUBGROUP);
-                @unroll for (var c = 0u; c < GROUPS; c++) {
+                @unroll for (var c = 0u; c < QUADS; c++) {
                     acc[r][c] += v.x * w[c][0] + v.y * w[c][1] + v.z * w[c][2] + v.w * w[c][3];
                 }
             }
@@ -103,9 +103,9 @@ fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_ind
     }
 
     let has_bias = params.has_bias != 0u;
-    for (var turn = 0u; turn < ROWS; turn += STORED) {
+    for (var turn = 0u; turn < TILE_ROWS; turn += STORED) {
         for (var j = 0u; j < 4u; j++) {
-            @unroll for (var c = 0u; c < GROUPS; c++) {
+            @unroll for (var c = 0u; c < QUADS; c++) {
                 let o = column + c * SUBGROUP * 4u + j;
                 let b = select(0.0, bias[params.column + min(o, outputs - 1u)], has_bias);
                 @unroll for (var r = 0u; r < STORED; r++) {
@@ -117,7 +117,7 @@ fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_ind
                 }
             }
         }
-        @unroll for (var r = STORED; r < ROWS; r++) { acc[r - STORED] = acc[r]; }
+        @unroll for (var r = STORED; r < TILE_ROWS; r++) { acc[r - STORED] = acc[r]; }
     }
 }
 
@@ -128,14 +128,14 @@ fn input_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocat
     let inputs = params.inputs / 4u;
     let outputs = params.outputs;
     let stride = params.stride / 4u;
-    let first = tile.y * ROWS;
-    let column = tile.x * SUBGROUP * GROUPS + lane;
+    let first = tile.y * TILE_ROWS;
+    let column = tile.x * SUBGROUP * QUADS + lane;
     var left: array<u32, LOADS>;
     @unroll for (var n = 0u; n < LOADS; n++) { left[n] = min(first + n * SUBGROUP + lane, rows - 1u) * stride + params.column / 4u; }
-    var right: array<u32, GROUPS>;
-    @unroll for (var c = 0u; c < GROUPS; c++) { right[c] = min(column + c * SUBGROUP, inputs - 1u); }
+    var right: array<u32, QUADS>;
+    @unroll for (var c = 0u; c < QUADS; c++) { right[c] = min(column + c * SUBGROUP, inputs - 1u); }
 
-    var acc: array<array<vec4<f32>, GROUPS>, ROWS>;
+    var acc: array<array<vec4<f32>, QUADS>, TILE_ROWS>;
     for (var k = 0u; k < outputs; k += 4u) {
         var a: array<vec4<f32>, LOADS>;
         @unroll for (var n = 0u; n < LOADS; n++) { a[n] = dy[left[n] + k / 4u]; }
@@ -147,10 +147,10 @@ fn input_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocat
             s[n] = scales(min(k + head / HEADS, outputs - 1u) * inputs + min(tile.x * HEADS + head % HEADS, inputs / SHARED - 1u) * SHARED);
         }
 //! end
-        var w: array<array<vec4<f32>, 4>, GROUPS>;
+        var w: array<array<vec4<f32>, 4>, QUADS>;
         @unroll for (var j = 0u; j < 4u; j++) {
             let row = min(k + j, outputs - 1u) * inputs;
-            @unroll for (var c = 0u; c < GROUPS; c++) {
+            @unroll for (var c = 0u; c < QUADS; c++) {
 //! if SHARED - 1
                 var own = vec2(0.0);
                 @unroll for (var h = 0u; h < LANE_HEADS; h++) {
@@ -163,18 +163,18 @@ fn input_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocat
 //! end
             }
         }
-        @unroll for (var r = 0u; r < ROWS; r++) {
+        @unroll for (var r = 0u; r < TILE_ROWS; r++) {
             let v = subgroupBroadcast(a[r / SUBGROUP], r % SUBGROUP);
-            @unroll for (var c = 0u; c < GROUPS; c++) {
+            @unroll for (var c = 0u; c < QUADS; c++) {
                 acc[r][c] += v.x * w[c][0] + v.y * w[c][1] + v.z * w[c][2] + v.w * w[c][3];
             }
         }
     }
 
     let has_addend = params.has_addend != 0u;
-    for (var turn = 0u; turn < ROWS; turn += STORED) {
+    for (var turn = 0u; turn < TILE_ROWS; turn += STORED) {
         for (var j = 0u; j < 4u; j++) {
-            @unroll for (var c = 0u; c < GROUPS; c++) {
+            @unroll for (var c = 0u; c < QUADS; c++) {
                 @unroll for (var r = 0u; r < STORED; r++) {
                     let row = first + turn + r;
                     if (row < rows && column + c * SUBGROUP < inputs) {
@@ -186,7 +186,7 @@ fn input_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocat
                 }
             }
         }
-        @unroll for (var r = STORED; r < ROWS; r++) { acc[r - STORED] = acc[r]; }
+        @unroll for (var r = STORED; r < TILE_ROWS; r++) { acc[r - STORED] = acc[r]; }
     }
 }
 
@@ -196,19 +196,19 @@ fn weight_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invoca
     let inputs = params.inputs / 4u;
     let outputs = params.outputs;
     let stride = params.stride / 4u;
-    let first = tile.y * ROWS;
-    let column = tile.x * SUBGROUP * GROUPS + lane;
-    // Four rows of dy give ROWS vec4, vec4 e being group e % QUARTER of row e / QUARTER.
+    let first = tile.y * TILE_ROWS;
+    let column = tile.x * SUBGROUP * QUADS + lane;
+    // Four rows of dy give TILE_ROWS vec4, vec4 e being group e % QUARTER of row e / QUARTER.
     var left_row: array<u32, LOADS>;
     var left: array<u32, LOADS>;
     @unroll for (var n = 0u; n < LOADS; n++) {
         left_row[n] = (n * SUBGROUP + lane) / QUARTER;
         left[n] = params.column / 4u + min(first / 4u + (n * SUBGROUP + lane) % QUARTER, (outputs - 1u) / 4u);
     }
-    var right: array<u32, GROUPS>;
-    @unroll for (var c = 0u; c < GROUPS; c++) { right[c] = min(column + c * SUBGROUP, inputs - 1u); }
+    var right: array<u32, QUADS>;
+    @unroll for (var c = 0u; c < QUADS; c++) { right[c] = min(column + c * SUBGROUP, inputs - 1u); }
 
-    var acc: array<array<vec4<f32>, GROUPS>, ROWS>;
+    var acc: array<array<vec4<f32>, QUADS>, TILE_ROWS>;
     let begin = tile.z * params.chunk;
     let end = min(begin + params.chunk, params.rows);
     for (var k = begin; k < end; k += 4u) {
@@ -217,10 +217,10 @@ fn weight_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invoca
             let row = k + left_row[n];
             a[n] = select(vec4(0.0), dy[min(row, end - 1u) * stride + left[n]], row < end);
         }
-        var b: array<array<vec4<f32>, 4>, GROUPS>;
+        var b: array<array<vec4<f32>, 4>, QUADS>;
         @unroll for (var j = 0u; j < 4u; j++) {
             let row = min(k + j, end - 1u) * inputs;
-            @unroll for (var c = 0u; c < GROUPS; c++) { b[c][j] = layer_input[row + right[c]]; }
+            @unroll for (var c = 0u; c < QUADS; c++) { b[c][j] = layer_input[row + right[c]]; }
         }
         @unroll for (var g = 0u; g < QUARTER; g++) {
             let v0 = subgroupBroadcast(a[g / SUBGROUP], g % SUBGROUP);
@@ -228,16 +228,16 @@ fn weight_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invoca
             let v2 = subgroupBroadcast(a[(2u * QUARTER + g) / SUBGROUP], (2u * QUARTER + g) % SUBGROUP);
             let v3 = subgroupBroadcast(a[(3u * QUARTER + g) / SUBGROUP], (3u * QUARTER + g) % SUBGROUP);
             @unroll for (var i = 0u; i < 4u; i++) {
-                @unroll for (var c = 0u; c < GROUPS; c++) {
+                @unroll for (var c = 0u; c < QUADS; c++) {
                     acc[4u * g + i][c] += v0[i] * b[c][0] + v1[i] * b[c][1] + v2[i] * b[c][2] + v3[i] * b[c][3];
                 }
             }
         }
     }
 
-    for (var turn = 0u; turn < ROWS; turn += STORED) {
+    for (var turn = 0u; turn < TILE_ROWS; turn += STORED) {
         for (var j = 0u; j < 4u; j++) {
-            @unroll for (var c = 0u; c < GROUPS; c++) {
+            @unroll for (var c = 0u; c < QUADS; c++) {
                 @unroll for (var r = 0u; r < STORED; r++) {
                     let row = first + turn + r;
                     if (row < outputs && column + c * SUBGROUP < inputs) {
@@ -249,6 +249,6 @@ fn weight_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invoca
                 }
             }
         }
-        @unroll for (var r = STORED; r < ROWS; r++) { acc[r - STORED] = acc[r]; }
+        @unroll for (var r = STORED; r < TILE_ROWS; r++) { acc[r - STORED] = acc[r]; }
     }
 }

@@ -12,13 +12,13 @@
 
 override ACCUMULATE: u32 = 0u; // 1: weight_gradient adds to dw instead of writing it
 // Fours of rows and of columns that a thread owns: 1 for tiles of 64 × 64, 2 for tiles of 128 × 128.
-override GROUPS: u32 = 1u;
+override QUADS: u32 = 1u;
 
-const TILE: u32 = 64u * GROUPS;
-const WIDTH: u32 = 16u * GROUPS; // vec4 in one row or column of a tile
-const DEPTH: u32 = 16u / GROUPS;
+const TILE: u32 = 64u * QUADS;
+const WIDTH: u32 = 16u * QUADS; // vec4 in one row or column of a tile
+const DEPTH: u32 = 16u / QUADS;
 const COPY: u32 = DEPTH * WIDTH; // vec4 in one copy of a tile, one a thread
-const OWN: u32 = 4u * GROUPS; // rows that a thread owns
+const OWN_ROWS: u32 = 4u * QUADS; // rows that a thread owns
 
 // The part of the output matrix that one workgroup covers.
 const FORWARD_ROWS: u32 = TILE;
@@ -85,7 +85,7 @@ fn forward(
     let x_row = min(tile.y * TILE + at.x, rows - 1u) * inputs;
     let w_row = min(tile.x * TILE + at.x, outputs - 1u) * inputs;
 
-    var acc: array<array<f32, OWN>, OWN>; // rows thread.y + 16r, columns thread.x + 16c
+    var acc: array<array<f32, OWN_ROWS>, OWN_ROWS>; // rows thread.y + 16r, columns thread.x + 16c
     var a = vec4(0.0);
     var b = vec4(0.0);
     let steps = (params.inputs + DEPTH - 1u) / DEPTH;
@@ -102,12 +102,12 @@ fn forward(
         if (step > 0u) {
             let before = (step - 1u) % 2u;
             @unroll for (var k4 = 0u; k4 < DEPTH / 4u; k4++) {
-                var columns: array<vec4<f32>, OWN>;
-                @unroll for (var c = 0u; c < OWN; c++) { columns[c] = right[by_16_rows(before, k4, thread.x, c)]; }
-                @unroll for (var r = 0u; r < OWN; r++) {
+                var columns: array<vec4<f32>, OWN_ROWS>;
+                @unroll for (var c = 0u; c < OWN_ROWS; c++) { columns[c] = right[by_16_rows(before, k4, thread.x, c)]; }
+                @unroll for (var r = 0u; r < OWN_ROWS; r++) {
                     let row = left[by_16_rows(before, k4, thread.y, r)];
                     @unroll for (var j = 0u; j < 4u; j++) {
-                        @unroll for (var c = 0u; c < OWN; c++) { acc[r][c] += row[j] * columns[c][j]; }
+                        @unroll for (var c = 0u; c < OWN_ROWS; c++) { acc[r][c] += row[j] * columns[c][j]; }
                     }
                 }
             }
@@ -117,12 +117,12 @@ fn forward(
         workgroupBarrier();
     }
 
-    @unroll for (var c = 0u; c < OWN; c++) {
+    @unroll for (var c = 0u; c < OWN_ROWS; c++) {
         let column = tile.x * TILE + thread.x + c * 16u;
         if (column < outputs) {
             var sum_bias = 0.0;
             if (params.has_bias != 0u) { sum_bias = bias[params.column + column]; }
-            @unroll for (var r = 0u; r < OWN; r++) {
+            @unroll for (var r = 0u; r < OWN_ROWS; r++) {
                 let row = tile.y * TILE + thread.y + r * 16u;
                 if (row < rows) {
                     let i = row * params.stride + params.column + column;
@@ -148,7 +148,7 @@ fn input_gradient(
     let dy_row = (min(tile.y * TILE + a_at.x, rows - 1u) * params.stride + params.column) / 4u;
     let w_column = min(tile.x * WIDTH + b_at.y, inputs - 1u);
 
-    var acc: array<array<vec4<f32>, GROUPS>, OWN>; // rows thread.y + 16r, fours of columns thread.x + 16c
+    var acc: array<array<vec4<f32>, QUADS>, OWN_ROWS>; // rows thread.y + 16r, fours of columns thread.x + 16c
     var a = vec4(0.0);
     var b = vec4(0.0);
     let steps = (outputs + DEPTH - 1u) / DEPTH;
@@ -160,12 +160,12 @@ fn input_gradient(
         if (step > 0u) {
             let before = (step - 1u) % 2u;
             @unroll for (var k4 = 0u; k4 < DEPTH / 4u; k4++) {
-                var own: array<vec4<f32>, OWN>;
-                @unroll for (var r = 0u; r < OWN; r++) { own[r] = left[by_16_rows(before, k4, thread.y, r)]; }
+                var own: array<vec4<f32>, OWN_ROWS>;
+                @unroll for (var r = 0u; r < OWN_ROWS; r++) { own[r] = left[by_16_rows(before, k4, thread.y, r)]; }
                 @unroll for (var j = 0u; j < 4u; j++) {
-                    @unroll for (var c = 0u; c < GROUPS; c++) {
+                    @unroll for (var c = 0u; c < QUADS; c++) {
                         let columns = right[by_k(before, k4 * 4u + j, thread.x + c * 16u)];
-                        @unroll for (var r = 0u; r < OWN; r++) { acc[r][c] += own[r][j] * columns; }
+                        @unroll for (var r = 0u; r < OWN_ROWS; r++) { acc[r][c] += own[r][j] * columns; }
                     }
                 }
             }
@@ -175,10 +175,10 @@ fn input_gradient(
         workgroupBarrier();
     }
 
-    @unroll for (var c = 0u; c < GROUPS; c++) {
+    @unroll for (var c = 0u; c < QUADS; c++) {
         let column = tile.x * WIDTH + thread.x + c * 16u;
         if (column < inputs) {
-            @unroll for (var r = 0u; r < OWN; r++) {
+            @unroll for (var r = 0u; r < OWN_ROWS; r++) {
                 let row = tile.y * TILE + thread.y + r * 16u;
                 if (row < rows) {
                     let i = row * inputs + column;
@@ -205,7 +205,7 @@ fn weight_gradient(
     let dy_column = params.column / 4u + min(tile.y * WIDTH + at.y, (outputs - 1u) / 4u);
     let x_column = min(tile.x * WIDTH + at.y, inputs - 1u);
 
-    var acc: array<array<vec4<f32>, GROUPS>, OWN>;
+    var acc: array<array<vec4<f32>, QUADS>, OWN_ROWS>;
     var a = vec4(0.0);
     var b = vec4(0.0);
     let begin = tile.z * params.chunk;
@@ -223,12 +223,12 @@ fn weight_gradient(
         if (step > 0u) {
             let before = (step - 1u) % 2u;
             @unroll for (var k = 0u; k < DEPTH; k++) {
-                var columns: array<vec4<f32>, GROUPS>;
-                @unroll for (var c = 0u; c < GROUPS; c++) { columns[c] = right[by_k(before, k, thread.x + c * 16u)]; }
-                @unroll for (var g = 0u; g < GROUPS; g++) {
+                var columns: array<vec4<f32>, QUADS>;
+                @unroll for (var c = 0u; c < QUADS; c++) { columns[c] = right[by_k(before, k, thread.x + c * 16u)]; }
+                @unroll for (var g = 0u; g < QUADS; g++) {
                     let own = left[by_k(before, k, thread.y + g * 16u)];
                     @unroll for (var r = 0u; r < 4u; r++) {
-                        @unroll for (var c = 0u; c < GROUPS; c++) { acc[g * 4u + r][c] += own[r] * columns[c]; }
+                        @unroll for (var c = 0u; c < QUADS; c++) { acc[g * 4u + r][c] += own[r] * columns[c]; }
                     }
                 }
             }
@@ -238,10 +238,10 @@ fn weight_gradient(
         workgroupBarrier();
     }
 
-    @unroll for (var c = 0u; c < GROUPS; c++) {
+    @unroll for (var c = 0u; c < QUADS; c++) {
         let column = tile.x * WIDTH + thread.x + c * 16u;
         if (column < inputs) {
-            @unroll for (var r = 0u; r < OWN; r++) {
+            @unroll for (var r = 0u; r < OWN_ROWS; r++) {
                 let row = tile.y * TILE + thread.y * 4u + r / 4u * 64u + r % 4u;
                 if (row < outputs) {
                     let i = (tile.z * outputs + row) * inputs + column;

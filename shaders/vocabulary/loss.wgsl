@@ -38,14 +38,14 @@ fn shrink(before: f32, after: f32) -> f32 {
 }
 
 // Takes one slice into the running maximum and sum of each row.
-@compute @workgroup_size(GROUP)
+@compute @workgroup_size(WORKGROUP)
 fn slice(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let row = group.x * ROWS + local / LANES;
-    let lane = local % LANES;
+    let row = group.x * WORKGROUP_ROWS + local / ROW_THREADS;
+    let lane = local % ROW_THREADS;
     let first = min(row, params.rows - 1u) * params.stride;
     var largest = LOWEST;
     var sums = vec4(0.0);
-    for (var c = lane; c < params.stride; c += LANES) {
+    for (var c = lane; c < params.stride; c += ROW_THREADS) {
         let v = select(vec4(LOWEST), logits[first + c], are_words(c));
         let before = largest;
         largest = max(before, max(max(v.x, v.y), max(v.z, v.w)));
@@ -94,15 +94,15 @@ fn finish(@builtin(local_invocation_index) local: u32) {
 
 // dlogits = (softmax - [word is the target]) · target_weight · backward_scale · loss_scale, in place; 0 for rows without a target and past
 // the slice's width.
-@compute @workgroup_size(GROUP)
+@compute @workgroup_size(WORKGROUP)
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let row = group.x * ROWS + local / LANES;
+    let row = group.x * WORKGROUP_ROWS + local / ROW_THREADS;
     if (row >= params.rows) { return; }
     let target_word = targets[row];
     let weight = step_values.target_weight * step_values.backward_scale * kept_metrics.loss_scale;
     let scale = select(weight, 0.0, target_word == IGNORED);
     let normaliser = kept_log_sum_exp[row];
-    for (var c = local % LANES; c < params.stride; c += LANES) {
+    for (var c = local % ROW_THREADS; c < params.stride; c += ROW_THREADS) {
         let i = row * params.stride + c;
         let hit = select(vec4(0.0), vec4(1.0), words(c) + params.start == vec4(target_word));
         dlogits[i] = select(vec4(0.0), (exp(dlogits[i] - normaliser) - hit) * scale, are_words(c));

@@ -65,22 +65,25 @@ fn in_words(kernel: &Kernel) -> String {
         Some((_, Constant::Number(number))) => *number,
         _ => 0,
     };
-    let lanes = constant("LANES");
+    let row_threads = constant("ROW_THREADS");
     match kernel.file {
         "matmul_cpu" => {
             format!("matmul_cpu: register tiles, operands exchanged within subgroups of {}", constant("SUBGROUP"))
         }
         "matmul_gpu" => "matmul_gpu: tiles of 64² or 128² in workgroup memory, double-buffered".into(),
         "matmul_any" => "matmul_any: 4 × 4 outputs per invocation, scalar loads".into(),
-        "matmul_row" if lanes == 1 => "matmul_row: one invocation per output".into(),
-        "matmul_row" => format!("matmul_row: {lanes} invocations per output"),
-        "attention_cpu" => format!("rows shared by {} lanes through broadcast", constant("SHARE")),
-        "attention" => format!("rows shared by {lanes} lanes through workgroup memory"),
-        "cached_attention" => format!("{lanes} lanes share the keys of a query"),
-        "adapter" => format!("{lanes} lanes of 4 columns, {} tokens each, through workgroup memory", constant("PER")),
+        "matmul_row" if row_threads == 1 => "matmul_row: one invocation per output".into(),
+        "matmul_row" => format!("matmul_row: {row_threads} invocations per output"),
+        "attention_cpu" => format!("rows shared by {} lanes through broadcast", constant("SUBGROUP")),
+        "attention" => "tiles of 32 × 32 scores, operands and weights staged in workgroup memory".into(),
+        "cached_attention" => format!("{} invocations share the keys of a query", constant("WORKGROUP")),
+        "adapter" => {
+            let [across, tokens] = [constant("ACROSS"), constant("OWN_TOKENS")];
+            format!("{across} invocations of 4 columns, {tokens} tokens each, through workgroup memory")
+        }
         "elementwise" => "not fused: two products and a sum".into(),
-        "norm" if lanes == 1 => "one invocation per row".into(),
-        "norm" => format!("{lanes} invocations per row"),
+        "norm" if row_threads == 1 => "one invocation per row".into(),
+        "norm" => format!("{row_threads} invocations per row"),
         "rope" if constant("TAKES") == 1 => "one invocation per head".into(),
         "rope" => "one invocation per token, for all its heads".into(),
         file => file.into(),
@@ -104,8 +107,8 @@ mod tests {
                     "32 invocations per output",
                     "matmul_any",
                     "workgroup memory",
-                    "64 lanes",
-                    "16 lanes of 4 columns",
+                    "64 invocations",
+                    "16 invocations of 4 columns",
                     "32 invocations per row",
                     "one invocation per head",
                 ],
@@ -117,7 +120,7 @@ mod tests {
                     "subgroups of 8",
                     "matmul_any",
                     "8 lanes through broadcast",
-                    "32 lanes",
+                    "32 invocations",
                     "not fused",
                     "one invocation per row",
                     "one invocation per token, for all its heads",
@@ -130,8 +133,8 @@ mod tests {
                     "one invocation per output",
                     "matmul_any",
                     "workgroup memory",
-                    "32 lanes",
-                    "16 lanes of 4 columns",
+                    "32 invocations",
+                    "16 invocations of 4 columns",
                     "one invocation per row",
                     "one invocation per token, for all its heads",
                 ],

@@ -104,7 +104,7 @@ fn frozen(bench: &mut Bench, format: GgmlType) -> Result<()> {
     // Only plain numbers can have rows that are not whole vectors of four.
     let odd = if block == 1 { 7 } else { block };
     let mut shapes = vec![(1, block.max(12), 12), (33, block.max(12), 12), (3, odd, 7)];
-    if bench.traits.lanes() > 0 {
+    if bench.traits.cpu_subgroup() > 0 {
         // These devices have separate kernels for products with few rows.
         shapes.extend([(5, block.max(12), 12), (12, block.max(12), 12)]);
     }

@@ -56,7 +56,7 @@ impl Traits {
     }
 
     /// The subgroup size where a CPU device shares values between lanes instead of through workgroup memory; 0 elsewhere.
-    pub fn lanes(&self) -> u32 {
+    pub fn cpu_subgroup(&self) -> u32 {
         if self.cpu { self.subgroup.filter(|s| [4, 8, 16].contains(s)).unwrap_or(0) } else { 0 }
     }
 }

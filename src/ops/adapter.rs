@@ -37,7 +37,7 @@ pub struct Adapter {
 /// The adapter of x (…, hidden): one kernel forward, one backward to x, and the products for the weights. Where a CPU device shares values
 /// between lanes the products of `matmul` are faster than the fused ones, which need workgroup memory, and it is written out.
 pub fn adapter(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
-    if g.traits().lanes() > 0 { written_out(g, x, layer) } else { fused(g, x, layer) }
+    if g.traits().cpu_subgroup() > 0 { written_out(g, x, layer) } else { fused(g, x, layer) }
 }
 
 /// The adapter in smaller ops.
@@ -150,8 +150,8 @@ impl Form {
         Kernel::new("adapter", entry)
             .with("BOTTLENECK", self.bottleneck)
             .with("ALIGNED", self.aligned)
-            .with("LANES", self.lanes)
-            .with("PER", self.per)
-            .with("GROUPS", self.groups)
+            .with("ACROSS", self.lanes)
+            .with("OWN_TOKENS", self.per)
+            .with("DOWN", self.groups)
     }
 }

@@ -63,7 +63,7 @@ const PART: u32 = 2;
 impl Variant {
     fn new(traits: &Traits, form: &Attention) -> Variant {
         let &Attention { heads, key_value_heads, head_size, .. } = form;
-        let lanes = traits.lanes();
+        let lanes = traits.cpu_subgroup();
         if lanes == 0 {
             let part = head_size.div_ceil(64).min(PART);
             let shared = heads != key_value_heads;
@@ -81,8 +81,11 @@ impl Variant {
             65..=192 => 2,
             _ => 1,
         };
-        let kernel =
-            Kernel::new("attention_cpu", "forward").with("HEAD", head_size).with("SHARE", lanes).with("PER", per).with("TILE", tile);
+        let kernel = Kernel::new("attention_cpu", "forward")
+            .with("HEAD", head_size)
+            .with("SUBGROUP", lanes)
+            .with("LANE_ROWS", per)
+            .with("TILE", tile);
         Variant { kernel, rows: lanes * per, parts: None }
     }
 }

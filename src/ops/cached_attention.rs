@@ -33,7 +33,7 @@ pub fn cached_attention(g: &mut Graph, qkv: Tensor, keys: Tensor, values: Tensor
     // What the lanes join at a time must fit in the 16 KiB of workgroup memory that every device has, beside two numbers of each.
     let lanes = if g.traits().cpu { 32 } else { 64 };
     let chunk = (1..=head_size / 4).rev().find(|c| (head_size / 4).is_multiple_of(*c) && lanes * c * 16 <= 12 << 10).unwrap_or(1);
-    let kernel = |entry| Kernel::new("cached_attention", entry).with("HEAD", head_size).with("LANES", lanes).with("CHUNK", chunk);
+    let kernel = |entry| Kernel::new("cached_attention", entry).with("HEAD", head_size).with("WORKGROUP", lanes).with("CHUNK", chunk);
     let p = Params { length, context, heads, key_value_heads, scale: form.scale() };
     let numbers = u64::from(length) * u64::from(key_value_heads * head_size);
     g.dispatch(kernel("append"), p, [read(qkv), read(start), update(keys), update(values)], flat(numbers / 4));

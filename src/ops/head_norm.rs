@@ -1,7 +1,7 @@
 //! RMSNorm of each query and key head, as Qwen3 has it.
 
 use super::reduce::{add_partials, rows_per_chunk};
-use super::{qkv_shape, row_lanes, sum, vector};
+use super::{qkv_shape, row_threads, sum, vector};
 use crate::graph::{Graph, Kernel, Tensor, read, write};
 
 crate::params!(Params { rows: u32, parts: u32, heads: u32, normed: u32, size: u32, epsilon: f32, chunk: u32 });
@@ -29,10 +29,10 @@ pub fn head_norm(g: &mut Graph, qkv: Tensor, layer: &HeadNorm) -> Tensor {
     assert_eq!(g.shape(key_weight), g.shape(query_weight), "head_norm takes two weights of one shape");
     qkv_shape(g, "head_norm", qkv, heads, key_value_heads, size);
     let (tokens, parts, normed) = (g.shape(qkv).rows(), heads + 2 * key_value_heads, heads + key_value_heads);
-    let (lanes, vector) = (row_lanes(g.traits()), vector(size));
-    let kernel = move |entry| Kernel::new("head_norm", entry).with("VECTOR", vector).with("LANES", lanes);
+    let (lanes, vector) = (row_threads(g.traits()), vector(size));
+    let kernel = move |entry| Kernel::new("head_norm", entry).with("VECTOR", vector).with("ROW_THREADS", lanes);
     let p = Params { rows: tokens.saturating_mul(parts), parts, heads, normed, size: size / vector, epsilon, chunk: 0 };
-    let groups = [p.rows.div_ceil(kernel("forward").constant("ROWS")), 1, 1];
+    let groups = [p.rows.div_ceil(kernel("forward").constant("WORKGROUP_ROWS")), 1, 1];
     let (scales, y) = (g.single("scales", [tokens, parts]), g.like("head_norm", qkv));
     g.dispatch(kernel("forward"), p, [read(qkv), read(query_weight), read(key_weight), write(scales), write(y)], groups);
 
@@ -44,7 +44,7 @@ pub fn head_norm(g: &mut Graph, qkv: Tensor, layer: &HeadNorm) -> Tensor {
             let partials = [("dquery", heads), ("dkey", key_value_heads)].map(|(name, count)| g.single(name, [chunks, count, size]));
             let arguments = [read(qkv), read(scales), read(dy), write(partials[0]), write(partials[1])];
             let kernel = kernel("weight_gradient");
-            let groups = [(normed * p.size).div_ceil(kernel.constant("GROUP")), chunks, 1];
+            let groups = [(normed * p.size).div_ceil(kernel.constant("WORKGROUP")), chunks, 1];
             g.dispatch(kernel, Params { chunk, ..p }, arguments, groups);
             for (partials, gradient) in partials.into_iter().zip(gradients) {
                 if let Some(gradient) = gradient {

@@ -53,7 +53,7 @@ impl Linear {
     /// The matrices, those that do not fit one binding, or one image, cut into slices of rows.
     pub(super) fn parts(&self, g: &mut Graph) -> Vec<Part> {
         let outputs = self.outputs(g);
-        let bytes = if g.traits().lanes() > 0 { IMAGE_BYTES } else { u64::MAX };
+        let bytes = if g.traits().cpu_subgroup() > 0 { IMAGE_BYTES } else { u64::MAX };
         let (mut parts, mut column) = (Vec::new(), 0);
         for &whole in &self.weights {
             let (rows, most) = (g.shape(whole).rows(), fitting_rows(g, whole, bytes));

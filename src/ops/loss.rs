@@ -1,6 +1,6 @@
 //! The linear head and the cross-entropy over its words in one op, so that no more logits are in memory than a slice has.
 
-use super::{Linear, SLICE_ROWS, matmul, row_lanes, slice_of_rows};
+use super::{Linear, SLICE_ROWS, matmul, row_threads, slice_of_rows};
 use crate::graph::{Graph, Kernel, Tensor, read, update, write};
 
 crate::params!(Params { rows: u32, width: u32, stride: u32, start: u32 });
@@ -27,10 +27,10 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
     let (rows, vocabulary) = (g.shape(x).rows(), g.shape(weight).rows());
     assert_eq!(g.shape(targets).len(), u64::from(rows), "cross_entropy: x is {}, the targets {}", g.shape(x), g.shape(targets));
     let metrics = g.arenas().metrics;
-    let lanes = row_lanes(g.traits());
+    let lanes = row_threads(g.traits());
     let slices = slices(g, rows, weight, bias);
-    let kernel = move |entry| Kernel::new("loss", entry).with("LANES", lanes);
-    let groups = [rows.div_ceil(kernel("slice").constant("ROWS")), 1, 1];
+    let kernel = move |entry| Kernel::new("loss", entry).with("ROW_THREADS", lanes);
+    let groups = [rows.div_ceil(kernel("slice").constant("WORKGROUP_ROWS")), 1, 1];
 
     let states = g.single("states", [rows, 3]);
     let mut last = None;

@@ -2,7 +2,7 @@
 
 use super::layer::{Linear, Part};
 use super::reduce::{add_partials, column_sum};
-use super::{Activation, parts_per_dispatch, row_lanes};
+use super::{Activation, parts_per_dispatch, row_threads};
 use crate::graph::{Argument, DType, Graph, Kernel, MAX_ELEMENTS, Tensor, Traits, read, update, write};
 
 crate::params!(Params { rows: u32, inputs: u32, outputs: u32, stride: u32, column: u32, chunk: u32, has_bias: u32, has_addend: u32 });
@@ -10,17 +10,17 @@ crate::params!(Params { rows: u32, inputs: u32, outputs: u32, stride: u32, colum
 /// The variant for a device and a product with `rows` rows and `columns` columns: the one table. The fast kernels load vectors of four
 /// along both matrices' rows, which must be `aligned`.
 fn variant(traits: &Traits, entry: &'static str, aligned: bool, [rows, columns]: [u32; 2]) -> Kernel {
-    match (aligned, traits.cpu, traits.lanes()) {
+    match (aligned, traits.cpu, traits.cpu_subgroup()) {
         (true, true, lanes) if lanes > 0 => {
             // Rows past the end of the product are computed in vain, so a low product gets low tiles.
             let tile = [8, 16].into_iter().find(|&t| rows <= t && t % lanes == 0).unwrap_or(32);
-            Kernel::new("matmul_cpu", entry).with("SUBGROUP", lanes).with("ROWS", tile)
+            Kernel::new("matmul_cpu", entry).with("SUBGROUP", lanes).with("TILE_ROWS", tile)
         }
-        (true, ..) if rows == 1 && entry == "forward" => Kernel::new("matmul_row", entry).with("LANES", row_lanes(traits)),
+        (true, ..) if rows == 1 && entry == "forward" => Kernel::new("matmul_row", entry).with("ROW_THREADS", row_threads(traits)),
         (true, false, _) => {
             // Tiles of 128² do more with each load, but only as long as there are enough of them for all of the device.
             let large = u64::from(rows) * u64::from(columns) >= 128 * 128 * 256;
-            Kernel::new("matmul_gpu", entry).with("GROUPS", 1 + large as u32)
+            Kernel::new("matmul_gpu", entry).with("QUADS", 1 + large as u32)
         }
         _ => Kernel::new("matmul_any", entry),
     }

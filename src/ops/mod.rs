@@ -88,8 +88,8 @@ fn vector(extent: impl Into<u64>) -> u32 {
     if extent.into().is_multiple_of(4) { 4 } else { 1 }
 }
 
-/// The lanes of a workgroup that share a row (`shaders/shared/row_sum.wgsl`).
-fn row_lanes(traits: &Traits) -> u32 {
+/// The invocations of a workgroup that share a row (`shaders/shared/row_sum.wgsl`).
+fn row_threads(traits: &Traits) -> u32 {
     if traits.cpu { 1 } else { 32 }
 }
 

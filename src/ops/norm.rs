@@ -1,7 +1,7 @@
 //! LayerNorm and RMSNorm, with the residual sum before them.
 
 use super::reduce::{add_partials, rows_per_chunk};
-use super::{row_lanes, sum, vector};
+use super::{row_threads, sum, vector};
 use crate::graph::{Argument, Graph, Kernel, Tensor, read, write};
 
 crate::params!(Params { rows: u32, columns: u32, epsilon: f32, has_addend: u32, chunk: u32 });
@@ -48,8 +48,9 @@ fn record(g: &mut Graph, s: Tensor, terms: Option<[Tensor; 2]>, layer: &Norm) ->
     let layer = *layer;
     let (rows, columns) = (g.shape(s).rows(), g.shape(s).last());
     assert_eq!(g.shape(layer.weight).last(), columns, "norm: x is {}, the weight {}", g.shape(s), g.shape(layer.weight));
-    let (lanes, vector) = (row_lanes(g.traits()), vector(columns));
-    let kernel = move |entry| Kernel::new("norm", entry).with("VECTOR", vector).with("LANES", lanes).with("RMS", layer.bias.is_none());
+    let (lanes, vector) = (row_threads(g.traits()), vector(columns));
+    let kernel =
+        move |entry| Kernel::new("norm", entry).with("VECTOR", vector).with("ROW_THREADS", lanes).with("RMS", layer.bias.is_none());
     let p = Params { rows, columns: columns / vector, epsilon: layer.epsilon, has_addend: 0, chunk: 0 };
     let (stats, y) = (g.single("stats", [rows, 2]), g.activation("norm", g.shape(s).clone()));
     let mut arguments: Vec<Argument> = terms.map_or(vec![s], Vec::from).into_iter().map(read).collect();
@@ -58,7 +59,7 @@ fn record(g: &mut Graph, s: Tensor, terms: Option<[Tensor; 2]>, layer: &Norm) ->
     arguments.extend(terms.map(|_| write(s)));
     arguments.extend([write(stats), write(y)]);
     let forward = kernel("forward").with("SUM", terms.is_some());
-    let groups = [rows.div_ceil(forward.constant("ROWS")), 1, 1];
+    let groups = [rows.div_ceil(forward.constant("WORKGROUP_ROWS")), 1, 1];
     g.dispatch(forward, p, arguments, groups);
 
     let inputs: Vec<_> = [Some(s), Some(layer.weight), layer.bias].into_iter().flatten().collect();
@@ -72,7 +73,7 @@ fn record(g: &mut Graph, s: Tensor, terms: Option<[Tensor; 2]>, layer: &Norm) ->
             let mut arguments: Vec<Argument> = vec![read(dy), read(s), read(stats), write(weight_partials)];
             arguments.extend(bias_partials.map(write));
             let kernel = kernel("weight_gradient");
-            let groups = [p.columns.div_ceil(kernel.constant("GROUP")), chunks, 1];
+            let groups = [p.columns.div_ceil(kernel.constant("WORKGROUP")), chunks, 1];
             g.dispatch(kernel, Params { chunk, ..p }, arguments, groups);
             for (partials, gradient) in [(Some(weight_partials), dweight), (bias_partials, dbias)] {
                 if let Some((partials, gradient)) = partials.zip(gradient) {

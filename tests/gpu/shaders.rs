@@ -30,7 +30,10 @@ fn kernels() -> Vec<Kernel> {
                 all.push(base.clone().with("FORMAT", "f32").with("POSITIONS", 1));
                 all.push(base.with("FORMAT", "f32").with("POSITIONS", 1).with("START", 1));
             }
-            "attention" => all.push(base.with("DROPOUT", 1)),
+            "attention" => {
+                all.push(base.clone().with("DROPOUT", 1));
+                all.push(base.with("HEAD", 128).with("PART", 2).with("SHARED", 1));
+            }
             "attention_cpu" => {
                 all.extend([base.clone(), base.with("HEAD", 20).with("TILE", 8).with("DROPOUT", 1)]);
             }
@@ -39,16 +42,16 @@ fn kernels() -> Vec<Kernel> {
                 all.push(base.with("ALIGNED", 0).with("WITH_INPUT_GRADIENT", 0));
             }
             "norm" => {
-                all.extend([base.clone(), base.clone().with("LANES", 32).with("SUM", 1)]);
-                all.extend([base.clone().with("RMS", 1).with("SUM", 1), base.clone().with("RMS", 1).with("LANES", 32)]);
+                all.extend([base.clone(), base.clone().with("ROW_THREADS", 32).with("SUM", 1)]);
+                all.extend([base.clone().with("RMS", 1).with("SUM", 1), base.clone().with("RMS", 1).with("ROW_THREADS", 32)]);
                 all.push(base.with("VECTOR", 4).with("SUM", 1));
             }
             "rope" => {
                 all.extend([base.clone(), base.clone().with("ADJACENT", 1)]);
                 all.extend([base.clone().with("VECTOR", 4), base.with("VECTOR", 4).with("ADJACENT", 1)]);
             }
-            "loss" => all.extend([base.clone(), base.with("LANES", 32)]),
-            "head_norm" => all.extend([base.clone(), base.clone().with("LANES", 32), base.with("VECTOR", 4)]),
+            "loss" => all.extend([base.clone(), base.with("ROW_THREADS", 32)]),
+            "head_norm" => all.extend([base.clone(), base.clone().with("ROW_THREADS", 32), base.with("VECTOR", 4)]),
             "reduce" => all.extend([base.clone(), base.with("VECTOR", 4).with("ACCUMULATE", 1)]),
             "scale" => all.extend([base.clone(), base.clone().with("LEARNED", 0), base.with("VECTOR", 4)]),
             "elementwise" | "gated" => {
