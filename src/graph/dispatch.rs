@@ -12,10 +12,10 @@ pub trait Params: bytemuck::Pod {
 /// Recording a dispatch compares the two.
 #[macro_export]
 macro_rules! params {
-    ($name:ident { $($field:ident: $ty:tt),* $(,)? }) => {
+    ($vis:vis $name:ident { $($field:ident: $ty:tt),* $(,)? }) => {
         #[repr(C)]
         #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-        struct $name { $($field: $ty),* }
+        $vis struct $name { $($vis $field: $ty),* }
         impl $crate::graph::Params for $name {
             const FIELDS: &'static [(&'static str, &'static str)] = &[$((stringify!($field), stringify!($ty))),*];
         }

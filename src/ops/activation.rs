@@ -3,7 +3,7 @@
 use super::{flat, sum, vector};
 use crate::graph::{Graph, Kernel, Tensor, read, write};
 
-crate::params!(Params { len: u32, columns: u32, threshold: u32, scale: f32, site: u32, has_addend: u32 });
+crate::params!(pub(super) Params { len: u32, columns: u32, threshold: u32, scale: f32, site: u32, has_addend: u32 });
 
 /// An elementwise kernel over `len` numbers that needs no more parameters, and its workgroups.
 pub(super) fn elementwise(entry: &'static str, len: u64) -> (Kernel, impl crate::graph::Params, [u32; 3]) {

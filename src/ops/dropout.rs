@@ -1,9 +1,8 @@
 //! Dropout whose mask is a function of (seed, batch, place, element), so that nothing is stored for the backward pass.
 
+use super::activation::Params;
 use super::{flat, vector};
 use crate::graph::{Graph, Kernel, Tensor, read, write};
-
-crate::params!(Params { len: u32, columns: u32, threshold: u32, scale: f32, site: u32, has_addend: u32 });
 
 /// The share of elements that dropout sets to zero in training; what is left is scaled by one over what is left.
 #[derive(Clone, Copy, Debug, PartialEq)]
