@@ -27,13 +27,13 @@ pub struct Eval {
     /// A .jsonl or .txt file, or a directory with test, valid or train as .jsonl or .txt: the first of these is measured
     #[arg(long)]
     data: PathBuf,
-    /// Sequences that are measured at once
+    /// Sequences per batch
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
-    /// The most tokens of a sequence [default: 512, or the model's context where that is shorter]
+    /// Maximum tokens per sequence [default: 512, or the model's context where that is shorter]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<u32>,
-    /// Measure prompts and all turns of a chat too
+    /// Also measure prompts and all turns of a chat
     #[arg(long)]
     train_on_prompt: bool,
 }

@@ -30,16 +30,16 @@ pub struct Generate {
     adapter: Vec<PathBuf>,
     #[command(flatten)]
     input: Input,
-    /// The most tokens of the continuation
+    /// Maximum number of tokens to generate
     #[arg(long, value_name = "N", default_value_t = 128)]
     max_tokens: u32,
-    /// 0 takes the likeliest token, more gives the others their chance
+    /// 0 for greedy decoding; higher values sample more freely
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     temperature: f64,
-    /// Consider only so many of the likeliest tokens; 0 considers all
+    /// Sample from the K most likely tokens only; 0 for all
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
-    /// Consider only the likeliest tokens that together have this probability
+    /// Sample from the most likely tokens whose probabilities add up to P
     #[arg(long, value_name = "P", default_value_t = 1.0)]
     top_p: f64,
     /// The seed of the choice
@@ -117,7 +117,7 @@ impl Generate {
         let mut decoder = tokenizer.decoder();
         let started = Instant::now();
         let tokens = generator.generate(&prompt, self.max_tokens as usize, self.sampling(), tokenizer.end_tokens(), |token| {
-            // Who has closed the pipe wants no more.
+            // A closed pipe ends the generation.
             common.json || show(&decoder.push(token))
         })?;
         let speed = tokens.len() as f64 / started.elapsed().as_secs_f64();

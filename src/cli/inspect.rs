@@ -27,13 +27,13 @@ pub struct Inspect {
     /// The adapter that would be trained: PRESET[key=value,…]
     #[arg(long, value_name = "SPEC", default_value = "identity_bn")]
     adapter: String,
-    /// Sequences of a batch
+    /// Sequences per batch
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
     /// As `train` has it: activations inside a block are computed again in the backward pass
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
     gradient_checkpointing: bool,
-    /// The most tokens of a sequence [default: 512, or the model's context where that is shorter]
+    /// Maximum tokens per sequence [default: 512, or the model's context where that is shorter]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<u32>,
 }

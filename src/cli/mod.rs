@@ -183,7 +183,7 @@ impl Common {
     }
 }
 
-/// A line of standard output. Who has closed the pipe misses it, and nothing else happens.
+/// Prints a line to standard output. A closed pipe is not an error.
 pub fn print(line: impl std::fmt::Display) {
     drop(writeln!(std::io::stdout(), "{line}"));
 }

@@ -74,7 +74,7 @@ impl Options {
         Ok(())
     }
 
-    /// Adds the options of a run that is to be gone on with, from the file that [`Options::write`] wrote.
+    /// Adds the options of a run to be resumed, from the file that [`Options::write`] wrote.
     ///
     /// # Errors
     /// As [`Options::add`]; [`Error::Usage`] if something else was asked for that the result depends on.

@@ -62,28 +62,28 @@ pub struct Pretrain {
     /// Optimizer steps [default: 1000]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
-    /// Sequences of a batch, each up to the context long [default: 8]
+    /// Sequences per batch, each up to the context long [default: 8]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: Option<u32>,
-    /// Batches of a step [default: 1]
+    /// Batches per step [default: 1]
     #[arg(long, value_name = "BATCHES", value_parser = clap::value_parser!(u32).range(1..=65536))]
     grad_accumulation: Option<u32>,
     /// The largest learning rate [default: 1e-3]
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// Steps in which the learning rate rises [default: a tenth of all, at most 100]
+    /// Steps of linear warm-up [default: a tenth of all, at most 100]
     #[arg(long, value_name = "STEPS")]
     warmup_steps: Option<u64>,
-    /// How much weights are drawn to zero [default: 0.01]
+    /// Weight decay [default: 0.01]
     #[arg(long)]
     weight_decay: Option<f64>,
-    /// The largest norm of the gradient, to which longer ones are cut; 0 cuts none [default: 1]
+    /// Clip the norm of the gradient to this value; 0 disables clipping [default: 1]
     #[arg(long, value_name = "NORM")]
     clip_norm: Option<f64>,
     /// The seed of the first weights, the order of the data and the dropout [default: 0]
     #[arg(long)]
     seed: Option<u64>,
-    /// Save the model and measure its loss every so many steps, beside the last [default: 500]
+    /// Save the model and measure its loss every STEPS steps, as well as after the last [default: 500]
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     save_every: Option<u64>,
     /// Log a step in every STEPS; without it, each in metrics.jsonl and a few on standard error

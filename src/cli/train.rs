@@ -32,7 +32,7 @@ pub struct Train {
     /// The directory of the run, which must be new unless it is resumed
     #[arg(long, value_name = "RUN", required_unless_present = "config")]
     out: Option<PathBuf>,
-    /// Go on with the run in RUN from its newest checkpoint, with the options that it has
+    /// Resume the run in RUN from its newest checkpoint, with its own options
     #[arg(long)]
     resume: bool,
     /// A file with options, such as another run's run.toml; those that are typed count before it
@@ -50,25 +50,25 @@ pub struct Train {
     /// Parts of the base that train beside the adapter
     #[arg(long, value_name = "PARTS", value_delimiter = ',')]
     train: Vec<Part>,
-    /// Train everything for the first so many steps, then freeze the base as it is and go on with the adapter
+    /// Train everything for the first STEPS steps, then freeze the base and continue with the adapter only
     #[arg(long, value_name = "STEPS", default_value_t = 0)]
     full_steps: u64,
     /// Optimizer steps; without it, as many as --epochs takes
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
-    /// Passes over the data, also parts of one
+    /// Passes over the data; fractions are allowed
     #[arg(long, default_value_t = 1.0, conflicts_with = "steps")]
     epochs: f64,
-    /// Sequences of a batch
+    /// Sequences per batch
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
-    /// Batches of a step
+    /// Batches per step
     #[arg(long, value_name = "BATCHES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536))]
     grad_accumulation: u32,
     /// Computes activations inside a block again in the backward pass, to the same bits: less memory, a third more work
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
     gradient_checkpointing: bool,
-    /// The most tokens of a sequence [default: 512, or the model's context where that is shorter]
+    /// Maximum tokens per sequence [default: 512, or the model's context where that is shorter]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<u32>,
     /// The largest learning rate
@@ -77,7 +77,7 @@ pub struct Train {
     /// What the learning rate does after the warm-up
     #[arg(long, default_value = "constant")]
     schedule: ScheduleShape,
-    /// Steps in which the learning rate rises
+    /// Steps of linear warm-up
     #[arg(long, value_name = "STEPS", default_value_t = 0)]
     warmup_steps: u64,
     /// adam adds the weight decay to the gradient, adamw takes it from the weights
@@ -92,10 +92,10 @@ pub struct Train {
     /// Added to the root of the mean squared gradient
     #[arg(long, default_value_t = 1e-8)]
     epsilon: f64,
-    /// How much weights are drawn to zero
+    /// Weight decay
     #[arg(long, default_value_t = 0.0)]
     weight_decay: f64,
-    /// The largest norm of the gradient, to which longer ones are cut
+    /// Clip the norm of the gradient to this value
     #[arg(long, value_name = "NORM")]
     clip_norm: Option<f64>,
     /// The dropout of the adapter and the base, instead of their own
@@ -104,16 +104,16 @@ pub struct Train {
     /// Whether the order of the data changes from epoch to epoch
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     shuffle: bool,
-    /// Learn prompts and all turns of a chat too
+    /// Also learn prompts and all turns of a chat
     #[arg(long)]
     train_on_prompt: bool,
     /// The seed of the adapter's start, the order of the data and the dropout
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Measure the validation loss every so many steps, beside the first and the last
+    /// Measure the validation loss every STEPS steps, as well as before the first and after the last
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     eval_every: Option<u64>,
-    /// Save a checkpoint every so many steps, beside the last and the best [default: every ten minutes]
+    /// Save a checkpoint every STEPS steps, as well as after the last and the best [default: every ten minutes]
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     save_every: Option<u64>,
     /// Log a step in every STEPS; without it, each in metrics.jsonl and a few on standard error

@@ -55,7 +55,7 @@ pub struct Program {
     padding: u64,
 }
 
-/// What lies behind every output in a program made for tests.
+/// What follows every output in a program made for tests.
 const CANARY: u32 = 0xC0FF_EE11;
 
 impl Program {
@@ -79,7 +79,7 @@ impl Program {
         Program::build(device, memory, Some(state), graph, false)
     }
 
-    /// Compiles a recording for tests: every activation has its own buffer, full of NaN, with a canary behind its end.
+    /// Compiles a recording for tests: every activation has its own buffer, full of NaN, with a canary after its end.
     ///
     /// # Errors
     /// As [`Program::new`].

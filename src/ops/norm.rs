@@ -23,7 +23,7 @@ pub fn norm(g: &mut Graph, x: Tensor, layer: &Norm) -> Tensor {
     record(g, x, None, layer)
 }
 
-/// The norm of x + residual, both (…, hidden): what stands behind a sublayer of a post-norm block.
+/// The norm of x + residual, both (…, hidden): what follows a sublayer of a post-norm block.
 pub fn add_norm(g: &mut Graph, x: Tensor, residual: Tensor, layer: &Norm) -> Tensor {
     residual_norm(g, x, residual, layer).1
 }
