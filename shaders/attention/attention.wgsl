@@ -1,4 +1,4 @@
-//! use attention_params
+//! use attention_params, grid
 
 // Attention for GPUs, causal or full, that keeps only the log-sum-exp (Dao 2024, "FlashAttention-2").
 //
@@ -404,9 +404,9 @@ fn backward_keys(
 }
 
 // The gradients of keys and values from those of the query heads that share them, in their order.
-@compute @workgroup_size(64)
+@compute @workgroup_size(FLAT)
 fn sum_heads(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group.x * 64u + lane;
+    let i = flat_index(group, lane);
     let batch = group.z;
     let four = i % HEAD4;
     let is_value = i / HEAD4 % 2u;

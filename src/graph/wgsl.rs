@@ -113,7 +113,10 @@ pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32, fol
     assert!(numbers.is_empty(), "shader '{file}' has no override named {:?}", numbers.keys());
     let images = source(file).lines().filter_map(|line| line.strip_prefix("//! image ")).flat_map(|names| names.split(", ")).collect();
     let out = storage::declared(out, images, half, &values);
-    let out = folded.map_or(out.clone(), |extents| unfolded(&out, extents));
+    let out = match folded {
+        Some(extents) => unfolded(&out, extents),
+        None => out,
+    };
     unroll(&out, &values)
 }
 
