@@ -43,7 +43,7 @@ struct Block {
 pub struct Inputs {
     /// Tokens (batch, length).
     pub tokens: Tensor,
-    /// The length of each row without padding (batch).
+    /// The length of each row, excluding padding (batch).
     pub lengths: Tensor,
     /// The positions of the flattened tokens, sorted by token (batch·length), in a recording that trains the embeddings.
     pub order: Option<Tensor>,
@@ -272,7 +272,8 @@ impl Declared<'_> {
         Norm { weight, bias, epsilon: self.config.epsilon }
     }
 
-    /// A linear layer of stacked matrices (name, outputs). Adjacent matrices of the same format become one where that can be addressed.
+    /// A linear layer of stacked matrices (name, outputs). Adjacent matrices of the same format are joined, as
+    /// long as each starts at an addressable offset.
     fn linear(&mut self, stacked: &[(String, u32)], inputs: u32, bias: bool) -> Linear {
         let mut weights = Vec::new();
         let mut run: Vec<Piece> = Vec::new();

@@ -1,4 +1,4 @@
-//! Which base an adapter was made on: enough to refuse a model of another form, and to notice one with other weights.
+//! The identity of the base that an adapter was trained on: enough to reject a model of another shape, and to notice other weights.
 
 use std::path::Path;
 
@@ -10,28 +10,28 @@ use crate::error::{Error, Result};
 use crate::files::{CONFIG_BYTES, read_text_if_any, replace_file};
 use crate::weights::{Fingerprint, Weights};
 
-/// Of the file's form.
+/// The version of the file format.
 const VERSION: u32 = 1;
 
-/// So many numbers of each tensor are looked at, all in its first row: the same row in every format and order of rows.
+/// The fingerprint covers up to this many values of each tensor, all from its first row, which is the same in every format and row order.
 const LOOKED_AT: usize = 64;
 
-/// What can be said of a base in a small file.
+/// The identity of a base, small enough to save with every adapter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseIdentity {
     version: u32,
-    /// What the model is called or where it lies.
+    /// The model's name or path.
     pub model: String,
     form: Form,
-    /// A fingerprint of the first numbers of every tensor.
+    /// A fingerprint of the first values of every tensor.
     fingerprint: String,
-    /// How many tensors these are.
+    /// The number of these tensors.
     #[serde(skip)]
     pub(super) tensors: usize,
 }
 
-/// The architecture and the extents of a model.
+/// The architecture and the sizes of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Form {
@@ -59,7 +59,7 @@ impl Form {
         }
     }
 
-    /// The first thing in which another differs: what it is, and the two values.
+    /// The first difference from another model: its name and the two values.
     fn difference(&self, other: &Form) -> Option<(&'static str, String, String)> {
         if self.architecture != other.architecture {
             return Some(("architecture", self.architecture.clone(), other.architecture.clone()));
@@ -78,27 +78,27 @@ impl Form {
     }
 }
 
-/// How a base relates to the one that something was made on.
+/// How a base compares with the one that something was trained on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Likeness {
-    /// It is the same.
+    /// The same model.
     Same,
-    /// It has the same form and other weights: another quantisation or another fine-tune.
+    /// The same architecture and sizes with other weights: another quantisation or fine-tune.
     OtherWeights,
-    /// It has another form, which the rest of a sentence says.
+    /// Another architecture or size; the text, a clause of an error message, says which.
     OtherForm(String),
 }
 
 impl BaseIdentity {
-    /// The identity of a base with these weights; `model` is what it is called. Reads a few numbers of each tensor, whose values count and
-    /// not their format, so that a model keeps its identity when it is converted without loss.
+    /// The identity of a base with these weights; `model` is its name or path. Reads a few values of each tensor. Their format does not
+    /// count, so a model keeps its identity when it is converted losslessly.
     pub fn of(config: &Config, weights: &Weights, model: &str) -> BaseIdentity {
         let names = Names::of(config.family);
         let tied_head = format!("{}.weight", names.head);
         let mut fingerprint = Fingerprint::default();
         let mut tensors = 0;
         for (name, weight) in &weights.tensors {
-            // Files may have tensors that no model asks for, such as masks, or a tied head of its own.
+            // Files may have tensors that no model uses, such as masks or a separate copy of a tied head.
             if names.translate(name, names).is_none() || config.tied && *name == tied_head {
                 continue;
             }
@@ -109,11 +109,11 @@ impl BaseIdentity {
         BaseIdentity { version: VERSION, model: model.into(), form: Form::of(config), fingerprint: fingerprint.finish(), tensors }
     }
 
-    /// How another base relates to this one.
+    /// Compares another base with this one.
     pub fn likeness(&self, other: &BaseIdentity) -> Likeness {
         match self.form.difference(&other.form) {
             Some((what, own, others)) => {
-                Likeness::OtherForm(format!("the {what} of '{}' is {own}, and that of '{}' is {others}", self.model, other.model))
+                Likeness::OtherForm(format!("the {what} of '{}' is {own}, but that of '{}' is {others}", self.model, other.model))
             }
             None if self.fingerprint != other.fingerprint => Likeness::OtherWeights,
             None => Likeness::Same,
@@ -125,7 +125,7 @@ impl BaseIdentity {
     /// # Errors
     /// [`Error::Write`].
     pub(super) fn write(&self, path: &Path) -> Result<()> {
-        replace_file(path, serde_json::to_string_pretty(self).expect("it prints as JSON").as_bytes())
+        replace_file(path, serde_json::to_string_pretty(self).expect("an identity serialises").as_bytes())
     }
 
     /// Reads the file, if there is one.
@@ -135,10 +135,9 @@ impl BaseIdentity {
     pub(super) fn read(path: &Path) -> Result<Option<BaseIdentity>> {
         let Some(text) = read_text_if_any(path, CONFIG_BYTES)? else { return Ok(None) };
         let identity: BaseIdentity = serde_json::from_str(&text)
-            .map_err(|e| Error::file(path, format!("does not say which base the adapter was made on ({e}); copy or save it again")))?;
+            .map_err(|e| Error::file(path, format!("does not say which base the adapter was trained on ({e}); copy or save it again")))?;
         if identity.version != VERSION {
-            let problem =
-                format!("is of version {}, but this program reads version {VERSION}; use the one that wrote it", identity.version);
+            let problem = format!("is version {}, but this Graftling reads version {VERSION}; use the one that wrote it", identity.version);
             return Err(Error::file(path, problem));
         }
         Ok(Some(identity))

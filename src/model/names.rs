@@ -1,8 +1,8 @@
-//! The tensor names of each family: in Hugging Face's files, whose names the model uses too, and in GGUF files.
+//! The tensor names of each family, in GGUF files and in Hugging Face's files. The model uses the latter.
 
 use super::Family;
 
-/// The names of a family's tensors in one kind of file, without `.weight` and `.bias`. Those of a layer follow `{layers}.{i}.`.
+/// The names of a family's tensors in one file format, without `.weight` and `.bias`. Those of a layer follow `{layers}.{i}.`.
 pub struct Names {
     /// The prefix of a layer's number.
     pub layers: &'static str,
@@ -139,7 +139,7 @@ impl Names {
         Some(format!("{}.{layer}.{theirs}.{kind}", other.layers))
     }
 
-    /// Whether that is a norm, given without `.weight` and `.bias`.
+    /// Whether `stem`, a name without `.weight` or `.bias`, is that of a norm.
     pub fn is_norm(&self, stem: &str) -> bool {
         let ends = |norm: &&str| stem.strip_suffix(norm).is_some_and(|layer| layer.ends_with('.'));
         stem == self.final_norm || self.norms.iter().chain(&self.head_norms).any(ends)

@@ -1,6 +1,6 @@
-//! The order of the numbers in a tensor. Files with Hugging Face's names have Hugging Face's order; the model may have another: GPT-2's
-//! matrices the other way round, and queries and keys of a GGUF llama with the two halves of each head interleaved, which is how its RoPE
-//! finds its pairs. Every tensor of the base goes through here on its way between such a file and the model.
+//! The element order of tensors. Files with Hugging Face's names have Hugging Face's order; the model's can differ: GPT-2's matrices are
+//! transposed, and the queries and keys of a GGUF llama have the two halves of each head interleaved, since its RoPE rotates adjacent
+//! elements. Every tensor of the base passes through here on its way between such a file and the model.
 
 use super::names::Names;
 use super::{Config, Positions};
@@ -8,19 +8,19 @@ use crate::ops::RopePairs;
 use crate::weights::Weight;
 
 impl Config {
-    /// A tensor of a file with Hugging Face's names, in the model's order. One of an unexpected shape stays as it is, for the model to
-    /// refuse.
+    /// Converts a tensor of a file with Hugging Face's names to the model's order. A tensor of unexpected shape is left unchanged, for the
+    /// model to reject.
     pub(super) fn in_model_order(&self, name: &str, weight: &Weight) -> Weight {
         self.reordered(name, weight, |head, half, pair| (head + 2 * pair + half, head + half * (self.head_size as usize / 2) + pair))
     }
 
-    /// A tensor of the model, in the order of a file with Hugging Face's names.
+    /// Converts a tensor of the model to the order of a file with Hugging Face's names.
     pub(super) fn in_file_order(&self, name: &str, weight: &Weight) -> Weight {
         self.reordered(name, weight, |head, half, pair| (head + half * (self.head_size as usize / 2) + pair, head + 2 * pair + half))
     }
 
-    /// Turns a matrix that the file has the other way round, and moves the rows of interleaved heads: `rows` gives the row of the result
-    /// and the row that it comes from, given the head's first row, which half, and which pair.
+    /// Transposes a matrix that the file stores transposed, and reorders the rows of interleaved heads. From the first row of a head, the
+    /// half and the pair, `rows` computes a row of the result and the row that it comes from.
     fn reordered(&self, name: &str, weight: &Weight, rows: impl Fn(usize, usize, usize) -> (usize, usize)) -> Weight {
         if Names::of(self.family).is_transposed(name) && weight.shape.axes().len() == 2 {
             return weight.transposed();
@@ -43,7 +43,7 @@ impl Config {
         }
     }
 
-    /// The heads of a tensor that has the halves of each head interleaved.
+    /// The number of heads of a tensor whose heads have their halves interleaved.
     fn interleaved_heads(&self, name: &str) -> Option<u32> {
         let Positions::Rotary { pairs: RopePairs::Adjacent, .. } = self.positions else { return None };
         let (stem, _) = name.rsplit_once('.')?;
@@ -72,7 +72,7 @@ mod tests {
         Weight::from_f32(shape.clone(), &(0..shape.len()).map(|i| i as f32).collect::<Vec<_>>())
     }
 
-    /// As llama.cpp's converter has it: `reshape(heads, 2, head_size / 2, inputs).swapaxes(1, 2)`.
+    /// As in llama.cpp's converter: `reshape(heads, 2, head_size / 2, inputs).swapaxes(1, 2)`.
     #[test]
     fn interleaved_heads_come_from_halves_and_go_back() {
         let config = llama(RopePairs::Adjacent);
@@ -90,7 +90,7 @@ mod tests {
             assert_eq!(config.in_file_order(name, &moved), weight, "{name}");
             let half = Weight::new(DType::F16, weight.shape.clone(), weight.in_format(DType::F16).into_owned());
             assert_eq!(config.in_file_order(name, &config.in_model_order(name, &half)), half, "{name}");
-            // A tensor of another shape is the model's to refuse.
+            // A tensor of another shape is left for the model to reject.
             assert_eq!(config.in_model_order(name, &numbered([7, 24])), numbered([7, 24]));
         }
         for (config, name) in [(&config, &v), (&llama(RopePairs::Halves), &q)] {

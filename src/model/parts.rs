@@ -55,7 +55,7 @@ impl Base {
         read(path).map(|(config, weights, _)| (config, weights))
     }
 
-    /// Which base this is; `model` is what it is called or where it lies.
+    /// The identity of this base; `model` is its name or path.
     pub fn identity(&self, model: &str) -> BaseIdentity {
         BaseIdentity::of(&self.config, &self.weights, model)
     }
@@ -109,7 +109,7 @@ fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
     Ok((config, weights, Some(file)))
 }
 
-/// What is said of a model that is not there, which may be a name on the Hugging Face Hub.
+/// The message about a model that does not exist, which may be a name on the Hugging Face Hub.
 fn missing(path: &Path) -> String {
     let part =
         |part: &str| part.starts_with(|c: char| c.is_alphanumeric()) && part.chars().all(|c| c.is_alphanumeric() || "._-".contains(c));
@@ -123,7 +123,7 @@ fn missing(path: &Path) -> String {
     }
 }
 
-/// The first GGUF file of a directory that is no model's.
+/// The first GGUF file of a directory without a `config.json`.
 fn lone_gguf(directory: &Path) -> Option<PathBuf> {
     if directory.join("config.json").exists() {
         return None;
@@ -160,8 +160,8 @@ impl Trains {
         Trains { base: true, head: true, embeddings: true, norms: true }
     }
 
-    /// How many weights of a model train, by part: `adapters`, `head`, `norms`, `embeddings`, and `base` for the rest. A tied head that trains
-    /// as such counts as the head.
+    /// The number of weights of a model that train, by part: `adapters`, `head`, `norms`, `embeddings`, and `base` for the rest. A tied
+    /// head that trains only as the head counts as the head.
     pub fn parts(self, model: &Model) -> BTreeMap<&'static str, u64> {
         let names = Names::of(model.config.family);
         let tied = model.config.tied && self.head && !self.embeddings;

@@ -1,4 +1,4 @@
-//! A single layer, as a second user of the ops.
+//! A single layer that uses the ops outside of a decoder.
 
 use crate::graph::{DType, Graph, Parameters, Tensor};
 use crate::ops::{self, Activation, Adapter, Attention, Linear};

@@ -1,4 +1,4 @@
-//! A model's values: from files and starts to device memory, and back.
+//! A model's values: from files or initial values to device memory, and back.
 
 use super::Model;
 use super::adapter::{end_of, is_adapter};
@@ -9,12 +9,12 @@ use crate::random::Random;
 use crate::weights::{Fingerprint, Weight, Weights};
 
 impl Model {
-    /// Device memory with the values before any training. `sources` are the base and what changes it, such as a saved adapter: of several
-    /// that have a tensor the last counts. Adapters that none has, and everything where there is no source, get the start of a new model.
+    /// Creates device memory with the values before training. `sources` are the base and what overrides it, such as a saved adapter: if
+    /// several have a tensor, the last one wins. Adapters that no source has are initialised, and so is everything if there are no sources.
     ///
     /// # Errors
-    /// [`Error::File`] if the base lacks a tensor, or a source has it in another shape or with a number that is not finite; or what the
-    /// device says.
+    /// [`Error::File`] if the base lacks a tensor, or a source has it in another shape or with a value that is not finite; a device error
+    /// if the device fails.
     pub fn upload(&self, device: &Device, sources: &[&Weights], seed: u64, training: bool) -> Result<Memory> {
         let memory = Memory::new(device, &self.parameters, training)?;
         let mut stream = 0;
@@ -37,10 +37,10 @@ impl Model {
         Ok(memory)
     }
 
-    /// Reads weights back from the device, those tensors that `wanted` says by name.
+    /// Reads the weights for whose names `wanted` returns true back from the device.
     ///
     /// # Errors
-    /// If the device fails; [`Error::DivergedWeight`] if a weight that trained is not finite any more.
+    /// If the device fails; [`Error::DivergedWeight`] if a weight that trained is no longer finite.
     pub fn download(&self, device: &Device, memory: &Memory, wanted: impl Fn(&str) -> bool) -> Result<Weights> {
         let mut weights = Weights::default();
         for (tensor, parameter) in self.parameters.iter().filter(|(_, p)| p.pieces.iter().any(|piece| wanted(&piece.name))) {
@@ -61,13 +61,13 @@ impl Model {
         Ok(weights)
     }
 
-    /// Whether the tensor of that name trains.
+    /// Whether the tensor called `name` trains.
     pub fn trains(&self, name: &str) -> bool {
         let trained = self.parameters.iter().filter(|(_, p)| p.arena_offset.is_some());
         trained.flat_map(|(_, p)| &p.pieces).any(|piece| piece.name == name)
     }
 
-    /// A fingerprint of the bytes of all frozen weights as they lie on the device.
+    /// A fingerprint of the bytes of all frozen weights on the device.
     ///
     /// # Errors
     /// If the device fails.
@@ -79,7 +79,8 @@ impl Model {
         Ok(fingerprint.finish())
     }
 
-    /// The start of one tensor. The base: normal with deviation 0.02, norms 1, biases 0, as GPT-2; adapters as their config says.
+    /// The initial values of one tensor. In the base, matrices are normal with standard deviation 0.02, norms 1 and biases 0, as in GPT-2;
+    /// adapters follow their config.
     fn start(&self, name: &str, shape: &Shape, seed: u64, stream: u64) -> Vec<f32> {
         if let (Some(config), Some(end)) = (&self.adapters, end_of(name)) {
             return config.start(end, shape, &mut config.random(seed, stream, end));
@@ -94,7 +95,8 @@ impl Model {
     }
 }
 
-/// The source that has a tensor, or has to: a base that lacks one of its own is asked for it all the same, and says so.
+/// The source of a tensor: the last one that has it, or else, for a tensor of the base, the base itself, whose error then names the missing
+/// tensor.
 pub(super) fn source_of<'a>(sources: &[&'a Weights], name: &str) -> Option<&'a Weights> {
     let source = sources.iter().rev().find(|source| source.tensors.contains_key(name));
     source.or(sources.first().filter(|_| !is_adapter(name))).copied()

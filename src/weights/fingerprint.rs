@@ -1,14 +1,14 @@
-//! A number that stands for some bytes.
+//! A 64-bit hash of bytes.
 
-/// Sixteen hexadecimal digits that stand for bytes in several parts: FNV-1a over words of eight bytes instead of single ones, since there
-/// may be many. It finds accidents, not malice.
+/// Hashes the bytes of several parts to sixteen hexadecimal digits: FNV-1a over words of eight bytes rather than single bytes, for speed.
+/// It detects accidental changes, not malicious ones.
 pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut fingerprint = Fingerprint::default();
     parts.into_iter().for_each(|part| fingerprint.add(part));
     fingerprint.finish()
 }
 
-/// The same of parts that come one by one.
+/// A [`fingerprint()`] of parts that are added one by one.
 pub struct Fingerprint(u64);
 
 impl Default for Fingerprint {
@@ -25,7 +25,7 @@ impl Fingerprint {
         for chunk in part.chunks(8) {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
-            // A product carries upwards only; turning the word lets its upper bits reach the others.
+            // Carries of a product only move upwards; the rotation lets the upper bits affect the lower ones.
             self.0 = (self.0 ^ u64::from_le_bytes(word)).wrapping_mul(Self::PRIME).rotate_left(29);
         }
         self.0 = (self.0 ^ part.len() as u64).wrapping_mul(Self::PRIME);

@@ -83,7 +83,7 @@ impl Gguf {
     /// The value of a key, if the file has it. `T` is `u32`, `f32`, `bool`, `&str`, [`Strings`], `Vec<f32>` or `Vec<i32>`.
     ///
     /// # Errors
-    /// [`Error::File`] if the value is of another kind or out of range for `T`.
+    /// [`Error::File`] if the value has another type or is out of range for `T`.
     pub fn value<'a, T: FromValue<'a>>(&'a self, key: &str) -> Result<Option<T>> {
         let Some(value) = self.header.metadata.get(key) else { return Ok(None) };
         T::from_value(value).map(Some).ok_or_else(|| {
@@ -114,7 +114,7 @@ impl Gguf {
     /// The tensor called `name`, after checking its shape and that all its values are finite. Reads the tensor once.
     ///
     /// # Errors
-    /// [`Error::File`] if it is missing, has another shape, or has a number that is not finite.
+    /// [`Error::File`] if it is missing, has another shape, or has a value that is not finite.
     pub fn get(&self, name: &str, shape: &Shape) -> Result<GgufTensor<'_>> {
         let fail = |problem| Err(Error::file(&self.path, problem));
         let Some(tensor) = self.tensor(name) else {

@@ -23,11 +23,11 @@ impl MappedFile {
     }
 }
 
-/// Maps a file, which must not change meanwhile.
+/// Maps a file, which must not change while it is mapped.
 pub(super) fn map(path: &Path, advice: &str) -> Result<Mmap> {
     let file = open(path, advice)?;
-    // SAFETY: The map is only read, and only as bytes. What cannot be ruled out is that another program changes the file meanwhile. All
-    // that is checked is copied out of the map, so other bytes in the tensors are other numbers and nothing worse; a file that is
-    // cut shorter ends the process with a signal, as it does for every program that maps files.
+    // SAFETY: The map is only read, and only as bytes. Another program could still change the file. Everything that is checked is copied
+    // out of the map, so changed bytes in the tensors are only other values; a file that is truncated ends the process with a signal, as it
+    // does for every program that maps files.
     unsafe { Mmap::map(&file) }.map_err(|e| unreadable(path, e))
 }

@@ -1,4 +1,4 @@
-//! Files to named tensors and back. Nothing here knows a model or a device.
+//! Reading and writing named tensors. Nothing here depends on a model or a device.
 
 mod directory;
 mod fingerprint;
@@ -27,22 +27,22 @@ use crate::error::{Error, Result};
 use crate::graph::{DType, Shape};
 use crate::words::shown;
 
-/// Named tensors, and the file that they came from for messages. Those of a file stay there until they are asked for.
+/// Named tensors, and for messages, the file they came from. Tensors of a file stay in it until they are requested.
 #[derive(Clone, Debug, Default)]
 pub struct Weights {
     /// The tensors by name.
     pub tensors: BTreeMap<String, Weight>,
-    /// Tensors of formats that no model has weights in, such as masks, and the formats' names.
+    /// Tensors in formats that are not supported for weights, such as masks, with the format's name.
     pub unsupported: BTreeMap<String, String>,
-    /// Where they were read.
+    /// The file or directory index they were read from.
     pub path: PathBuf,
 }
 
 impl Weights {
-    /// Opens a safetensors file. No tensor is read yet: [`Weights::get`] and [`Weights::check`] look at the numbers.
+    /// Opens a safetensors file. No tensor is read yet: [`Weights::get`] and [`Weights::check`] read the values.
     ///
     /// # Errors
-    /// [`Error::File`], naming the file: it is missing, cut short or malformed.
+    /// [`Error::File`], naming the file, if it is missing, truncated or malformed.
     pub fn read(path: &Path) -> Result<Weights> {
         safetensors::read(path)
     }
@@ -58,7 +58,7 @@ impl Weights {
     /// Opens `model.safetensors` of a directory, or the files that `model.safetensors.index.json` lists.
     ///
     /// # Errors
-    /// [`Error::File`] as [`Weights::read`]; or the files are not those of the index, or there are none.
+    /// [`Error::File`] as [`Weights::read`], or if the files do not match the index or there are none.
     pub fn read_directory(directory: &Path) -> Result<Weights> {
         directory::read(directory)
     }
@@ -70,10 +70,10 @@ impl Weights {
         weights
     }
 
-    /// Writes a safetensors file, complete or not at all. Everything that training saves is written here, and this check keeps it finite.
+    /// Writes a safetensors file, completely or not at all. Everything that training saves is written here, so it is always finite.
     ///
     /// # Errors
-    /// [`Error::DivergedWeight`] if there is such a number, or [`Error::Write`].
+    /// [`Error::DivergedWeight`] if a value is not finite, or [`Error::Write`].
     pub fn write(&self, path: &Path) -> Result<()> {
         if let Some((name, _)) = self.tensors.iter().find(|(_, weight)| weight.first_non_finite().is_some()) {
             return Err(Error::DivergedWeight { name: name.clone() });
@@ -81,7 +81,7 @@ impl Weights {
         safetensors::write(&self.tensors, path)
     }
 
-    /// The same tensors, matrices of f32 and bf16 rounded to f16.
+    /// The same tensors, with f32 and bf16 matrices rounded to f16.
     pub fn halved(mut self) -> Weights {
         for weight in self.tensors.values_mut() {
             if weight.shape.axes().len() == 2 && matches!(weight.dtype, DType::F32 | DType::Bf16) {
@@ -91,10 +91,10 @@ impl Weights {
         self
     }
 
-    /// The tensor of that name and shape. It is not read yet.
+    /// The tensor with this name and shape. It is not read yet.
     ///
     /// # Errors
-    /// [`Error::File`] if it is missing, or has another shape or a format that is not supported.
+    /// [`Error::File`] if it is missing, or has another shape or an unsupported format.
     pub fn find(&self, name: &str, shape: &Shape) -> Result<&Weight> {
         let Some(weight) = self.tensors.get(name) else {
             return Err(Error::file(
@@ -108,26 +108,26 @@ impl Weights {
         if weight.shape != *shape {
             let (name, has) = (shown(name), &weight.shape);
             let problem =
-                format!("tensor '{name}' has the shape {has} where the config asks for {shape}; file and config do not belong together");
+                format!("tensor '{name}' has the shape {has}, but the config requires {shape}; the file does not match the config");
             return Err(Error::file(self.path_of(weight), problem));
         }
         Ok(weight)
     }
 
-    /// The tensor of that name and shape, all of whose numbers are finite. Reads the tensor once.
+    /// The tensor with this name and shape, after checking that all its values are finite. Reads the tensor once.
     ///
     /// # Errors
-    /// As [`Weights::find`], or it has a number that is not finite.
+    /// As [`Weights::find`], or if it has a value that is not finite.
     pub fn get(&self, name: &str, shape: &Shape) -> Result<&Weight> {
         let weight = self.find(name, shape)?;
         self.check_finite(name, weight)?;
         Ok(weight)
     }
 
-    /// Checks every tensor, for small files whose tensors are not asked for one by one.
+    /// Checks every tensor, for small files whose tensors are not requested one by one.
     ///
     /// # Errors
-    /// [`Error::File`] if one has a format that is not supported, or a number that is not finite.
+    /// [`Error::File`] if one has an unsupported format or a value that is not finite.
     pub fn check(&self) -> Result<()> {
         if let Some((name, format)) = self.unsupported.first_key_value() {
             return Err(Error::file(&self.path, unsupported(name, format)));
@@ -149,12 +149,12 @@ impl Weights {
         Err(Error::file(self.path_of(weight), problem))
     }
 
-    /// The file of a tensor: for a model in several files, the one that has it.
+    /// The file that a tensor is in, which can be one of several.
     fn path_of<'a>(&'a self, weight: &'a Weight) -> &'a Path {
         weight.file().unwrap_or(&self.path)
     }
 }
 
 fn unsupported(name: &str, format: &str) -> String {
-    format!("tensor '{}' is of the format {format}; weights of F32, F16 and BF16 are supported", shown(name))
+    format!("tensor '{}' has the format {format}, which is not supported; F32, F16 and BF16 are", shown(name))
 }

@@ -5,7 +5,7 @@
 //!
 //! Every product below is exact in f32, which has 24 significant bits: the scale d has 11, that of a sub-block at most 7, and a quantised
 //! value at most 5 (in Q8_0, without sub-blocks, 7). Only the final sum of some formats rounds, once. So a kernel computes the same bits
-//! in any order of the factors, with or without fused multiply-add.
+//! whatever the order of the factors, with or without fused multiply-add.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,21 +22,21 @@ pub enum GgmlType {
     F16,
     /// bfloat16: the upper half of an f32.
     Bf16,
-    /// 32 numbers of 4 bits: d (q − 8).
+    /// 32 values of 4 bits: d (q − 8).
     Q4_0,
-    /// 32 numbers of 4 bits: d q + m.
+    /// 32 values of 4 bits: d q + m.
     Q4_1,
-    /// 32 numbers of 5 bits: d (q − 16).
+    /// 32 values of 5 bits: d (q − 16).
     Q5_0,
-    /// 32 numbers of 5 bits: d q + m.
+    /// 32 values of 5 bits: d q + m.
     Q5_1,
-    /// 32 numbers of 8 bits, signed: d q.
+    /// 32 values of 8 bits, signed: d q.
     Q8_0,
-    /// 256 numbers of 4 bits in 8 sub-blocks with scales of 6 bits: d s q − dmin t.
+    /// 256 values of 4 bits in 8 sub-blocks with scales of 6 bits: d s q − dmin t.
     Q4K,
-    /// 256 numbers of 5 bits in 8 sub-blocks with scales of 6 bits: d s q − dmin t.
+    /// 256 values of 5 bits in 8 sub-blocks with scales of 6 bits: d s q − dmin t.
     Q5K,
-    /// 256 numbers of 6 bits in 16 sub-blocks with signed scales of 8 bits: d s (q − 32).
+    /// 256 values of 6 bits in 16 sub-blocks with signed scales of 8 bits: d s (q − 32).
     Q6K,
 }
 
@@ -111,7 +111,7 @@ impl GgmlType {
     /// Decodes whole blocks, of one row or several, into `values` in order. Only the final sum of Q4_1, Q5_1, Q4_K and Q5_K rounds.
     ///
     /// # Panics
-    /// If `blocks` is not a whole number of blocks, or `values` does not have as many elements.
+    /// If `blocks` is not a whole number of blocks, or `values` does not have exactly their elements.
     pub fn decode(self, blocks: &[u8], values: &mut [f32]) {
         match self {
             GgmlType::F32 => each(blocks, values, |b, v: &mut [f32; 1]| v[0] = f32::from_le_bytes(*b)),
@@ -128,7 +128,7 @@ impl GgmlType {
         }
     }
 
-    /// The first element of the first block with a number or scale that is not finite. If there is none, all values are finite.
+    /// The first element of the first block with a value or scale that is not finite. If there is none, all values are finite.
     ///
     /// # Panics
     /// If `blocks` is not a whole number of blocks.
@@ -193,7 +193,10 @@ pub(super) fn name_of_unsupported(id: u32) -> Option<&'static str> {
 /// Decodes block by block; the array lengths of `decode` are the block's sizes.
 fn each<const BYTES: usize, const LEN: usize>(blocks: &[u8], values: &mut [f32], decode: impl Fn(&[u8; BYTES], &mut [f32; LEN])) {
     let ((blocks, rest), (values, values_rest)) = (blocks.as_chunks(), values.as_chunks_mut());
-    assert!(rest.is_empty() && values_rest.is_empty() && blocks.len() == values.len(), "bytes and values are not the same whole blocks");
+    assert!(
+        rest.is_empty() && values_rest.is_empty() && blocks.len() == values.len(),
+        "the bytes and values are not the same number of whole blocks"
+    );
     for (block, values) in blocks.iter().zip(values) {
         decode(block, values);
     }

@@ -1,15 +1,15 @@
 //! Converting blocks between their layout in a file and on the device.
 //!
-//! Kernels read whole words, so the device stores groups that are whole words: one block, or two adjacent blocks where a single block is
-//! not. The groups run through all elements of a tensor, so the two blocks of a group may belong to different rows. In a group of two,
-//! each part of the first block is followed by the same part of the second:
+//! Kernels read whole words, so the device stores groups that are whole words: one block, or two adjacent blocks if a single one is not.
+//! The groups span all elements of a tensor, so the two blocks of a group can belong to different rows. In a group of two, each part of
+//! the first block is followed by the same part of the second:
 //!
 //! | format | file | device |
 //! |---|---|---|
 //! | Q4_1, Q5_1, Q4_K, Q5_K | blocks of 20, 24, 144, 176 bytes | the same |
-//! | Q4_0 | d 2, numbers 16 | d 4, numbers 32 |
+//! | Q4_0 | d 2, values 16 | d 4, values 32 |
 //! | Q5_0 | d 2, fifth bits 4, low bits 16 | d 4, fifth bits 8, low bits 32 |
-//! | Q8_0 | d 2, numbers 32 | d 4, numbers 64 |
+//! | Q8_0 | d 2, values 32 | d 4, values 64 |
 //! | Q6_K | low bits 128, high bits 64, scales 16, d 2 | low bits 256, high bits 128, scales 32, d 4 |
 //!
 //! If the last group has only one block, its second half is zero.
@@ -37,7 +37,7 @@ impl GgmlType {
         }
     }
 
-    /// The size in bytes of each part of a block, if two blocks make a group.
+    /// The size in bytes of each part of a block, if a group is two blocks.
     fn parts(self) -> Option<&'static [usize]> {
         match self {
             GgmlType::Q4_0 => Some(&[2, 16]),
@@ -95,7 +95,7 @@ mod tests {
     use crate::graph::Shape;
     use crate::weights::{Weight, Weights};
 
-    /// The bytes of that many blocks, each different from its neighbours.
+    /// The bytes of `blocks` blocks, each different from its neighbours.
     fn bytes(format: GgmlType, blocks: usize) -> Vec<u8> {
         (0..blocks * format.block_bytes()).map(|i| (i * 89 + i / 256 * 7 + 1) as u8).collect()
     }
@@ -131,7 +131,7 @@ mod tests {
     fn weight(format: GgmlType) -> (Weight, Vec<f32>) {
         let mut file = bytes(format, 3);
         for block in file.chunks_exact_mut(format.block_bytes()) {
-            // Keeps the scales finite, wherever they are.
+            // Keeps the scales finite, wherever they are in the block.
             block.iter_mut().for_each(|byte| *byte &= 0x3f);
         }
         let mut values = vec![0.0; 3 * format.block_len()];

@@ -25,7 +25,7 @@ pub(super) fn from_bytes(path: &Path, bytes: impl AsRef<[u8]> + Send + Sync + 's
         let what = cut(&what.to_string(), 200);
         Error::file(path, format!("is not a valid safetensors file ({what}); fetch or copy it again"))
     };
-    // Checks the header against itself and against the length of the file.
+    // Checks that the header is consistent and matches the length of the file.
     let (header, metadata) = SafeTensors::read_metadata(file.bytes()).map_err(|e| damaged(&e))?;
     let header = 8..8 + header;
     // The crate keeps the last of two entries with the same name; other programs may keep the first.

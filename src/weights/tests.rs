@@ -42,7 +42,7 @@ fn entry(dtype: &str, shape: &[u64], start: u64, end: u64) -> Value {
     json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] })
 }
 
-/// The message of an error, after checking its form.
+/// The message of an error, after checking that it is one short sentence.
 fn sentence<T>(what: &str, result: Result<T>) -> String {
     let Err(error) = result else { panic!("{what} is accepted") };
     assert_eq!(error.exit_code(), 3, "{what}: {error}");
@@ -112,9 +112,9 @@ fn tensors_of_gguf_are_laid_out_for_the_device_when_they_are_asked_for() {
     assert!(sentence("another shape", weights.get("q", &[64, 2].into())).contains("some.gguf: tensor 'q' has the shape (2, 64)"));
 
     let mut damaged = gguf();
-    let scale = damaged.len() - 4 - 160 + 34; // That of the second block.
+    let scale = damaged.len() - 4 - 160 + 34; // The scale of the second block.
     damaged[scale..scale + 2].copy_from_slice(&half::f16::NAN.to_le_bytes());
-    let message = sentence("a scale that is no number", open(damaged).get("q", &[2, 64].into()));
+    let message = sentence("a scale that is not a number", open(damaged).get("q", &[2, 64].into()));
     assert!(message.contains("'q' has a number that is not finite at element 32 or soon after"), "{message}");
 }
 
@@ -203,7 +203,7 @@ fn a_tensor_is_given_out_only_as_it_was_asked_for() {
     assert!(sentence("missing", weights.get("f64", &[2].into())).contains("a.safetensors: has no tensor 'f64'"));
     for shape in [Shape::from([4]), [2, 3].into(), [2, 2, 1].into(), [0].into()] {
         let message = sentence("another shape", weights.get("f32", &shape));
-        assert!(message.contains(&format!("'f32' has the shape (2, 2) where the config asks for {shape}")), "{message}");
+        assert!(message.contains(&format!("'f32' has the shape (2, 2), but the config requires {shape}")), "{message}");
     }
     // The last number of each tensor.
     let data = good.len() - 24;
@@ -327,6 +327,6 @@ fn matrices_are_rounded_to_half_precision() {
     assert_eq!(halved.tensors["vector"], weights.tensors["vector"]);
     let large = sentence("a large number", halved.get("large", &[1, 2].into()));
     assert!(large.contains("'large'") && large.contains("element 1") && large.contains("--precision f32"), "{large}");
-    let damaged = sentence("a number that is none", halved.get("damaged", &[1, 2].into()));
+    let damaged = sentence("a value that is not a number", halved.get("damaged", &[1, 2].into()));
     assert!(damaged.contains("not finite"), "{damaged}");
 }

@@ -110,13 +110,13 @@ impl Weight {
         values
     }
 
-    /// The first `most` values of the first row, or all of a shorter one, whatever precision was asked for. Reads little more than these.
+    /// The first `most` values of the first row, or all of a shorter one, without rounding to f16. Reads little more than these.
     pub(crate) fn first(&self, most: usize) -> Vec<f32> {
         let len = most.min(self.shape.last() as usize).min(self.shape.len() as usize);
         match &self.bytes {
             Bytes::Halved(weight) => return weight.first(most),
             Bytes::Transposed(matrix) => {
-                // One column of the other.
+                // A column of the other matrix.
                 let (bytes, size, columns) = (matrix.bytes(), self.dtype.bytes(1) as usize, matrix.shape.last() as usize);
                 let across = (0..len).flat_map(|row| &bytes[row * columns * size..][..size]).copied().collect();
                 return Weight::new(self.dtype, [len as u32].into(), across).to_f32();
@@ -131,10 +131,10 @@ impl Weight {
         values
     }
 
-    /// The same rows in another order: row `i` of the result is row `order[i]`. Those in blocks come as f32.
+    /// The same rows in another order: row `i` of the result is row `order[i]`. Block formats are decoded to f32.
     ///
     /// # Panics
-    /// If there are not as many rows (numbers, of a vector) as the order has, or one that is not there.
+    /// If `order` does not have as many entries as the tensor has rows (elements, for a vector), or one is out of range.
     pub(crate) fn with_rows(&self, order: &[usize]) -> Weight {
         let dtype = if self.dtype.group_len() == 1 { self.dtype } else { DType::F32 };
         let bytes = self.in_format(dtype);

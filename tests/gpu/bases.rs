@@ -166,9 +166,9 @@ fn bases_are_told_apart() {
     }
     place.change_base();
     let said = eval("model");
-    assert!(said.contains("warning: run/adapter was made on 'model'") && said.contains("are not the same"), "{said}");
+    assert!(said.contains("warning: run/adapter was trained on 'model'") && said.contains("has other weights"), "{said}");
     let llama = fixture("llama.gguf").display().to_string();
-    let words = ["run/adapter: was made on another base", "the architecture of 'model' is graftling, and that of", "is llama"];
+    let words = ["run/adapter: was trained on another base", "the architecture of 'model' is graftling, but that of", "is llama"];
     place.fails(&format!("eval {common} --model {llama} --adapter run/adapter"), &words);
     place.fails("train --out run --resume --steps 3", &["model: is not the model that this run began with", "begin a new run"]);
 

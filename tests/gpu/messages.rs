@@ -61,12 +61,8 @@ const MISTAKES: [(&str, i32, &str); 29] = [
         "lora/adapter_config.json: has the 'peft_type' LORA: it is an adapter of the PEFT library, which Graftling does not read yet; give a \
          bottleneck adapter that Graftling or the adapters library saved",
     ),
-    ("eval --model builtin --data text.txt --adapter run", 3, "run: is a run and not an adapter; did you mean run/adapter?"),
-    (
-        "train --model builtin --data text.txt --out new --init-adapter run",
-        3,
-        "run: is a run and not an adapter; did you mean run/adapter?",
-    ),
+    ("eval --model builtin --data text.txt --adapter run", 3, "run: is a run, not an adapter; did you mean run/adapter?"),
+    ("train --model builtin --data text.txt --out new --init-adapter run", 3, "run: is a run, not an adapter; did you mean run/adapter?"),
     ("inspect hub/model", 3, "hub/model: is a directory without config.json; give the GGUF file in it: hub/model/tiny.Q4_1.gguf"),
     (
         "generate --model HuggingFaceTB/SmolLM2-135M --prompt a",

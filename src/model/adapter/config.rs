@@ -112,7 +112,7 @@ impl AdapterConfig {
         Ok(width as u32)
     }
 
-    /// Checks that the configuration is valid for some model.
+    /// Checks everything that does not depend on the model.
     ///
     /// # Errors
     /// One sentence that names the field as the library does.
@@ -148,7 +148,7 @@ impl AdapterConfig {
         if self.original_ln_after {
             return Ok(());
         }
-        // The combinations below would pass on the adapter's output without the residual stream.
+        // The combinations below would drop the residual stream.
         if self.parallel {
             return Err("original_ln_after=False with is_parallel=True loses the residual stream; leave original_ln_after at True".into());
         }

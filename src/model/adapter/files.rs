@@ -1,5 +1,5 @@
-//! Adapters on disk, as the `adapters` library (AdapterHub) writes and reads them: `adapter_config.json` and `adapter.safetensors`, and
-//! where the head trained too, `head_config.json` and `model_head.safetensors`.
+//! Adapters on disk, as the `adapters` library (AdapterHub) writes and reads them: `adapter_config.json` and `adapter.safetensors` and, if
+//! the head trained too, `head_config.json` and `model_head.safetensors`.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -18,37 +18,37 @@ const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter.safetensors";
 const HEAD_CONFIG: &str = "head_config.json";
 const HEAD: &str = "model_head.safetensors";
-/// The file of other parts of the base that trained.
+/// The file for other parts of the base that trained.
 pub(crate) const BASE_FILE: &str = "base.safetensors";
-/// The file of a saved directory that says which base it was made on; the `adapters` library does not look at it.
+/// The file that records which base an adapter was trained on; the `adapters` library ignores it.
 pub const MADE_ON: &str = "base.json";
 
-/// An adapter with all that its directory says.
+/// An adapter with everything in its directory.
 #[derive(Clone, Debug)]
 pub struct SavedAdapter {
-    /// Its name, which stands in the names of its tensors on disk.
+    /// Its name, which is part of its tensors' names on disk.
     pub name: String,
-    /// Its form.
+    /// Its configuration.
     pub config: AdapterConfig,
     /// The hidden size of its model.
     pub hidden_size: u32,
     /// Its model's architecture, such as `gpt2`.
     pub model_type: String,
-    /// What its model is called or where it lies.
+    /// Its model's name or path.
     pub model_name: String,
-    /// The base that it was made on, in directories that Graftling wrote.
+    /// The base that it was trained on; only directories that Graftling wrote have it.
     pub made_on: Option<BaseIdentity>,
-    /// Its tensors, as they are called on disk after [`read_adapter`], or in memory (with `default` for the adapter's name).
+    /// Its tensors, under their names on disk after [`read_adapter`], otherwise those in memory (with `default` for the adapter's name).
     pub weights: Weights,
-    /// The head that it has beside it, as it is called on disk.
+    /// The head that was saved with it, under its names on disk.
     pub head: Option<Weights>,
-    /// Other tensors of the base that changed with it, which the library knows nothing of: under Hugging Face's names and in its order,
-    /// but in the model's order where `made_on` is none.
+    /// Other tensors of the base that trained with it, which the library does not support: under Hugging Face's names and in its order, or
+    /// in the model's order if `made_on` is `None`.
     pub base: Option<Weights>,
 }
 
 impl SavedAdapter {
-    /// What there is to save of a model whose changed weights are `weights`; `name` is the adapter's, and `base` says what it was made on.
+    /// Collects what to save of a model whose trained weights are `weights`; `name` is the adapter's, and `base` is what it was trained on.
     ///
     /// # Errors
     /// [`Error::Usage`] if the model has no adapters.
@@ -76,11 +76,11 @@ impl SavedAdapter {
         Ok(saved)
     }
 
-    /// Its tensors for a model of that form, under their names in memory, each checked against the configuration; and those of the head
-    /// and of other parts of the base that trained beside it.
+    /// Its tensors for a model with this configuration, under their names in memory, each checked against the adapter's configuration; and
+    /// those of the head and of other parts of the base that trained with it.
     ///
     /// # Errors
-    /// [`Error::File`], naming file and tensor or key.
+    /// [`Error::File`], naming the file and the tensor or key.
     pub fn sources(&self, model: &Config) -> Result<Vec<Weights>> {
         let mut sources = vec![self.weights_for(Names::of(model.family).layers, model.layers, model.hidden_size)?];
         if let Some(head) = &self.head {
@@ -95,22 +95,22 @@ impl SavedAdapter {
         Ok(sources)
     }
 
-    /// Says whether the adapter belongs on a base: a warning where that has other weights than the one it was made on.
+    /// Checks that the adapter fits a base; returns a warning if its weights are not those of the base that the adapter was trained on.
     ///
     /// # Errors
-    /// [`Error::File`] if the base has another form.
+    /// [`Error::File`] if the base has another architecture or size.
     pub fn check_base(&self, base: &BaseIdentity) -> Result<Option<String>> {
         let Some(made_on) = &self.made_on else { return Ok(None) };
         let directory = self.weights.path.parent().unwrap_or(&self.weights.path);
-        // Where it brings a whole base along, no weight of the one it is put on counts.
+        // If the directory has a whole base, none of the given base's weights are used.
         let brought: usize = [&self.head, &self.base].into_iter().flatten().map(|part| part.tensors.len()).sum();
         match made_on.likeness(base) {
             Likeness::OtherForm(difference) => {
-                let problem = format!("was made on another base: {difference}; give the model that it was made on");
+                let problem = format!("was trained on another base: {difference}; use the model that it was trained on");
                 Err(Error::file(directory, problem))
             }
             Likeness::OtherWeights if brought < base.tensors => Ok(Some(format!(
-                "{} was made on '{}', and the weights of '{}' are not the same (another quantisation or fine-tune?); expect other results",
+                "{} was trained on '{}', but '{}' has other weights (another quantisation or fine-tune?); results will differ",
                 directory.display(),
                 made_on.model,
                 base.model
@@ -119,11 +119,11 @@ impl SavedAdapter {
         }
     }
 
-    /// The adapter's own tensors for a model of that many layers. `prefix` is what stands before a layer's number in tensors' names:
-    /// `transformer.h` or `model.layers`.
+    /// The adapter's own tensors for a model of `layers` layers. `prefix` precedes a layer's number in tensor names: `transformer.h` or
+    /// `model.layers`.
     fn weights_for(&self, prefix: &str, layers: u32, hidden: u32) -> Result<Weights> {
         if self.hidden_size != hidden {
-            let problem = format!("hidden_size is {}, but the model's is {hidden}; take the adapter's own base", self.hidden_size);
+            let problem = format!("hidden_size is {}, but the model's is {hidden}; use the adapter's own base", self.hidden_size);
             return Err(Error::file(self.weights.path.with_file_name(CONFIG), problem));
         }
         to_memory(&self.weights, &self.name, &self.config, (prefix, layers, hidden))
@@ -140,10 +140,10 @@ impl SavedAdapter {
     }
 }
 
-/// Writes the adapter's files into `directory`, each complete or not at all; a head that an earlier adapter left there goes.
+/// Writes the adapter's files into `directory`, each completely or not at all, and removes the optional files of an earlier adapter.
 ///
 /// # Errors
-/// [`Error::DivergedWeight`] if a number is not finite; [`Error::Write`]; [`Error::Usage`] if its name or configuration cannot be.
+/// [`Error::DivergedWeight`] if a value is not finite; [`Error::Write`]; [`Error::Usage`] if the name or configuration is invalid.
 pub fn write_adapter(directory: &Path, adapter: &SavedAdapter) -> Result<()> {
     check_name(&adapter.name).and_then(|()| adapter.config.check()).map_err(Error::Usage)?;
     let json = adapter.json();
@@ -170,16 +170,15 @@ fn remove(file: &Path) -> Result<()> {
     fs::remove_file(file).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(Error::write(file, e)) })
 }
 
-/// Reads what [`write_adapter`] or the library wrote. Which tensors there are is checked by [`SavedAdapter::sources`], which knows the
-/// model.
+/// Reads what [`write_adapter`] or the library wrote. [`SavedAdapter::sources`], which knows the model, checks the tensors.
 ///
 /// # Errors
-/// [`Error::File`], naming file and key.
+/// [`Error::File`], naming the file and the key.
 pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
     let path = directory.join(CONFIG);
     let of_run = directory.join("adapter");
     if !path.exists() && of_run.join(CONFIG).exists() {
-        return Err(Error::file(directory, format!("is a run and not an adapter; did you mean {}?", of_run.display())));
+        return Err(Error::file(directory, format!("is a run, not an adapter; did you mean {}?", of_run.display())));
     }
     let json = AdapterJson::read(&read_text(&path, CONFIG_BYTES)?).map_err(|problem| Error::file(&path, problem))?;
     let path = directory.join(WEIGHTS);

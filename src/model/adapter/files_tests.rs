@@ -65,7 +65,7 @@ fn what_the_library_saved_is_read_and_written_as_it_was() {
         write_adapter(&place.0, &SavedAdapter { weights: memory.clone(), ..adapter.clone() }).expect(name);
         let mut theirs = json_at(&fixture(name), CONFIG);
         if name == "llama-par" {
-            // It was saved from a model without a head, which Graftling always writes with the class of a language model.
+            // It was saved from a model without a head. Graftling always writes the class of a language model.
             theirs["model_class"] = "LlamaForCausalLM".into();
         }
         assert_same(&json_at(&place.0, CONFIG), &theirs, name);
@@ -172,7 +172,7 @@ type Change<'a> = &'a dyn Fn(&mut Value);
 
 #[test]
 fn bad_configs_are_refused_in_one_sentence() {
-    let gone = "so it is not a bottleneck adapter's; save it with the adapters library";
+    let gone = "so it does not describe a bottleneck adapter; save it with the adapters library";
     let cases: &[(Change, String)] = &[
         (&|j| drop(j.as_object_mut().expect("a map").remove("config")), format!("has no 'config', {gone}")),
         (&|j| drop(j.as_object_mut().expect("a map").remove("name")), format!("has no 'name', {gone}")),
@@ -187,7 +187,7 @@ fn bad_configs_are_refused_in_one_sentence() {
             "'version' is '3.2.1', but must begin with 'adapters.'; load and save it with the adapters library".into(),
         ),
         (&|j| j["version"] = json!(1), "'version' is 1, but must be text".into()),
-        (&|j| j["name"] = json!("a.b"), "'a.b' cannot be an adapter's name; take up to 100 letters without dots".into()),
+        (&|j| j["name"] = json!("a.b"), "'a.b' is not a valid adapter name; use up to 100 characters without dots".into()),
         (&|j| j["name"] = json!(null), "'name' is None, but must be text".into()),
         (&|j| j["model_type"] = json!(["gpt2"]), "'model_type' is ['gpt2'], but must be text".into()),
         (&|j| j["hidden_size"] = json!(-8), "'hidden_size' is -8, but must be a model's hidden size".into()),
@@ -207,7 +207,7 @@ fn bad_configs_are_refused_in_one_sentence() {
             "'architecture' is 'unknown', which is not known; Graftling reads bottleneck adapters only".into(),
         ),
         (&|j| j["config"]["use_gate"] = json!(false), "there is no key 'use_gate'; did you mean 'use_gating'?".into()),
-        (&|j| j["config"]["bottleneck"] = json!(8), "there is no key 'bottleneck' in files; say it as reduction_factor".into()),
+        (&|j| j["config"]["bottleneck"] = json!(8), "there is no key 'bottleneck' in files; use reduction_factor".into()),
         (&|j| j["config"]["use_gating"] = json!(true), "use_gating=True is not supported; leave it at False".into()),
         (&|j| j["config"]["inv_adapter"] = json!("glow"), "inv_adapter='glow' is not supported; leave it at None".into()),
         (&|j| j["config"]["dropout"] = json!(null), "dropout is None, but must be a number".into()),
@@ -275,7 +275,7 @@ fn bad_files_are_named() {
     assert!(read_adapter(&place.0).expect_err("no file").to_string().contains("use_safetensors=True"));
 
     let wide = adapter.weights_for("model.layers", 3, 16).expect_err("another width").to_string();
-    assert!(wide.ends_with("adapter_config.json: hidden_size is 8, but the model's is 16; take the adapter's own base"), "{wide}");
+    assert!(wide.ends_with("adapter_config.json: hidden_size is 8, but the model's is 16; use the adapter's own base"), "{wide}");
     let short = adapter.weights_for("model.layers", 2, 8).expect_err("another depth").to_string();
     assert!(
         short.contains("adapter.safetensors: tensor 'model.layers.2.") && short.contains("is for layer 2, but the model has 2"),

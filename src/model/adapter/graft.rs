@@ -1,4 +1,4 @@
-//! Where an adapter is inserted in a block, and its branch. The formulas are those of the `adapters` library (`Adapter` and
+//! Where an adapter is inserted in a block, and what it computes. The formulas are those of the `adapters` library (`Adapter` and
 //! `ParallelAdapter` in its `methods/modeling.py`), for blocks with a norm after the residual sum (post-norm) or without (pre-norm).
 
 use std::collections::HashMap;
@@ -47,7 +47,7 @@ impl Stream {
 const EPSILON: f32 = 1e-5;
 
 impl Graft {
-    /// Adds the weights of the adapter at `place` in a layer with name `at` and number `layer`.
+    /// Adds the weights of the adapter at `place` in the layer called `at`, number `layer`.
     ///
     /// # Panics
     /// If the configuration has not been checked for the model.

@@ -8,10 +8,10 @@ use super::presets::OTHER_METHODS;
 use crate::ops::Activation;
 use crate::words::shown;
 
-/// The library's version whose files these are.
+/// The version of the library whose file format this is.
 const VERSION: &str = "adapters.1.3.0";
 
-/// What `adapter_config.json` says.
+/// The contents of `adapter_config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct AdapterJson {
     pub name: String,
@@ -32,8 +32,8 @@ impl AdapterJson {
         pretty(&self.with(json!({ "config": config, "name": self.name })))
     }
 
-    /// `head_config.json`: its `model_class` tells the library whether the head is of the model that loads it. The labels are the library's
-    /// defaults, which a language model's head has no use for.
+    /// `head_config.json`. Its `model_class` tells the library whether the head belongs to the model that loads it. The labels are the
+    /// library's defaults, which a language model's head does not use.
     pub(super) fn write_head(&self) -> String {
         pretty(&self.with(json!({ "config": null, "name": null, "num_labels": 2, "label2id": { "LABEL_0": 0, "LABEL_1": 1 } })))
     }
@@ -47,7 +47,7 @@ impl AdapterJson {
         json
     }
 
-    /// Reads such a file. Keys of the config that have defaults in the library may be missing, as they are in files of older versions.
+    /// Reads an `adapter_config.json`. Keys of the config that have defaults in the library may be missing, as in files of older versions.
     ///
     /// # Errors
     /// One sentence that names the key.
@@ -60,7 +60,8 @@ impl AdapterJson {
                 "has the 'peft_type' {kind}: it is an adapter of the PEFT library, which Graftling does not read yet; {advice}"
             ));
         }
-        let missing = |key: &str| format!("has no '{key}', so it is not a bottleneck adapter's; save it with the adapters library");
+        let missing =
+            |key: &str| format!("has no '{key}', so it does not describe a bottleneck adapter; save it with the adapters library");
         let field = |key: &str| json.get(key).ok_or_else(|| missing(key));
         let text = |key: &str| {
             let value = field(key)?;
@@ -97,9 +98,9 @@ fn read_config(json: &Map<String, Value>, missing: &dyn Fn(&str) -> String) -> R
     }
     let mut config = AdapterConfig::bn(true, true, Activation::Relu, 1.0);
     for (key, value) in json.iter().filter(|(key, _)| *key != "architecture") {
-        // `bottleneck` is a word of config strings, not of files.
+        // `bottleneck` belongs in config strings, not in files.
         if key == BOTTLENECK {
-            return Err("there is no key 'bottleneck' in files; say it as reduction_factor".into());
+            return Err("there is no key 'bottleneck' in files; use reduction_factor".into());
         }
         config.set(key, value)?;
     }
@@ -107,19 +108,19 @@ fn read_config(json: &Map<String, Value>, missing: &dyn Fn(&str) -> String) -> R
     Ok(config)
 }
 
-/// Says what an adapter cannot be called, since its name stands between dots in tensors' names.
+/// Checks an adapter's name, which is delimited by dots in tensor names.
 ///
 /// # Errors
 /// One sentence.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
     let bad = name.is_empty() || name.len() > 100 || name.contains(|c: char| c == '.' || c.is_control());
     match bad {
-        true => Err(format!("'{}' cannot be an adapter's name; take up to 100 letters without dots", shown(name))),
+        true => Err(format!("'{}' is not a valid adapter name; use up to 100 characters without dots", shown(name))),
         false => Ok(()),
     }
 }
 
-/// The class of the `transformers` library that has a language model's head.
+/// The model's class with a language model's head in the `transformers` library.
 fn model_class(model_type: &str) -> &str {
     match model_type {
         "gpt2" => "GPT2LMHeadModel",

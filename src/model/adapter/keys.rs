@@ -1,4 +1,4 @@
-//! The library's names for an adapter's fields, each read from a value and written as one. Config strings and `adapter_config.json` share
+//! The library's names for an adapter's fields, and their conversion from and to values. Config strings and `adapter_config.json` share
 //! this code, so they accept and reject the same values.
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! Adapters: small trainable weights inserted into a frozen model. The method here is the bottleneck adapter of the `adapters` library.
 //!
-//! Every method has to answer the same questions, each in a file of its own:
+//! Every method has to answer the same questions, each in its own file:
 //!
 //! | Question | Answered by |
 //! |---|---|

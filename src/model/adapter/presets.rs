@@ -1,11 +1,11 @@
-//! The adapters that have names: the `adapters` library's, and `identity_bn`.
+//! The named adapter configurations: the `adapters` library's, and `identity_bn`.
 
 use super::{AdapterConfig, Init, Scaling, Width};
 use crate::ops::Activation;
 use crate::words::{did_you_mean, shown};
 
 impl AdapterConfig {
-    /// The library's `BnConfig` with the defaults that every preset starts from, and what a preset must choose.
+    /// The library's `BnConfig` with the defaults that every preset starts from; the arguments are what each preset must choose.
     pub(super) fn bn(attention: bool, ffn: bool, activation: Activation, reduction_factor: f64) -> AdapterConfig {
         AdapterConfig {
             attention,
@@ -45,13 +45,13 @@ impl AdapterConfig {
         AdapterConfig { original_ln_before: true, ..AdapterConfig::bn(false, true, Activation::Relu, 16.0) }
     }
 
-    /// `par_bn` (He et al. 2021): beside the feed-forward layer, ReLU, half the width, times 4.
+    /// `par_bn` (He et al. 2021): parallel to the feed-forward layer, ReLU, half the width, scaled by 4.
     pub fn par_bn() -> AdapterConfig {
         let scaling = Scaling::Fixed(4.0);
         AdapterConfig { parallel: true, scaling, init: Init::MamAdapter, ..AdapterConfig::bn(false, true, Activation::Relu, 2.0) }
     }
 
-    /// `scaled_par_bn`: `par_bn` with a factor that trains.
+    /// `scaled_par_bn`: `par_bn` with a trained factor.
     pub fn scaled_par_bn() -> AdapterConfig {
         AdapterConfig { scaling: Scaling::Learned, ..AdapterConfig::par_bn() }
     }
@@ -82,10 +82,10 @@ impl AdapterConfig {
         ]
     }
 
-    /// The preset of that name or of one of the library's older names.
+    /// The preset called `name`, which can also be one of the library's older names.
     ///
     /// # Errors
-    /// One sentence that says what to take instead.
+    /// One sentence that says what to use instead.
     pub fn preset(name: &str) -> Result<AdapterConfig, String> {
         let current = match name {
             "houlsby" => "double_seq_bn",
@@ -115,7 +115,7 @@ impl AdapterConfig {
     }
 }
 
-/// The library's other methods, by what its strings and the `architecture` of its files call them.
+/// The library's other methods, by their names in its strings and in the `architecture` of its files.
 pub(super) const OTHER_METHODS: [&str; 16] = [
     "prefix_tuning",
     "prefix_tuning_flat",

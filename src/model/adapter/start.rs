@@ -4,12 +4,12 @@ use super::{AdapterConfig, Init};
 use crate::graph::Shape;
 use crate::random::Random;
 
-/// The name suffixes of an adapter's matrices, which start random.
+/// The name suffixes of an adapter's matrices, which are initialised randomly.
 const MATRICES: [&str; 3] = ["adapter_down.0.weight", "adapter_down.1.weight", "adapter_up.weight"];
 
 impl AdapterConfig {
-    /// The random numbers for the tensor whose name ends with `end`. `stream` distinguishes the model's tensors. If the configuration has
-    /// its own seed, all adapters start with the same values, as in the library.
+    /// The random number generator for the tensor whose name ends with `end`. `stream` distinguishes the model's tensors. If the
+    /// configuration has its own seed, all adapters start with the same values, as in the library.
     pub(crate) fn random(&self, seed: u64, stream: u64, end: &str) -> Random {
         let place = MATRICES.iter().position(|matrix| *matrix == end).unwrap_or(MATRICES.len());
         self.init_seed.map_or_else(|| Random::new(seed, stream), |own| Random::new(own, place as u64))

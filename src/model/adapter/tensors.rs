@@ -1,4 +1,4 @@
-//! The names of an adapter's tensors: on disk with the adapter's own name, in memory with `default`. Other tensors are errors.
+//! The names of an adapter's tensors: on disk with the adapter's own name, in memory with `default`. Any other tensor is an error.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ struct Name<'a> {
 
 impl<'a> Name<'a> {
     /// Parses `{prefix}.{layer}.{place}.adapters.{adapter}.{end}`, with or without the base's part of the prefix (`transformer.` of
-    /// `transformer.h`). Returns `None` for any other form.
+    /// `transformer.h`). Returns `None` for any other name.
     fn parse(name: &'a str, prefix: &str) -> Option<Name<'a>> {
         let bare = prefix.split_once('.').map_or(prefix, |(_, bare)| bare);
         let rest = name.strip_prefix(prefix).or_else(|| name.strip_prefix(bare))?.strip_prefix('.')?;
@@ -50,7 +50,7 @@ pub(in crate::model) fn name_in_memory(layer: &str, place: &str, end: &str) -> S
     format!("{layer}.{place}{IN_MEMORY}{end}")
 }
 
-/// The end of such a name, if it is one.
+/// The end of a name that [`name_in_memory`] made, or `None` for any other name.
 pub(in crate::model) fn end_of(name: &str) -> Option<&str> {
     name.split_once(IN_MEMORY).map(|(_, end)| end)
 }
@@ -63,8 +63,8 @@ fn name_on_disk(in_memory: &str, adapter: &str) -> String {
 /// shape that the configuration requires and only finite values. `prefix` precedes a layer's number: `transformer.h` or `model.layers`.
 ///
 /// # Errors
-/// [`Error::File`], naming file and tensor, if a tensor is missing, has another shape or a value that is not finite, or is not part of the
-/// adapter.
+/// [`Error::File`], naming the file and the tensor, if a tensor is missing, has another shape or a value that is not finite, or is not part
+/// of the adapter.
 pub(super) fn to_memory(
     weights: &Weights,
     name: &str,

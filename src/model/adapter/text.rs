@@ -11,11 +11,11 @@ use super::keys::{BOTTLENECK, KEYS, python};
 use crate::error::{Error, Result};
 use crate::words::shown;
 
-/// The deepest nesting of lists and maps: more than any key needs, and safe for the stack.
+/// The deepest nesting of lists and maps: more than any key needs, but safe for the stack.
 const DEEPEST: u32 = 8;
 
 impl AdapterConfig {
-    /// Parses a string such as `double_seq_bn` or `par_bn[reduction_factor=8,scaling='learned']`. The keys are the library's and
+    /// Parses a string such as `double_seq_bn` or `par_bn[reduction_factor=8,scaling='learned']`. The keys are the library's, plus
     /// `bottleneck`.
     ///
     /// # Errors

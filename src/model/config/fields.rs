@@ -1,4 +1,4 @@
-//! What the files of models say in the same words: extents, dropout, activations.
+//! Readers for what several families' files have in common: extents, dropout, activations.
 
 use super::LARGEST;
 use crate::keyed::{Checked, Keyed};
@@ -16,7 +16,7 @@ impl Keyed {
         self.extent(key)?.ok_or_else(|| self.missing(key))
     }
 
-    /// A share that dropout sets to zero.
+    /// A dropout rate.
     pub(super) fn dropout(&mut self, key: &str, default: f32) -> Checked<f32> {
         Ok(self.share(key)?.map_or(default, |share| share as f32))
     }
@@ -37,7 +37,7 @@ impl Keyed {
     }
 }
 
-/// The size of a head where the heads share the hidden size evenly; the keys are those that messages name.
+/// The size of a head if the heads divide the hidden size evenly; the keys are for messages.
 pub(super) fn head_size(hidden_size: u32, heads: u32, [hidden_key, heads_key]: [&str; 2]) -> Checked<u32> {
     if hidden_size.is_multiple_of(heads) {
         return Ok(hidden_size / heads);

@@ -14,7 +14,7 @@ use crate::words::shown;
 /// Keys of an architecture that do not affect the output; sizes are taken from the tensors.
 const HARMLESS: [&str; 4] = ["vocab_size", "tensor_data_layout", "rope.scaling.original_context_length", "rope.scaling.finetuned"];
 
-/// Keys that the reader uses.
+/// Keys that are read.
 const READ: [&str; 16] = [
     "context_length",
     "embedding_length",
@@ -204,7 +204,7 @@ impl<'a> Keys<'a> {
         self.file.tensors().filter_map(|tensor| name(tensor.name)).any(|(_, name)| names.contains(&name))
     }
 
-    /// The rows of the token embedding. The metadata only have the tokenizer's size, and embeddings may be padded.
+    /// The number of rows of the token embedding. The metadata have only the tokenizer's size, and embeddings may be padded.
     fn vocab_size(&self, hidden_size: u32) -> Result<u32> {
         let name = "token_embd.weight";
         let Some(tensor) = self.file.tensor(name) else {

@@ -33,7 +33,7 @@ struct File {
     norm: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     norm_first: Option<bool>,
-    /// For either kind of norm.
+    /// For either norm.
     layer_norm_eps: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     positions: Option<&'static str>,
@@ -236,8 +236,8 @@ impl Config {
     /// # Panics
     /// If the model is of another family.
     pub fn to_json(&self) -> String {
-        assert_eq!(self.family, Family::Graftling, "other families' configs come from their own programs");
-        serde_json::to_string_pretty(&File::new(self)).expect("a config is plain data") + "\n"
+        assert_eq!(self.family, Family::Graftling, "only configs of the Graftling family are written");
+        serde_json::to_string_pretty(&File::new(self)).expect("a config serialises") + "\n"
     }
 }
 

@@ -1,7 +1,7 @@
 //! `config.json` as the `transformers` library writes it. Defaults are those of version 4.57; the keys of version 5 are supported too.
 //!
-//! Every key is either understood, known not to affect the model's output, or an error that names it. Sizes have no defaults here: a file
-//! without its number of layers would silently become another model.
+//! Every key is either understood, known not to affect the model's output, or an error that names it. Sizes have no defaults here: with
+//! one, a file that lacks its number of layers would silently become another model.
 
 #[cfg(test)]
 mod tests;
@@ -217,7 +217,7 @@ fn llama(fields: &mut Keyed, family: Family) -> Checked<Config> {
     };
     fields.only("partial_rotary_factor", 1)?;
     match family {
-        // SmolLM2's key: the order in its training program, not in these weights.
+        // SmolLM2's key describes the order in its training program, not in these weights.
         Family::Llama => fields.only("rope_interleaved", false)?,
         _ => {
             fields.only("use_mrope", false)?;

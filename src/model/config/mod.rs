@@ -1,4 +1,4 @@
-//! The configuration of a decoder, from any kind of file. A new architecture needs a [`Family`], readers for its `config.json` and GGUF
+//! The configuration of a decoder, from any file format. A new architecture needs a [`Family`], readers for its `config.json` and GGUF
 //! metadata in this directory, and a table of its tensor names; the `README.md` of `model` has the steps.
 
 mod fields;
@@ -16,17 +16,17 @@ use crate::ops::{Activation, RopePairs, RopeScaling};
 pub struct Config {
     /// The architecture, which determines the tensor names in files.
     pub family: Family,
-    /// Tokens in the vocabulary.
+    /// The number of tokens in the vocabulary.
     pub vocab_size: u32,
     /// The longest sequence.
     pub context: u32,
     /// The width of the residual stream.
     pub hidden_size: u32,
-    /// Blocks.
+    /// The number of blocks.
     pub layers: u32,
-    /// Query heads of a block.
+    /// The number of query heads of a block.
     pub heads: u32,
-    /// Key and value heads; a divisor of `heads`.
+    /// The number of key and value heads; a divisor of `heads`.
     pub key_value_heads: u32,
     /// The width of a head; `heads` × `head_size` need not equal `hidden_size`.
     pub head_size: u32,
@@ -83,7 +83,7 @@ impl Family {
     }
 }
 
-/// The kind of norm in a model.
+/// The norm of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
     /// With mean, scale and shift.
@@ -101,7 +101,7 @@ pub enum Positions {
     Rotary {
         /// The base of the wavelengths.
         theta: f64,
-        /// How RoPE is scaled to longer texts than the model was trained on.
+        /// How RoPE is scaled for texts longer than those the model was trained on.
         scaling: RopeScaling,
         /// Which elements of a head form a pair.
         pairs: RopePairs,
@@ -179,7 +179,7 @@ impl Config {
         }
     }
 
-    /// Checks that the configuration is one that a model can have.
+    /// Checks that the configuration is valid and supported.
     ///
     /// # Errors
     /// One sentence that names the field.

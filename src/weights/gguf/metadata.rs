@@ -5,7 +5,7 @@ use std::fmt;
 /// The value of a metadata key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// An integer of any of the eight kinds.
+    /// An integer of any width, signed or unsigned.
     Integer(i128),
     /// An f32 or f64.
     Float(f64),
@@ -13,11 +13,11 @@ pub enum Value {
     Bool(bool),
     /// A string.
     String(String),
-    /// An array of values of one kind.
+    /// An array of values of one type.
     Array(Array),
 }
 
-/// The kind of a value or of an array's elements. Arrays of arrays do not occur in models and are rejected.
+/// The type of a value or of an array's elements. Arrays of arrays do not occur in models and are rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Unsigned, 8 bits.
@@ -47,7 +47,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind with this number in files. Number 9 is the array, which is not a kind.
+    /// The type with this number in files. Number 9, the array, is not one of these.
     pub(super) fn from_id(id: u32) -> Option<Kind> {
         Some(match id {
             0 => Kind::U8,
@@ -77,7 +77,7 @@ impl Kind {
     }
 }
 
-/// An array of values of one kind, kept as the file's bytes: a decoded list of short strings would use several times as much memory.
+/// An array of values of one type, kept as the file's bytes: a decoded list of short strings would use several times as much memory.
 #[derive(Clone, PartialEq)]
 pub struct Array {
     pub(super) kind: Kind,
@@ -87,7 +87,7 @@ pub struct Array {
 }
 
 impl Array {
-    /// The kind of the elements.
+    /// The type of the elements.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -97,7 +97,7 @@ impl Array {
         self.len
     }
 
-    /// True for an array without elements.
+    /// Whether the array has no elements.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -149,14 +149,14 @@ impl ExactSizeIterator for Strings<'_> {}
 
 /// A type that [`Gguf::value`](super::Gguf::value) can return.
 pub trait FromValue<'a>: Sized {
-    /// The expected kind of value, for messages.
+    /// The expected value, for messages.
     const EXPECTED: &'static str;
 
-    /// Converts the value, or returns `None` if it is of another kind or out of range.
+    /// Converts the value, or returns `None` if it has another type or is out of range.
     fn from_value(value: &'a Value) -> Option<Self>;
 }
 
-/// From any kind of integer, since files differ in the kind they use for counts.
+/// From any integer type, since files differ in the type they use for counts.
 impl FromValue<'_> for u32 {
     const EXPECTED: &'static str = "an integer from 0 to 4294967295";
 
@@ -213,7 +213,7 @@ impl<'a> FromValue<'a> for Strings<'a> {
     }
 }
 
-/// May be infinite, as the scores of tokens can be.
+/// Can contain infinities, as token scores do.
 impl FromValue<'_> for Vec<f32> {
     const EXPECTED: &'static str = "an array of f32";
 

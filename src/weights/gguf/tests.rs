@@ -45,7 +45,7 @@ fn read(file: &[u8]) -> Result<Gguf> {
     Gguf::from_bytes(Path::new("model.gguf"), file.to_vec())
 }
 
-/// The error's message, after checking its form.
+/// The error's message, after checking that it is one short sentence.
 fn problem(what: &str, result: Result<Gguf>) -> String {
     let error = result.err().unwrap_or_else(|| panic!("{what}: no error"));
     assert!(matches!(error, Error::File { .. }), "{what}: {error:?}");

@@ -252,7 +252,7 @@ fn bad_files_are_errors_that_name_what_is_wrong() {
         ("long factors", llama.tensor("rope_factors_long.weight", &[1.0]), "a tensor 'rope_factors_long.weight'"),
         ("a fused tensor", llama.tensor("blk.0.attn_qkv.weight", &[1.0]), "a tensor 'blk.0.attn_qkv.weight'"),
         ("learned positions", llama.tensor("position_embd.weight", &[1.0]), "a tensor 'position_embd.weight'"),
-        ("a block that is none", llama.tensor("blk.x.attn_q.weight", &[1.0]), "a tensor 'blk.x.attn_q.weight'"),
+        ("a block without a number", llama.tensor("blk.x.attn_q.weight", &[1.0]), "a tensor 'blk.x.attn_q.weight'"),
         ("control characters", llama.tensor("\x1b[2J", &[1.0]), "a tensor '\\u{1b}[2J'"),
         ("no embedding", llama.without("token_embd.weight"), "no tensor 'token_embd.weight'"),
         ("an embedding of one axis", embedding(&[32]), "'token_embd.weight' has the shape (32)"),
