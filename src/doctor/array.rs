@@ -1,19 +1,19 @@
-//! The arguments of an op under comparison: random numbers in some format.
+//! The arguments of an op under test: random values in some format.
 
 use crate::graph::DType;
 use crate::random::{share, split_mix};
 use crate::weights::{GgmlType, Weight, repack};
 
-/// Counter-based random numbers, the same in every run.
+/// A counter-based random number generator, with the same values in every run.
 pub struct Random(pub u64);
 
 impl Random {
-    /// Uniform in [0, 1).
+    /// A value uniform in [0, 1).
     pub fn uniform(&mut self) -> f64 {
         share(split_mix(&mut self.0))
     }
 
-    /// Uniform in [-1, 1), as f32.
+    /// `len` values uniform in [-1, 1), as f32.
     pub fn values(&mut self, len: usize) -> Vec<f32> {
         (0..len).map(|_| (self.uniform() * 2.0 - 1.0) as f32).collect()
     }
@@ -35,7 +35,7 @@ pub enum Kind {
     Frozen(DType),
 }
 
-/// One argument of an op under comparison.
+/// One argument of an op under test.
 #[derive(Clone, Debug)]
 pub struct Array {
     /// The extents, the contiguous axis last.
@@ -47,29 +47,29 @@ pub struct Array {
 }
 
 impl Array {
-    /// Random numbers in [-1, 1).
+    /// An array of random values in [-1, 1).
     pub fn new(kind: Kind, shape: &[usize], random: &mut Random) -> Array {
         let values = random.values(shape.iter().product());
         Array { shape: shape.to_vec(), kind, values }
     }
 
-    /// An activation of random numbers.
+    /// An activation of random values.
     pub fn input(shape: &[usize], random: &mut Random) -> Array {
         Array::new(Kind::Input, shape, random)
     }
 
-    /// A trainable weight of random numbers.
+    /// A trainable weight of random values.
     pub fn weight(shape: &[usize], random: &mut Random) -> Array {
         Array::new(Kind::Weight, shape, random)
     }
 
-    /// Whole numbers, such as tokens or lengths.
+    /// An array of integers, such as tokens or lengths.
     pub fn whole(values: &[u32], shape: &[usize]) -> Array {
         let values = values.iter().map(|&v| f32::from_bits(v)).collect();
         Array { shape: shape.to_vec(), kind: Kind::Frozen(DType::F32), values }
     }
 
-    /// A frozen matrix of random blocks, with scales that make values of ordinary size.
+    /// A frozen matrix of random blocks, with scales that keep the values in the usual range.
     pub fn blocks(format: GgmlType, shape: &[usize], random: &mut Random) -> Array {
         let count = shape.iter().product::<usize>() / format.block_len();
         let file = random_blocks(format, count, random, usual_scale);
@@ -124,7 +124,7 @@ pub fn scales(format: GgmlType) -> &'static [usize] {
     }
 }
 
-/// Blocks of random bytes, with scales from `scale`.
+/// Generates blocks of random bytes, with scales from `scale`.
 pub fn random_blocks(format: GgmlType, count: usize, random: &mut Random, mut scale: impl FnMut(&mut Random) -> u16) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..count * format.block_bytes()).map(|_| random.below(256) as u8).collect();
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
@@ -135,7 +135,7 @@ pub fn random_blocks(format: GgmlType, count: usize, random: &mut Random, mut sc
     bytes
 }
 
-/// A scale that makes values of ordinary size.
+/// A scale that keeps the values in the usual range.
 pub fn usual_scale(random: &mut Random) -> u16 {
     half::f16::from_f64((random.uniform() - 0.5) * 0.02).to_bits()
 }

@@ -9,11 +9,11 @@ use crate::graph::wgsl::Constant;
 use crate::graph::{Access, DType, Graph, Kernel, Parameters, Tensor, Traits};
 use crate::ops;
 
-/// The step at which comparisons run.
+/// The training step of the comparisons.
 pub const STEP: Step = Step { seed: 7, counter: 3, target_weight: 0.25, learning_rate: 0.01, backward_scale: 4.0 };
 
 /// The largest error allowed where activations are f16, relative to the largest expected value. A device may round to either neighbour, so
-/// a value may be off by 2⁻¹⁰ of itself; this allows two such errors.
+/// a value can be off by 2⁻¹⁰ of itself; this allows two such errors.
 pub const HALF_TOLERANCE: f64 = 1.0 / 512.0;
 
 /// Records an op on one tensor per array.
@@ -29,7 +29,7 @@ pub struct Case<'a> {
     pub name: &'a str,
     /// The device to run on.
     pub device: &'a Device,
-    /// The same device without bounds checks, whose kernels must give the same results: what users run.
+    /// The same device without bounds checks, as users run it. Its kernels must give the same results.
     pub unchecked: Option<&'a Device>,
     /// The traits that select the kernels.
     pub traits: &'a Traits,
@@ -37,9 +37,9 @@ pub struct Case<'a> {
     pub arrays: &'a [Array],
     /// The largest error allowed, relative to the largest expected value.
     pub tolerance: f64,
-    /// Whether activations are f16, the inputs too. The gradient of the result has the format of the result, as in a model.
+    /// Whether activations are f16, including the inputs. The gradient of the result has the result's format, as in a model.
     pub half: bool,
-    /// Also record the op twice on the same arguments and add the results, so that each gradient gets a second contribution.
+    /// Whether to also record the op twice on the same arguments and add the results, so that each gradient gets a second contribution.
     pub twice: bool,
 }
 
@@ -66,7 +66,7 @@ impl Case<'_> {
                 let (a, b) = (record(g, t), record(g, t));
                 ops::add(g, a, b)
             };
-            // The same kernels, so one build of them is enough.
+            // These are the same kernels, so checking one build is enough.
             outcome.join(self.compare(&twice, &reference, None, 2.0, None)?);
         }
         Ok(outcome)
@@ -114,7 +114,7 @@ impl Case<'_> {
         Ok(outcome)
     }
 
-    /// Compares the results without bounds checks with those with checks, which are compared with the reference themselves.
+    /// Compares the results without bounds checks with those with checks, which are in turn compared with the reference.
     fn same(&self, checked: &Ran, unchecked: &Ran, outcome: &mut Outcome) {
         let mut close = |what: String, got: &[f32], want: &[f32]| {
             let want: Vec<f64> = want.iter().map(|&v| v.into()).collect();

@@ -1,4 +1,4 @@
-//! Which kernels a device uses, in words: read from recordings made for its traits, so that the description is what runs.
+//! Descriptions of the kernels that a device uses, taken from recordings made for its traits, so that they match what runs.
 
 use crate::graph::wgsl::Constant;
 use crate::graph::{DType, Graph, Kernel, Parameters, Tensor, Traits};

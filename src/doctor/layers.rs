@@ -1,4 +1,4 @@
-//! Everything except the products of linear layers: one family per shader, in all forms that differ in more than size.
+//! Everything except the products of linear layers: one family per shader, in all variants that differ in more than size.
 
 use super::array::{Array, Kind, Random};
 use super::reference::{self, Turn};
@@ -35,7 +35,7 @@ pub(super) fn families() -> Vec<Family> {
 }
 
 /// The adapter, in the device's variant and fused: narrow and as wide as allowed, with and without whole vectors of four, with dropout and
-/// a factor, and on a frozen input.
+/// a scaling factor, and on a frozen input.
 fn adapter(bench: &mut Bench) -> Result<()> {
     use Activation::{Gelu, Relu, Silu, Tanh};
     for (rows, hidden, bottleneck, biases, scaling, share, kind, x) in [
@@ -103,7 +103,7 @@ fn attention(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Prompts in chunks, then token by token.
+/// Prompts in chunks, then decoding token by token.
 fn cached(bench: &mut Bench) -> Result<()> {
     let form = Attention { heads: 4, key_value_heads: 2, head_size: 8, causal: true, dropout: 0.0 };
     for (form, chunks, length) in [
@@ -171,7 +171,7 @@ fn head_norm(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Both pairings, all of a head or a part of it, also at large positions.
+/// Both pairings, over whole heads and parts of them, and at large positions too.
 fn rope(bench: &mut Bench) -> Result<()> {
     let cases = [(&[0, 0][..], 9, 16, 16), (&[0, 8187], 5, 64, 64), (&[5, 0, 2], 7, 20, 6)];
     for (pairs, (starts, length, size, rotary)) in [RopePairs::Halves, RopePairs::Adjacent].into_iter().flat_map(|p| cases.map(|c| (p, c)))
@@ -235,7 +235,7 @@ fn dropout(bench: &mut Bench) -> Result<()> {
     bench.case("sequences", &arrays, false, |g, t| ops::stochastic_depth(g, t[0], 0.5), want)
 }
 
-/// Factors, whose gradients are sums over rows.
+/// Trained factors, whose gradients are sums over rows, and a constant.
 fn scale(bench: &mut Bench) -> Result<()> {
     for columns in [1, 7] {
         let mut random = Random(11);
@@ -322,7 +322,7 @@ fn loss(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Adam and AdamW, clipped and not; steps that are not finite, and the loss scale that follows from them.
+/// Adam and AdamW, with and without clipping; steps that are not finite, and the loss scale that they change.
 fn optimizer(bench: &mut Bench) -> Result<()> {
     let adam = Adam { weight_decay: 0.1, ..Adam::default() };
     for (config, len) in [(adam, 257), (Adam { decoupled: true, clip_norm: Some(0.05), ..adam }, 20_000)] {

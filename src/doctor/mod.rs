@@ -30,7 +30,7 @@ pub struct Finding {
     pub kernel: String,
     /// The number of cases compared.
     pub cases: usize,
-    /// The largest error, relative to the largest expected value in its comparison.
+    /// The largest error, relative to the largest expected value in that comparison.
     pub error: f64,
     /// The largest error allowed.
     pub tolerance: f64,

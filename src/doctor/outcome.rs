@@ -40,10 +40,10 @@ impl Outcome {
         }
     }
 
-    /// Compares one number, allowing an error of `tolerance` times `size`.
+    /// Compares one value, allowing an error of `tolerance` times `size`.
     pub fn measure(&mut self, what: &dyn std::fmt::Display, got: f64, want: f64, tolerance: f64, size: f64) {
         let off = (got - want).abs();
-        // Relative to `size` and the floor together, so that it exceeds the tolerance exactly where `off` exceeds the allowed error.
+        // Relative to `size` and the floor together, so that it exceeds the tolerance exactly if `off` exceeds the allowed error.
         let error = off / (size + FLOOR / tolerance);
         self.error = self.error.max(if error.is_nan() { f64::INFINITY } else { error });
         let close = error <= tolerance;

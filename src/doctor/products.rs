@@ -93,7 +93,7 @@ fn activated(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// A frozen matrix of random numbers in `format`.
+/// A frozen matrix of random values in `format`.
 fn matrix(format: GgmlType, shape: &[usize], random: &mut Random) -> Array {
     if format.block_len() == 1 { Array::new(Kind::Frozen(format.dtype()), shape, random) } else { Array::blocks(format, shape, random) }
 }
@@ -125,7 +125,7 @@ fn frozen(bench: &mut Bench, format: GgmlType) -> Result<()> {
 /// Products so large that a GPU uses larger tiles: the value, the gradient of the input and, in f32, that of the weight.
 fn large(bench: &mut Bench, format: GgmlType) -> Result<()> {
     let (trains, short) = (format == GgmlType::F32, format.block_len().max(20));
-    // Each shape makes one product large: x·Wᵀ, dy·W or dyᵀ·x. The sizes end within a tile.
+    // Each shape makes one product large: x·Wᵀ, dy·W or dyᵀ·x. The last tiles are only partly filled.
     let mut shapes = vec![(2060, short, 2052), (2060, 2048, 20)];
     if trains {
         shapes.push((20, 2052, 2060));

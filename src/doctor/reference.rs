@@ -112,8 +112,8 @@ fn keep(row: usize, column: usize, site: u32, p: f32) -> f64 {
     if p == 0.0 { 1.0 } else { dropout_factor(row as u32, column as u32, site, f64::from(p)) }
 }
 
-/// x + scaling · dropout(Up · σ(Down · x + b_down) + b_up), for x, down, up and optionally the two biases. The dropout is the recording's
-/// first.
+/// x + scaling · dropout(Up · σ(Down · x + b_down) + b_up), for x, down, up and optionally the two biases. Its dropout is the first of the
+/// recording.
 pub fn adapter(v: &[Vec<f64>], hidden: usize, kind: Activation, scaling: f32, dropout: f32) -> Vec<f64> {
     let z = linear(&v[0], &v[1], v.get(3).map(Vec::as_slice), hidden);
     let a: Vec<f64> = z.iter().map(|&z| activation(kind, z)).collect();
@@ -122,7 +122,8 @@ pub fn adapter(v: &[Vec<f64>], hidden: usize, kind: Activation, scaling: f32, dr
     v[0].iter().zip(&branch).enumerate().map(sum).collect()
 }
 
-/// softmax(q·kᵀ/√size)·v with masks and dropout, element by element, for rows of `length` tokens of which `lengths` are not padding.
+/// softmax(q·kᵀ/√size)·v with masks and dropout, element by element, for rows of `length` tokens, of which the first `lengths` are not
+/// padding.
 pub fn attention(qkv: &[f64], lengths: &[usize], length: usize, form: &Attention, site: u32) -> Vec<f64> {
     let (heads, shared, size) = (form.heads as usize, form.key_value_heads as usize, form.head_size as usize);
     let width = (heads + 2 * shared) * size;
@@ -186,9 +187,9 @@ pub struct Turn<'a> {
     pub starts: &'a [u32],
     /// The number of tokens in a row.
     pub length: usize,
-    /// Query heads.
+    /// The number of query heads.
     pub heads: u32,
-    /// Key and value heads.
+    /// The number of key and value heads.
     pub key_value_heads: u32,
     /// The width of a head.
     pub head_size: u32,
@@ -297,12 +298,12 @@ pub struct LossScale {
 }
 
 impl LossScale {
-    /// Before the first step.
+    /// The state before the first step.
     pub fn new(scale: f32, growth_interval: u32) -> LossScale {
         LossScale { scale, tracker: 0, updates: 0, skipped: 0, skipped_in_a_row: 0, growth_interval }
     }
 
-    /// One step.
+    /// Records one step.
     pub fn step(&mut self, kind: StepKind) {
         if kind == StepKind::Finite {
             self.updates += 1;

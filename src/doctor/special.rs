@@ -1,4 +1,4 @@
-//! Comparisons of what is no function of arrays: the loss of a step, the optimizer, and attention over a cache.
+//! Comparisons that do not fit [`Case`](super::Case): the loss of a step, the optimizer, and attention over a cache.
 
 use super::array::{Array, Kind, Random};
 use super::case::{STEP, compare_gradient, write_floats};
@@ -10,9 +10,9 @@ use crate::graph::{DType, Graph, Parameters, Traits};
 use crate::ops::optimizer::{Adam, adam};
 use crate::ops::{self, Attention, Linear};
 
-/// A head and the loss of its words.
+/// A head with the loss of its tokens.
 pub struct Loss<'a> {
-    /// What an error names.
+    /// The name in error messages.
     pub name: &'a str,
     /// The input (rows, hidden).
     pub x: Array,
@@ -20,9 +20,9 @@ pub struct Loss<'a> {
     pub head: Array,
     /// Its bias (vocabulary).
     pub bias: Option<Array>,
-    /// The word of each row, or [`IGNORED`](crate::text::IGNORED).
+    /// The target token of each row, or [`IGNORED`](crate::text::IGNORED).
     pub targets: &'a [u32],
-    /// Largest error of the loss, and of its gradients, as a share of the largest value expected.
+    /// The largest errors allowed in the loss and in its gradients, relative to the largest expected value.
     pub tolerance: [f64; 2],
     /// Whether activations are f16.
     pub half: bool,
@@ -73,7 +73,7 @@ impl Loss<'_> {
         let (loss, dx, arena) = run()?;
         let mut outcome = Outcome::default();
         if run()? != (loss, dx.clone(), arena.clone()) {
-            outcome.fail(format!("{}: a second run gave something else", self.name));
+            outcome.fail(format!("{}: a second run returned different results", self.name));
         }
         if let Some(label) = program.damaged_canary(device)? {
             outcome.fail(format!("{}: something was written past the end of '{label}'", self.name));
@@ -99,26 +99,26 @@ impl Loss<'_> {
     }
 }
 
-/// What the optimizer counts: whether the last step did, those that did, those that did not, and the last of these in a row.
+/// The optimizer's counters: whether the last step was taken, steps taken, steps skipped, and steps skipped in a row.
 fn counted(metrics: &Metrics) -> [u32; 4] {
     [metrics.finite, metrics.updates, metrics.skipped, metrics.skipped_in_a_row]
 }
 
-/// Writes the gradients of a step: `gradient` times `scale`.
+/// Writes the gradient of a step: `gradient` times `scale`.
 fn write_gradient(device: &Device, memory: &Memory, gradient: &[f32], scale: f32) {
     let mut arena: Vec<_> = gradient.iter().map(|g| g * scale).collect();
     arena.resize(memory.parameters().arena_len() as usize, 0.0);
     memory.write(device, memory.arenas().gradients, bytemuck::cast_slice(&arena));
 }
 
-/// Forty steps of the optimizer over `len` weights with bindings of 8192 numbers.
+/// Runs forty steps of the optimizer over `len` weights, with bindings of 8192 elements.
 ///
 /// # Errors
 /// If the device fails.
 pub fn adam_steps(device: &Device, traits: &Traits, config: &Adam, len: u32, tolerance: f64) -> Result<Outcome> {
     let mut parameters = Parameters::default();
     let weight = parameters.add("weight", [len], DType::F32, true);
-    let traits = Traits { max_binding: 8192 * 4, ..traits.clone() }; // so that a longer arena is taken in ranges
+    let traits = Traits { max_binding: 8192 * 4, ..traits.clone() }; // so that a longer arena is split into ranges
     let mut g = Graph::new(&traits, &parameters, true);
     adam(&mut g, config, None);
     let memory = Memory::new(device, &parameters, true)?;
@@ -151,7 +151,7 @@ pub fn adam_steps(device: &Device, traits: &Traits, config: &Adam, len: u32, tol
     Ok(outcome)
 }
 
-/// A step whose gradient or loss is not finite changes no weight and is counted; the next one goes on.
+/// Checks that a step whose gradient or loss is not finite changes no weight but is counted, and that training then continues.
 ///
 /// # Errors
 /// If the device fails.
@@ -163,7 +163,7 @@ pub fn skipped_steps(device: &Device, traits: &Traits) -> Result<Outcome> {
     let memory = Memory::new(device, &parameters, true)?;
     let mut program = Program::new(device, &memory, &g)?;
     memory.set_step(device, Step { learning_rate: 0.1, ..Step::default() });
-    // The number at one place of the gradient, the loss, whether that is a step, and what is then counted.
+    // One element of the gradient, the loss, whether the step is taken, and the counters after it.
     let (bad, good) = (f32::NAN, 0.5);
     let steps = [
         (good, 0.0, true, [1, 1, 0, 0]),
@@ -183,7 +183,7 @@ pub fn skipped_steps(device: &Device, traits: &Traits) -> Result<Outcome> {
         program.run(device)?;
         let after = memory.read(device, weight)?;
         if (after != before) != is_step {
-            let did = if is_step { "moved no weight" } else { "moved a weight" };
+            let did = if is_step { "changed no weight" } else { "changed a weight" };
             outcome.fail(format!("optimizer.adam: a gradient with {number} and a loss of {loss} {did}"));
         }
         before = after;
@@ -196,8 +196,8 @@ pub fn skipped_steps(device: &Device, traits: &Traits) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// The counters, the loss scale and the weights over made-up sequences of steps, some of which overflow. One starts at a low scale, which
-/// falls to the lowest and grows from there; the other at a scale that soon cannot double within f32.
+/// Checks the counters, the loss scale and the weights over random sequences of steps, some of which overflow. One sequence starts at a low
+/// scale, which falls to the minimum and grows from there; the other starts at a scale that soon can no longer double within f32.
 ///
 /// # Errors
 /// If the device fails.
@@ -254,7 +254,7 @@ pub fn loss_scaling(device: &Device, traits: &Traits, tolerance: f64) -> Result<
     Ok(outcome)
 }
 
-/// Attention behind a cache: `chunks` of at most 8 rows by one program, the last of them padded, and the rest of `length` one by one.
+/// Checks attention over a cache: `chunks` of at most 8 rows by one program, shorter ones padded, and the rest of `length` row by row.
 ///
 /// # Errors
 /// If the device fails.
@@ -280,7 +280,7 @@ pub fn cached_attention(
         if state.is_none() {
             state = Some(State::new(device, &g)?);
         }
-        let state = state.as_ref().expect("it was made");
+        let state = state.as_ref().expect("created above");
         parts.push((rows as usize, Program::with_state_and_canaries(device, &memory, state, &g)?, qkv, start, y));
     }
 
