@@ -1,7 +1,7 @@
 # make demo: adapts a small model to this project's source code in about a minute, on any device.
 # make test: runs everything that CI runs.
 
-# wgpu probes the window system first, which complains if it has no directory for its sockets.
+# wgpu first probes the window system, which complains without a directory for its sockets.
 export XDG_RUNTIME_DIR ?= /tmp
 
 .PHONY: demo test device format lint model

@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     let device = Device::open(options.device.as_deref())?;
     println!("{}", device.info());
     println!(
-        "one sequence, {} layers, hidden size {}; activations are all of a step's memory besides weights and optimizer state",
+        "one sequence, {} layers, hidden size {}; activations are all of a step's memory except weights and optimizer state",
         options.layers, options.hidden
     );
     println!("\n| length | vocabulary | tokens/s | activations, MiB | KiB/token |\n|---|---|---|---|---|");

@@ -1,5 +1,5 @@
 //! The three products of a linear layer by shape, format and kernel: `cargo bench --bench matmul`. Each figure is the best of several
-//! rounds, since benchmark machines are often shared; `benches/peers` compares other projects on such products.
+//! rounds, since benchmark machines are often shared; `benches/peers` runs the same products in other projects.
 
 use clap::{Parser, ValueEnum};
 use graftling::Result;
@@ -16,7 +16,7 @@ struct Options {
     /// Weight formats
     #[arg(long, value_delimiter = ',', default_value = "f32,f16,q4_1,q8_0,q4_k,q6_k")]
     formats: Vec<GgmlType>,
-    /// Which kernels run, whatever the device
+    /// Which kernels to run, regardless of the device
     #[arg(long, value_enum, default_value_t = Variant::Own)]
     variant: Variant,
     #[arg(long)]

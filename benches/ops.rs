@@ -17,7 +17,7 @@ struct Options {
     hidden: u32,
     #[arg(long, default_value_t = 64)]
     bottleneck: u32,
-    /// Query heads; there are a third as many key/value heads
+    /// Query heads; there are a third as many key and value heads
     #[arg(long, default_value_t = 9)]
     heads: u32,
     #[arg(long, value_delimiter = ',', default_value = "128,256,512,1024")]

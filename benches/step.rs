@@ -1,6 +1,6 @@
-//! A training step broken down by kernel: `cargo bench --bench step -- --model PATH`. Device timestamps measure each dispatch, alone in its
-//! pass. Times are summed over the variants of a kernel; `--all` lists the dispatches instead. The column `limit` is the share of the
-//! device's peak that a kernel reaches: of the operations per second of a large product or of the bytes per second of a large sum, whichever
+//! A training step broken down by kernel: `cargo bench --bench step -- --model PATH`. Device timestamps measure each dispatch, each in its
+//! own pass. Times are summed over the variants of a kernel; `--all` lists the dispatches instead. The column `limit` is the share of the
+//! device's peak that a kernel reaches: the operations per second of a large product or the bytes per second of a large sum, whichever
 //! share is larger. Both peaks are measured first, with this project's own kernels.
 
 use std::collections::HashMap;
@@ -74,7 +74,7 @@ fn main() -> Result<()> {
     let (best, host) = times[3..].iter().min().expect("steps were timed");
     let seconds = best.as_secs_f64();
     println!(
-        "{seconds:.4} s per step, {:.1} ms of it until everything is submitted (software drivers execute during submission); {:.0} tokens/s",
+        "{seconds:.4} s per step, {:.1} ms of it to submit everything (software drivers execute during submission); {:.0} tokens/s",
         host.as_secs_f64() * 1e3,
         batch.tokens.len() as f64 / seconds
     );
@@ -111,7 +111,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Bytes per second that a sum of two 16 MiB tensors reads and writes.
+/// The bytes per second that a sum of two 16 MiB tensors reads and writes.
 fn bytes_in_a_second(device: &Device) -> Result<f64> {
     const LEN: u32 = 4 << 20;
     let seconds = measure::recording(device, device.traits(), &Parameters::default(), |g| {

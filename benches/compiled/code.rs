@@ -1,8 +1,8 @@
-//! How much of a kernel's innermost loop multiplies, from the text of its machine code.
+//! The share of multiply-adds in a kernel's innermost loop, from its disassembly.
 
 use std::collections::HashMap;
 
-/// What one instruction is, as far as loops are concerned.
+/// A line of disassembly, as far as loops are concerned.
 enum Line<'a> {
     Label(&'a str),
     Branch(&'a str),
@@ -10,7 +10,7 @@ enum Line<'a> {
     Other,
 }
 
-/// The share of fused multiply-adds and matrix instructions in the innermost loop that has most of them.
+/// The share of fused multiply-adds and matrix instructions in the innermost loop that has the most of them.
 pub fn useful_share(code: &str) -> Option<f64> {
     let mut labels = HashMap::new();
     let mut useful = vec![0];
@@ -33,7 +33,7 @@ pub fn useful_share(code: &str) -> Option<f64> {
     Some((useful[end] - useful[begin]) as f64 / (end - begin) as f64).filter(|&share| share > 0.0)
 }
 
-/// A line of RADV's or NVK's text; none where it is no instruction.
+/// Classifies a line of RADV's or NVK's disassembly; `None` if it is neither an instruction nor a label.
 fn classify(line: &str) -> Option<Line<'_>> {
     let text = line.trim();
     if let Some(label) = text.strip_suffix(':').filter(|label| label.starts_with("BB")) {

@@ -1,4 +1,4 @@
-//! Which kernels are compiled: those that a training step on a GPU dispatches, each once.
+//! The kernels to compile: those that a training step on a GPU dispatches, each once.
 
 use std::collections::HashSet;
 
@@ -7,13 +7,13 @@ use graftling::graph::{DType, Graph, Kernel, Traits};
 use graftling::model::{AdapterConfig, Config, Model, Trains};
 use graftling::ops::optimizer::{Adam, adam};
 
-/// What is recorded.
+/// What to record.
 pub struct Form {
-    /// Elements of a head.
+    /// The head size.
     pub head_size: u32,
-    /// Activations in f16.
+    /// Whether activations are f16.
     pub half: bool,
-    /// Sequences and tokens of each.
+    /// The number of sequences, and of tokens in each.
     pub batch: [u32; 2],
 }
 
@@ -23,7 +23,7 @@ pub struct Named {
     pub kernel: Kernel,
 }
 
-/// The step of a Llama of SmolLM2's proportions with `double_seq_bn`, its optimizer included, as dispatches.
+/// The kernels of all dispatches of a training step, including the optimizer: a Llama of SmolLM2's proportions with `double_seq_bn`.
 pub fn step(form: &Form, traits: &Traits) -> Vec<Kernel> {
     let config = Config::from_json(&config(form.head_size)).expect("a config");
     let adapter = AdapterConfig::parse("double_seq_bn[reduction_factor=9]").expect("an adapter");
@@ -40,7 +40,7 @@ pub fn step(form: &Form, traits: &Traits) -> Vec<Kernel> {
     g.line().iter().chain(update.line()).map(|dispatch| dispatch.kernel.clone()).collect()
 }
 
-/// Each kernel of a step once, products with frozen weights also for two block formats.
+/// Each kernel of a step once, and products with frozen weights in two block formats as well.
 pub fn distinct(form: &Form, traits: &Traits) -> Vec<Named> {
     let mut seen = HashSet::new();
     let mut all = Vec::new();
@@ -59,7 +59,7 @@ pub fn distinct(form: &Form, traits: &Traits) -> Vec<Named> {
     all
 }
 
-/// File and entry point, and the constants that make a difference.
+/// The file and entry point, and all constants except the word `plain`.
 fn name(kernel: &Kernel, form: &Form) -> String {
     let mut name = kernel.to_string();
     for (constant, value) in &kernel.constants {
@@ -78,7 +78,7 @@ fn name(kernel: &Kernel, form: &Form) -> String {
     }
 }
 
-/// SmolLM2-135M's, with three layers, and as many heads as the hidden size holds.
+/// SmolLM2-135M's `config.json` with three layers, and a number of heads that suits the head size.
 fn config(head_size: u32) -> String {
     let [heads, shared] = match head_size {
         64 => [9, 3],

@@ -1,8 +1,10 @@
-//! What GPU compilers make of the kernels of a training step, without a GPU: `scripts/gpu-drivers setup`, then `cargo bench --bench compiled`.
+//! What GPU compilers make of the kernels of a training step, without a GPU: `scripts/gpu-drivers setup`, then
+//! `cargo bench --bench compiled`.
 //!
-//! For each GPU the bench starts itself on the drivers of `scripts/gpu-drivers`, compiles every kernel as wgpu does, and prints registers, spills,
-//! waves that fit a SIMD (of 16 on RDNA; of 10 on GCN) or an SM (NVIDIA), instructions, workgroup memory and the share of multiply-adds in the busiest
-//! innermost loop. `--check` fails where a kernel spills, or differs from `benches/compiled/table.tsv` by more than 5 %; `--bless` writes that file.
+//! For each GPU, the bench runs itself on the drivers of `scripts/gpu-drivers`, compiles every kernel as wgpu does, and prints registers,
+//! spills, waves that fit a SIMD (at most 16 on RDNA, 10 on GCN) or an SM (NVIDIA), instructions, workgroup memory and the share of
+//! multiply-adds in the busiest innermost loop. `--check` fails if a kernel spills or differs from `benches/compiled/table.tsv` by more
+//! than 5 %; `--bless` writes that file.
 
 mod code;
 mod kernels;
@@ -20,24 +22,24 @@ use serde::{Deserialize, Serialize};
 
 /// NVIDIA's Turing, Ampere and Ada; AMD's GCN, RDNA2, RDNA3 and RDNA4.
 const GPUS: [&str; 7] = ["nvidia:164", "nvidia:174", "nvidia:194", "amd:vega10", "amd:navi21", "amd:navi31", "amd:gfx1201"];
-/// By how much a number may differ from the table.
+/// The relative difference from the table that `--check` allows.
 const TOLERANCE: f64 = 0.05;
 
 #[derive(Parser)]
 struct Options {
-    /// A GPU by the name that scripts/gpu-drivers has for it; without it, all seven
+    /// A GPU, by its name in scripts/gpu-drivers; by default, all seven
     #[arg(long)]
     gpu: Vec<String>,
-    /// Only kernels with this in their names
+    /// Only kernels whose names contain this
     #[arg(long, default_value = "")]
     only: String,
     /// Only heads of this size
     #[arg(long)]
     head_size: Option<u32>,
-    /// Prints the machine code on standard error too
+    /// Also prints the machine code, on standard error
     #[arg(long)]
     code: bool,
-    /// Fails where a kernel spills or the table has other numbers
+    /// Fails if a kernel spills or differs from the table
     #[arg(long)]
     check: bool,
     /// Writes the table
@@ -92,7 +94,7 @@ fn table() -> PathBuf {
     concat!(env!("CARGO_MANIFEST_DIR"), "/benches/compiled/table.tsv").into()
 }
 
-/// Runs this program on a GPU's driver. None, and a line on standard error, where that fails.
+/// Runs this program on a GPU's driver. If that fails, prints a line on standard error and returns `None`.
 fn compiled_for(gpu: &str) -> Option<Vec<Row>> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/gpu-drivers");
     let mut child = Command::new(script)
@@ -126,14 +128,14 @@ fn child(options: &Options) -> ExitCode {
                 if options.code {
                     eprintln!("{}\n{}", named.name, compiled.code);
                 }
-                println!("{}", serde_json::to_string(&row(&named.name, &compiled)).expect("plain data"));
+                println!("{}", serde_json::to_string(&row(&named.name, &compiled)).expect("a row serialises"));
             }
         }
     }
     ExitCode::SUCCESS
 }
 
-/// The statistics by the names of either driver.
+/// A row of the table, from either driver's statistics.
 fn row(kernel: &str, compiled: &vulkan::Compiled) -> Row {
     let of = |names: &[&str]| names.iter().filter_map(|name| compiled.statistics.get(*name)).sum();
     Row {
@@ -163,7 +165,7 @@ fn line(row: &Row) -> String {
     format!("{gpu}\t{kernel}\t{registers}\t{spills}\t{waves}\t{instructions}\t{workgroup_memory}\t{multiply_adds}\n")
 }
 
-/// What spills, and what the table has otherwise.
+/// Kernels that spill or differ from the table.
 fn problems(rows: &[Row]) -> Vec<String> {
     let text = std::fs::read_to_string(table()).unwrap_or_default();
     let known: BTreeMap<(&str, &str), Vec<u64>> = text
@@ -173,7 +175,7 @@ fn problems(rows: &[Row]) -> Vec<String> {
             Some(((cells.next()?, cells.next()?), cells.filter_map(|cell| cell.parse().ok()).collect()))
         })
         .collect();
-    let advice = "look at the cause, and accept it with cargo bench --bench compiled -- --bless";
+    let advice = "find the cause, or accept it with cargo bench --bench compiled -- --bless";
     let mut problems = Vec::new();
     for row in rows {
         let name = format!("{} on {}", row.kernel, row.gpu);
@@ -186,7 +188,7 @@ fn problems(rows: &[Row]) -> Vec<String> {
             Some(then) => {
                 let far = |(now, then): (&u64, &u64)| now.abs_diff(*then) as f64 > TOLERANCE * (*then).max(20) as f64;
                 if now.iter().zip(then).any(far) {
-                    problems.push(format!("{name} has {now:?} where the table has {then:?}; {advice}"));
+                    problems.push(format!("{name} has {now:?}, but the table has {then:?}; {advice}"));
                 }
             }
         }

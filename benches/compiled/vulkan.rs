@@ -1,4 +1,4 @@
-//! Pipelines as a Vulkan driver compiles them, with what it reports about them (VK_KHR_pipeline_executable_properties).
+//! Compiles pipelines with a Vulkan driver and reads its statistics about them (VK_KHR_pipeline_executable_properties).
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -13,15 +13,15 @@ pub struct Driver {
     device: ash::Device,
     executables: khr::pipeline_executable_properties::Device,
     pub name: String,
-    // The library has to outlive what came from it.
+    // The library has to outlive everything created from it.
     _instance: ash::Instance,
     _entry: ash::Entry,
 }
 
-/// What a driver says of a pipeline.
+/// What a driver reports about a pipeline.
 pub struct Compiled {
     pub statistics: BTreeMap<String, u64>,
-    /// The machine code as text, where the driver shows it.
+    /// The disassembled machine code, if the driver provides it.
     pub code: String,
     pub seconds: f64,
 }
@@ -29,7 +29,7 @@ pub struct Compiled {
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 impl Driver {
-    /// The first device with everything that it supports.
+    /// Opens the first device, with all the features it supports.
     pub fn open() -> Result<Driver> {
         // SAFETY: the calls follow the specification: structures outlive the calls, and nothing is used after it is destroyed, since nothing is
         // destroyed before the process ends.
@@ -61,7 +61,7 @@ impl Driver {
         }
     }
 
-    /// Compiles a kernel as wgpu does on a device of a user's.
+    /// Compiles a kernel as wgpu does on a user's device.
     pub fn compile(&self, kernel: &Kernel) -> Result<Compiled> {
         let code = spirv(kernel)?;
         let reflection = kernel.reflect();
@@ -103,7 +103,7 @@ impl Driver {
     }
 
     /// # Safety
-    /// The pipeline has to be this device's.
+    /// The pipeline must belong to this device.
     unsafe fn report(&self, pipeline: vk::Pipeline) -> Result<(BTreeMap<String, u64>, String)> {
         let text = |characters: &[std::ffi::c_char]| -> Result<String> {
             Ok(CStr::from_bytes_until_nul(bytemuck::cast_slice(characters))?.to_string_lossy().into_owned())
@@ -120,7 +120,7 @@ impl Driver {
                 };
                 statistics.insert(text(&statistic.name)?, value);
             }
-            // The first call says how long each text is, the second has the texts; ash has the first only.
+            // The first call returns the length of each text, the second the texts; ash wraps only the first.
             let get = self.executables.fp().get_pipeline_executable_internal_representations_khr;
             let mut representations = self.executables.get_pipeline_executable_internal_representations(&info)?;
             let mut texts: Vec<Vec<u8>> = representations.iter().map(|r| vec![0; r.data_size]).collect();
@@ -136,7 +136,7 @@ impl Driver {
     }
 }
 
-/// The SPIR-V that wgpu makes of an unchecked kernel.
+/// The SPIR-V that wgpu generates for a kernel without bounds checks.
 fn spirv(kernel: &Kernel) -> Result<Vec<u32>> {
     let source = kernel.wgsl();
     let module = naga::front::wgsl::parse_str(&source)?;

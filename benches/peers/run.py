@@ -1,8 +1,9 @@
 """Compares Graftling with its peers on the same workloads, on one machine. Prints a markdown table of ratios.
 
-All of them run in turn, round after round, each in its own process, so that whatever slows the machine slows them all. A figure is the median of
-the rounds; a round's figure is the best of five products or steps after three unmeasured ones (meganeura: three after one). A ratio is
-Graftling ÷ peer, followed by the smallest and the largest ratio of a single round. Peers that are not installed are reported and left out.
+They all run in turn, round after round, each in its own process, so that anything that slows the machine slows them all. A figure is the
+median of the rounds; a round's figure is the best of five products or steps after three unmeasured ones (meganeura: three after one). A
+ratio is Graftling ÷ peer, followed by the smallest and the largest ratio of a single round. Peers that are not installed are reported and
+left out.
 README.md in this directory explains the setup.
 
     python benches/peers/run.py --model models/SmolLM2-135M-Instruct.Q4_1.gguf --python venv/bin/python
@@ -141,7 +142,7 @@ def run(command):
 
 
 def measure(jobs, rounds, file):
-    """The results by job and name, one per round, written to the file as they arrive. What fails once is left out and not run again."""
+    """The results by job and name, one per round, written to the file as they arrive. A command that fails is dropped and not run again."""
     results = {job: {name: [] for name in named} for job, named in jobs.items()}
     for index in range(rounds):
         for job, named in jobs.items():
