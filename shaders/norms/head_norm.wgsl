@@ -1,7 +1,7 @@
 //! use row_sum, value
 
 // RMSNorm (Zhang, Sennrich 2019) of every query and key head of packed qkv, as in Qwen3: y = x / sqrt(mean(x²) + epsilon) · weight,
-// where all query heads share one weight and all key heads another. Values are copied. The rows that ROW_THREADS invocations share are heads.
+// where all query heads share one weight and all key heads another. Values are copied. ROW_THREADS invocations share a head as their row.
 
 struct Params {
     rows: u32,   // tokens · parts
