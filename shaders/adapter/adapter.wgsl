@@ -1,20 +1,20 @@
 //! use activation, random
 
-// The bottleneck adapter (Houlsby 2019), fused: y = x + scaling · dropout(Up · σ(Down · x + b_down) + b_up), and its gradient to the
-// input. A workgroup owns TOKENS tokens. Its first product is TOKENS × bottleneck wide and stays in workgroup memory for the second.
+// The bottleneck adapter (Houlsby 2019), fused: y = x + scaling · dropout(Up · σ(Down · x + b_down) + b_up), and its gradient with respect
+// to the input. A workgroup owns TOKENS tokens. Its first product, TOKENS × bottleneck, stays in workgroup memory for the second.
 //
-// An invocation owns OWN_TOKENS tokens × 4 columns of either product. What becomes of a product is not written out for each of the 4
-// columns: with an activation or a dropout mask in each, the driver would take longer to compile that than all the rest.
+// An invocation owns OWN_TOKENS tokens × 4 columns of each product. The code after a product loops over the 4 columns and is not unrolled:
+// with an activation or a dropout mask for each, it would take the driver longer to compile than everything else.
 
 override BOTTLENECK: u32 = 64u;  // a multiple of 4: the bottleneck rounded up
 override ALIGNED: u32 = 1u;      // hidden and bottleneck are multiples of 4, so rows can be loaded as vectors
 override ACROSS: u32 = 16u;       // invocations side by side, 4 columns each
-override OWN_TOKENS: u32 = 4u;          // tokens an invocation
-override DOWN: u32 = 4u;       // groups of OWN_TOKENS tokens
+override OWN_TOKENS: u32 = 4u;          // tokens per invocation
+override DOWN: u32 = 4u;       // groups of OWN_TOKENS tokens in a workgroup
 override ACTIVATION: u32 = 0u;
 override DROPOUT: u32 = 0u;
-override WITH_INPUT_GRADIENT: u32 = 1u;  // 0: nothing below needs one, so only the narrow gradient is computed
-override WITH_OUTER_GRADIENT: u32 = 0u;  // 1: the gradient behind dropout and scaling is stored for the weight gradients
+override WITH_INPUT_GRADIENT: u32 = 1u;  // 0: nothing before the adapter needs one, so only the narrow gradient is computed
+override WITH_OUTER_GRADIENT: u32 = 0u;  // 1: dy · scaling · dropout is stored for the weight gradients
 const TOKENS: u32 = OWN_TOKENS * DOWN;
 
 struct Params {
@@ -27,7 +27,7 @@ struct Params {
     site: u32,
     has_biases: u32,
     has_addend: u32,
-    first: u32,       // the workgroup that the dispatch begins with, if several share them
+    first: u32,       // the first workgroup of this dispatch, if several dispatches share them
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -38,7 +38,7 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> z: array<f32>;            // (rows, bottleneck): before the activation
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;            // (rows, hidden)
 
-// backward; WITH_OUTER_GRADIENT and WITH_INPUT_GRADIENT say which are there
+// backward; WITH_OUTER_GRADIENT and WITH_INPUT_GRADIENT decide which of them exist
 @group(0) @binding(2) var<storage, read> kept_z: array<f32>;             // (rows, bottleneck)
 @group(0) @binding(5) var<storage, read> addend: array<f32>;             // (rows, hidden)
 @group(0) @binding(6) var<storage, read_write> dz: array<f32>;           // (rows, bottleneck)
@@ -50,7 +50,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> down: array<vec4<f32>>;         // (bottleneck, hidden / 4)
 @group(0) @binding(4) var<storage, read> up: array<vec4<f32>>;           // (hidden, bottleneck / 4)
 
-// Elements 4i to 4i + 3 of a row. Past the end the last ones are read, and what comes of them is not written.
+// Elements 4i to 4i + 3 of a row. Past the end, the last ones are read and their results are not written.
 fn x_row(row: u32, i: u32) -> vec4<f32> {
     return x[min(row, params.rows - 1u) * (params.hidden / 4u) + i];
 }
@@ -65,7 +65,7 @@ fn up_row(row: u32, i: u32) -> vec4<f32> {
 @group(0) @binding(3) var<storage, read> down: array<f32>;
 @group(0) @binding(4) var<storage, read> up: array<f32>;
 
-// Element by element; what is past the end is zero.
+// Element by element. Elements past the end are zero; rows of x past the end repeat the last one.
 fn x_row(row: u32, i: u32) -> vec4<f32> {
     var v = vec4(0.0);
     @unroll for (var c = 0u; c < 4u; c++) {
@@ -112,7 +112,7 @@ fn branch_factor(row: u32, column: u32) -> f32 {
     return factor;
 }
 
-// Four elements of the gradient behind scaling and dropout.
+// Four elements of dy · scaling · dropout.
 fn outer_row(row: u32, i: u32) -> vec4<f32> {
     var v = x_row(row, i);
     @unroll for (var c = 0u; c < 4u; c++) { v[c] *= branch_factor(row, 4u * i + c); }

@@ -2,43 +2,44 @@
 
 // Attention for GPUs, causal or full, that keeps only the log-sum-exp (Dao 2024, "FlashAttention-2").
 //
-// A workgroup owns a block of 32 rows of one side and walks over the other side in tiles of 32 rows. Of the scores between them, 32 × 32, thread
-// (x, y) owns the rows 4y to 4y + 3 of the block against the rows x and x + 16 of the tile; of the sums, the same rows in the columns
-// 4x to 4x + 3 of every 64. No thread ever holds a row: both operands of a product pass through workgroup memory, scores 32 columns at a time,
-// sums 64. Weights go from one product to the next through workgroup memory too, four rows of the block in a vector.
-// Rows past the end repeat the last one and are not written. Softmax is in base 2, which devices compute.
+// A workgroup owns a block of 32 rows of one side and walks over the other side in tiles of 32 rows. Of the 32 × 32 scores between them,
+// thread (x, y) owns rows 4y to 4y + 3 of the block against rows x and x + 16 of the tile; of the sums, it owns the same rows in columns
+// 4x to 4x + 3 of every 64. No thread ever holds a whole row: both operands of a product pass through workgroup memory, 32 columns at a
+// time for scores and 64 for sums. Weights also pass from one product to the next through workgroup memory, as vectors of four rows of the
+// block. Rows past the end repeat the last one and are not written. Softmax is in base 2, which devices compute natively.
 
 const ACROSS: u32 = 16u;
 const DOWN: u32 = 8u;
 const THREADS: u32 = 128u;
 const BLOCK: u32 = 32u;
 const TILE: u32 = 32u;
-const CHUNK: u32 = 8u; // vec4 of a row that are staged for scores
+const CHUNK: u32 = 8u; // vec4 of a row that are staged at a time for scores
 const CHUNK_END: u32 = HEAD4 + 7u;
 const CHUNKS: u32 = CHUNK_END / CHUNK;
 const FOURS_END: u32 = HEAD4 + 15u;
 const FOURS: u32 = FOURS_END / ACROSS; // vec4 columns of the sums that a thread owns
-// Those of a workgroup of backward_keys, which has two sums: with more, registers would spill. Others belong to other workgroups.
+// The same for backward_keys, which has two sums: more would spill registers. The other columns belong to other workgroups.
 override PART: u32 = 1u;
 override SHARED: u32 = 0u; // 1: several query heads share a key and value head
 
-@group(0) @binding(7) var<storage, read_write> dkv: array<vec4<f32>>; // (batch, length, heads, 2, HEAD): of each query head
+@group(0) @binding(7) var<storage, read_write> dkv: array<vec4<f32>>; // (batch, length, heads, 2, HEAD): for each query head
 @group(0) @binding(3) var<storage, read> kept_dkv: array<vec4<f32>>;  // the same
 
-const HALF: u32 = 256u; // where the tile's operand is staged, behind the block's
+const HALF: u32 = 256u; // where the tile's operand is staged, after the block's
 var<workgroup> staged: array<vec4<f32>, 512>;  // (2, CHUNK, 32) by `slot`, or (TILE, ACROSS)
 var<workgroup> weights: array<vec4<f32>, 256>; // (TILE, DOWN): weights of one row of the tile and four of the block
-var<workgroup> shares: array<vec4<f32>, 128>;  // (DOWN, ACROSS): what threads know of four rows of the block
+var<workgroup> shares: array<vec4<f32>, 128>;  // (DOWN, ACROSS): each thread's part of a result for four rows of the block
 
 const LOG2_E = 1.4426950408889634;
 const LN_2 = 0.6931471805599453;
 
-// Neighbours store a row's columns and load a column's rows: with the rows swapped by column, both fall on different banks.
+// Neighbouring threads store the columns of a row and load the rows of a column. XORing the row with the column puts both on different
+// banks.
 fn slot(column: u32, row: u32) -> u32 {
     return column * 32u + (row ^ column);
 }
 
-// Stages 32 rows of qkv from `first` on, columns of one chunk from `column` on.
+// Stages one chunk of 32 rows of qkv from `first` on; chunks are counted from `column` on.
 fn stage_qkv(to: u32, batch: u32, first: u32, column: u32, chunk: u32, thread: u32) {
     for (var i = thread; i < HALF; i += THREADS) {
         let row = batch * params.length + min(first + i / CHUNK, params.length - 1u);
@@ -49,7 +50,7 @@ fn stage_qkv(to: u32, batch: u32, first: u32, column: u32, chunk: u32, thread: u
     }
 }
 
-// The same of dy.
+// The same for dy.
 fn stage_dy(to: u32, batch: u32, first: u32, head: u32, chunk: u32, thread: u32) {
     for (var i = thread; i < HALF; i += THREADS) {
         let row = batch * params.length + min(first + i / CHUNK, params.length - 1u);
@@ -60,7 +61,7 @@ fn stage_dy(to: u32, batch: u32, first: u32, head: u32, chunk: u32, thread: u32)
     }
 }
 
-// Stages a tile of qkv, 64 columns from the vec4 `four` · 16 of `column` on, row by row.
+// Stages 64 columns of a tile of qkv, row by row, from vec4 16 · `four` after `column` on.
 fn stage_qkv_rows(batch: u32, first: u32, column: u32, four: u32, thread: u32) {
     for (var i = thread; i < TILE * ACROSS; i += THREADS) {
         let row = batch * params.length + min(first + i / ACROSS, params.length - 1u);
@@ -71,7 +72,7 @@ fn stage_qkv_rows(batch: u32, first: u32, column: u32, four: u32, thread: u32) {
     }
 }
 
-// The same of dy.
+// The same for dy.
 fn stage_dy_rows(batch: u32, first: u32, head: u32, four: u32, thread: u32) {
     for (var i = thread; i < TILE * ACROSS; i += THREADS) {
         let row = batch * params.length + min(first + i / ACROSS, params.length - 1u);
@@ -97,7 +98,7 @@ fn add_scores(scores: ptr<function, array<vec4<f32>, 2>>, x: u32, y: u32) {
     }
 }
 
-// sum[r] += Σ weight of block row 4y + r and a tile row · that row's columns, over the staged tile.
+// sum[r] += Σ weight(block row 4y + r, tile row) · the tile row's columns, over the staged tile.
 fn add_product(sum: ptr<function, array<vec4<f32>, 4>>, x: u32, y: u32) {
     for (var start = 0u; start < TILE; start += 8u) {
         @unroll for (var t = 0u; t < 8u; t++) {
@@ -180,7 +181,7 @@ fn forward(
     @unroll for (var r = 0u; r < 4u; r++) {
         let query = own_query + r;
         if (query < length) {
-            // A query without any key gives zeros, and a log-sum-exp that makes all its probabilities zero.
+            // A query that sees no key gives zeros, and a log-sum-exp that makes all its probabilities zero.
             let empty = total[r] == 0.0;
             let inverse = select(1.0 / total[r], 0.0, empty);
             @unroll for (var f = 0u; f < FOURS; f++) {
@@ -295,8 +296,8 @@ fn backward_queries(
     }
 }
 
-// What one query head adds to the gradients of its keys and values: dv = Σ p · keep · dy, dk = Σ ds · q · scale. Into dqkv where no
-// other head shares them.
+// What one query head adds to the gradients of its keys and values: dv = Σ p · keep · dy, dk = Σ ds · q · scale. Goes to dkv if other heads
+// share them, else to dqkv.
 @compute @workgroup_size(ACROSS, DOWN)
 fn backward_keys(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -346,7 +347,7 @@ fn backward_keys(
             workgroupBarrier();
             add_scores(&dp, local.x, local.y);
         }
-        // From here on the scores are the gradients of the scores.
+        // From here on, `scores` holds the gradients of the scores.
         @unroll for (var c = 0u; c < 2u; c++) {
             let query = start + local.x + c * ACROSS;
             let at = place + min(query, length - 1u);
@@ -403,7 +404,7 @@ fn backward_keys(
     }
 }
 
-// The gradients of keys and values from those of the query heads that share them, in their order.
+// The gradients of keys and values: the sums over the query heads that share them, in order.
 @compute @workgroup_size(FLAT)
 fn sum_heads(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_index(group, lane);

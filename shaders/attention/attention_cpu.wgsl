@@ -2,17 +2,17 @@
 //! image qkv, dy, kept_y
 enable subgroups;
 
-// Attention as in attention.wgsl for a Vulkan driver that runs on the CPU (lavapipe), which gives each lane of a vector register one
-// invocation. Needs a subgroup size that is SUBGROUP.
+// The attention of attention.wgsl for a Vulkan driver that runs on the CPU (lavapipe) and maps each invocation to a lane of a vector
+// register. Needs a subgroup size of SUBGROUP.
 //
-// A workgroup is one subgroup, a lane owns LANE_ROWS rows in registers, and all walk over the rows of the other side TILE at a time. Such a
-// driver loads lane by lane, texels too, and a number that is loaded costs several times as much as a product with it. So the lanes split a
-// tile between them (lane l has part l / TILE of row l % TILE), hand their numbers round by broadcast, and use each for LANE_ROWS rows. More rows
-// load less for each product, until the code of a tile leaves the instruction cache: about 1000 products are the most.
+// A workgroup is one subgroup; a lane owns LANE_ROWS rows in registers, and all lanes walk over the rows of the other side, TILE at a time.
+// Such a driver loads lane by lane, texels too, and loading a value costs several times as much as multiplying by it. So the lanes split a
+// tile between them (lane l loads part l / TILE of row l % TILE), pass values on by broadcast, and use each value for LANE_ROWS rows.
+// More rows need fewer loads per product, until the code for a tile no longer fits in the instruction cache, at about 1000 products.
 // Rows past the end read the last one and are not written.
 //
-// Rows are fetched and written one a turn, the others moved up by one: written out for each row, and keys apart from values, that would
-// take the driver longer to compile than all the rest.
+// Each turn of a loop fetches or writes one row and shifts the others by one. Unrolled over the rows, with keys separate from values, this
+// would take the driver longer to compile than everything else.
 
 override SUBGROUP: u32 = 8u; // lanes of a subgroup: 4, 8 or 16
 override LANE_ROWS: u32 = 2u;   // rows that a lane owns, SUBGROUP apart
@@ -51,7 +51,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
             k[d] = qkv[shared_row + first_key + d];
             v[d] = qkv[shared_row + first_value + d];
         }
-        var weight: array<array<f32, TILE>, LANE_ROWS>; // first the scores
+        var weight: array<array<f32, TILE>, LANE_ROWS>; // the scores at first
         var tile_largest = largest;
         @unroll for (var t = 0u; t < TILE; t++) {
             var products: array<vec4<f32>, LANE_ROWS>;
@@ -88,7 +88,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     for (var turn = 0u; turn < LANE_ROWS; turn++) {
         let row = query + turn * SUBGROUP;
         if (row < length) {
-            // A query without any key gives zeros, and a log-sum-exp that makes all its probabilities zero.
+            // A query that sees no key gives zeros, and a log-sum-exp that makes all its probabilities zero.
             let empty = total[0] == 0.0;
             let inverse = select(1.0 / total[0], 0.0, empty);
             let to = ((batch * length + row) * params.heads + head) * HEAD4;

@@ -1,9 +1,9 @@
 //! use random
 
-// What both forms of attention share. qkv is packed: (batch, length, (heads + 2 · key_value_heads) · HEAD), queries first, then keys,
-// then values.
+// What attention.wgsl and attention_cpu.wgsl share. qkv is packed: (batch, length, (heads + 2 · key_value_heads) · HEAD), queries first,
+// then keys, then values.
 
-override HEAD: u32 = 64u; // numbers of a head, a multiple of 4
+override HEAD: u32 = 64u; // elements of a head; a multiple of 4
 override CAUSAL: u32 = 1u;
 override DROPOUT: u32 = 0u;
 const HEAD4: u32 = HEAD / 4u;
@@ -16,12 +16,12 @@ struct Params {
     threshold: u32,     // dropout: the share to drop, in units of 2^-32
     keep_scale: f32,    // dropout: 1 / (1 - share)
     site: u32,
-    first: u32,         // the workgroup that the dispatch begins with, if several share them
+    first: u32,         // the first workgroup of this dispatch, if several dispatches share them
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> lengths: array<u32>;                // (batch): keys from there on are padding
+@group(0) @binding(2) var<storage, read> lengths: array<u32>;                // (batch): keys from this position on are padding
 
 // forward
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;          // (batch, length, heads · HEAD)

@@ -1,14 +1,14 @@
 //! use grid
 
-// Attention of the tokens of one sequence from a position on, over a cache of the keys and values of all tokens up to each.
+// Attention of one sequence's tokens from a given position on, over a cache of the keys and values of all tokens up to each one.
 //
-// A workgroup has one head of one query. Its lanes take turns with the keys, each with a softmax of its own that runs along (Milakov,
-// Gimelshein 2018), and are joined at the end, in the order of the lanes. The cache has the positions of a head side by side, since keys
-// at strides of a power of two would crowd the same lines of a CPU's cache.
+// A workgroup computes one head of one query. Its lanes take the keys in turn. Each lane keeps a running softmax (Milakov, Gimelshein
+// 2018), and these are merged at the end, in lane order. The cache stores the positions of a head next to each other, since keys at
+// strides of a power of two would compete for the same sets of a CPU's cache.
 
-override HEAD: u32 = 64u;   // numbers of a head, a multiple of 4
-override WORKGROUP: u32 = 32u;  // no fewer than CHUNK
-override CHUNK: u32 = 16u;  // the part of a head, in fours, that the lanes join at a time
+override HEAD: u32 = 64u;   // elements of a head; a multiple of 4
+override WORKGROUP: u32 = 32u;  // at least CHUNK
+override CHUNK: u32 = 16u;  // vec4 of a head that the lanes merge at a time
 const HEAD4: u32 = HEAD / 4u;
 
 struct Params {
@@ -38,7 +38,7 @@ var<workgroup> sums: array<vec4<f32>, WORKGROUP * CHUNK>;
 
 const LOWEST = -1.0e30;
 
-// The position of a row, at most `context`, where nothing is cached.
+// The position of a row, capped at `context`, where nothing is cached.
 fn position(row: u32) -> u32 {
     return min(min(start[0], params.context) + row, params.context);
 }
@@ -89,7 +89,7 @@ fn attend(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
         @unroll for (var d = 0u; d < HEAD4; d++) { sum[d] = sum[d] * shrink + weight * cached_values[row + d]; }
     }
 
-    // A lane without a key has zeros, and its maximum is the lowest.
+    // A lane without a key has sums of zero, and LOWEST as its maximum.
     maxima[lane] = largest;
     workgroupBarrier();
     var highest = LOWEST;

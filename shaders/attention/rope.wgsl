@@ -1,21 +1,21 @@
 //! use grid, value
 
-// Rotary position embedding (Su et al. 2021): every query and key head of packed qkv is turned, pair by pair, by an angle that grows
+// Rotary position embedding (Su et al. 2021): every query and key head of the packed qkv is rotated, pair by pair, by an angle that grows
 // with the token's position. A pair (a, b) becomes (a · cos - b · sin, b · cos + a · sin); values are copied. Cosines and sines come from
-// a table that the host made in f64: WGSL promises neither beyond ±π, and angles reach the thousands.
+// a table that the host computes in f64: WGSL guarantees the accuracy of neither beyond ±π, and angles reach the thousands.
 
-override HEAD: u32 = 64u;    // numbers of a head; even
-override ROTARY: u32 = HEAD; // how many of them turn, from the first on; even
-override ADJACENT: u32 = 0u; // pairs are (2i, 2i + 1), else (i, i + ROTARY / 2)
-override TAKES: u32 = 1u;    // heads that one invocation takes, with one load of the angles
+override HEAD: u32 = 64u;    // elements of a head; even
+override ROTARY: u32 = HEAD; // how many of them rotate, beginning with the first; even
+override ADJACENT: u32 = 0u; // 1: pairs are (2i, 2i + 1); 0: pairs are (i, i + ROTARY / 2)
+override TAKES: u32 = 1u;    // heads that one invocation rotates with one load of the angles
 const PAIRS: u32 = HEAD / 2u / VECTOR;  // pairs of Values in a head
-const HALF: u32 = ROTARY / 2u / VECTOR; // those that turn
+const HALF: u32 = ROTARY / 2u / VECTOR; // those that rotate
 
 struct Params {
     len: u32,        // tokens · ceil(heads / TAKES) · PAIRS
-    heads: u32,      // of a token: queries, keys and values
-    turned: u32,     // queries and keys
-    length: u32,     // tokens of a row of the batch
+    heads: u32,      // heads of a token: queries, keys and values
+    turned: u32,     // heads that rotate: queries and keys
+    length: u32,     // tokens in a row of the batch
     positions: u32,  // rows of the table
     direction: f32,  // 1, or -1 for the gradient: the transpose of a rotation turns back
     has_start: u32,
@@ -42,7 +42,7 @@ fn turn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let angle = min(position, params.positions - 1u) * 2u * HALF + min(pair, HALF - 1u);
     let cosine = table[angle];
     let sine = params.direction * table[angle + HALF];
-    // What does not turn is copied by neighbours.
+    // Elements that do not rotate are copied in adjacent pairs.
     let apart = turns && ADJACENT == 0u;
     let here = select(2u * pair, pair, apart);
     let there = here + select(1u, HALF, apart);
@@ -52,7 +52,7 @@ fn turn(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var b = x[start_of_head + there];
         if (turns && head < params.turned) {
 //! if ADJACENT * VECTOR / 4u
-            // Twice four neighbours are four pairs.
+            // Two vectors of four neighbours hold four pairs.
             let evens = vec4(a.xz, b.xz);
             let odds = vec4(a.yw, b.yw);
             let p = evens * cosine - odds * sine;

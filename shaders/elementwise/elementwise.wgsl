@@ -1,6 +1,6 @@
 //! use grid, activation, random
 
-// What has one value in and one value out: activations, dropout, and the sum of two tensors.
+// Elementwise operations: activations, dropout, and the sum of two tensors.
 
 override ACTIVATION: u32 = 0u;
 override WHOLE: u32 = 0u; // 1: dropout drops whole rows

@@ -1,7 +1,7 @@
 //! use grid, activation
 
-// The gate of a feed-forward layer (Shazeer 2020, "GLU variants"): y = activate(gate) · up. Gate and up lie side by side in a row, as one
-// product gives them.
+// The gate of a feed-forward layer (Shazeer 2020, "GLU variants"): y = activate(gate) · up. Gate and up are side by side in a row, as one
+// product computes them.
 
 override ACTIVATION: u32 = 0u;
 
@@ -20,7 +20,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read> dy: array<Value>;       // (rows, columns)
 @group(0) @binding(3) var<storage, read_write> dx: array<Value>; // (rows, 2 · columns)
 
-// Where the gate of element i of y lies; its up is `columns` further.
+// The index of the gate of element i of y; its up is `columns` further on.
 fn gate_of(i: u32) -> u32 {
     return i + i / params.columns * params.columns;
 }

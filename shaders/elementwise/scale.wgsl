@@ -1,6 +1,6 @@
 //! use grid, value
 
-// A factor: a constant, or learned, one for all elements (columns = 1) or one for each column.
+// Multiplication by a factor: a constant, or a learned one for all elements (columns = 1) or for each column.
 
 override LEARNED: u32 = 1u; // 0: the factor is a constant
 
@@ -18,7 +18,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read> dy: array<Value>;      // (len)
 @group(0) @binding(4) var<storage, read_write> y: array<Value>; // (len)
 
-// y = x · factor + addend: the scaling, and its gradient to x
+// y = x · factor + addend: the scaling, and its gradient with respect to x
 @compute @workgroup_size(FLAT)
 fn scale(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_index(group, lane);

@@ -1,13 +1,13 @@
 //! use row_sum, value
 
-// RMSNorm (Zhang, Sennrich 2019) of every query and key head of packed qkv, as Qwen3 has it: y = x / sqrt(mean(x²) + epsilon) · weight,
-// where all query heads share one weight and all key heads another. Values are copied. The rows that ROW_THREADS share are heads.
+// RMSNorm (Zhang, Sennrich 2019) of every query and key head of packed qkv, as in Qwen3: y = x / sqrt(mean(x²) + epsilon) · weight,
+// where all query heads share one weight and all key heads another. Values are copied. ROW_THREADS invocations share a head as their row.
 
 struct Params {
     rows: u32,   // tokens · parts
     parts: u32,  // heads of a token: heads + 2 · key_value_heads
-    heads: u32,  // of queries, the first parts
-    normed: u32, // of queries and keys: the parts behind them are values
+    heads: u32,  // of queries: the first parts
+    normed: u32, // heads of queries and keys; the parts after them are values
     size: u32,   // of a head, in Values
     epsilon: f32,
     chunk: u32,  // weight_gradient: tokens that one invocation adds up
@@ -78,7 +78,7 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     }
 }
 
-// dquery[chunk] and dkey[chunk] = Σ dy · n over the tokens of the chunk, for each head still apart
+// dquery[chunk] and dkey[chunk] = Σ dy · n over the tokens of the chunk, still separate for each head
 @compute @workgroup_size(WORKGROUP)
 fn weight_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let column = group.x * WORKGROUP + local;

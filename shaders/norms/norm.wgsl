@@ -1,7 +1,7 @@
 //! use row_sum, value
 
 // LayerNorm (Ba, Kiros, Hinton 2016): y = (s - mean(s)) / sqrt(var(s) + epsilon) · weight + bias. RMSNorm (Zhang, Sennrich 2019) is the
-// same with a mean of zero and no bias: y = s / sqrt(mean(s²) + epsilon) · weight. s is x, or x + residual where SUM is set.
+// same with a mean of zero and no bias: y = s / sqrt(mean(s²) + epsilon) · weight. s is x, or x + residual if SUM is set.
 
 override RMS: u32 = 0u;
 override SUM: u32 = 0u;
@@ -22,7 +22,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> weight: array<Value>;    // (columns)
 @group(0) @binding(4) var<storage, read> bias: array<Value>;      // (columns)
 @group(0) @binding(5) var<storage, read_write> s: array<Value>;   // (rows, columns)
-@group(0) @binding(6) var<storage, read_write> stats: array<f32>; // (rows, 2): mean (0 where RMS is set) and 1 / deviation
+@group(0) @binding(6) var<storage, read_write> stats: array<f32>; // (rows, 2): mean (0 if RMS is set) and 1 / deviation
 @group(0) @binding(7) var<storage, read_write> y: array<Value>;   // (rows, columns)
 
 // backward and weight_gradient
@@ -34,7 +34,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> dweight: array<Value>; // (chunks, columns)
 @group(0) @binding(6) var<storage, read_write> dbias: array<Value>;   // (chunks, columns)
 
-// Value i of s, the first time, when it is yet to be written where SUM is set, and again.
+// Value i of s: `first_of_s` for the first access, which also computes and stores it if SUM is set, `of_s` for later ones.
 fn first_of_s(i: u32, writes: bool) -> Value {
 //! if SUM
     let v = x[i] + residual[i];
@@ -90,7 +90,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     }
 }
 
-// ds = (g - mean(g) - n · mean(g · n)) · scale + addend, where n = (s - mean) · scale and g = dy · weight. RMSNorm takes no mean away in
+// ds = (g - mean(g) - n · mean(g · n)) · scale + addend, where n = (s - mean) · scale and g = dy · weight. RMSNorm subtracts no mean in
 // the forward pass, so mean(g) is absent.
 @compute @workgroup_size(WORKGROUP)
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {

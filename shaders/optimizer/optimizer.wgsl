@@ -11,12 +11,12 @@ struct Params {
     max_norm: f32,         // 0: no clipping
     beta1: f32,
     beta2: f32,
-    one_minus_beta1: f32,  // computed in double precision: 1 - 0.999 in f32 is off by 5e-5 of itself
+    one_minus_beta1: f32,  // computed in double precision: in f32, 1 - 0.999 has a relative error of 5e-5
     one_minus_beta2: f32,
     log_beta1: f32,
     log_beta2: f32,
     epsilon: f32,
-    weight_decay: f32,     // Adam: added to the gradient; AdamW: taken from the weight
+    weight_decay: f32,     // Adam: added to the gradient; AdamW: subtracted from the weight
     decoupled: u32,        // 1: AdamW
     first_chunk: u32,
     growth_interval: u32,  // of the loss scale; 0: it is fixed
@@ -59,7 +59,7 @@ fn sum_squares(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocatio
     if (lane == 0u && first < params.len) { partial_squares[params.first_chunk + chunk] = total; }
 }
 
-// WGSL lets a compiler assume that there is no NaN or infinity, so the exponent's bits are looked at.
+// WGSL lets a compiler assume that there is no NaN or infinity, so this checks the bits of the exponent.
 fn is_finite(v: f32) -> bool {
     return (bitcast<u32>(v) & 0x7f800000u) != 0x7f800000u;
 }
@@ -111,11 +111,11 @@ fn finish_norm(@builtin(local_invocation_index) lane: u32) {
     }
 }
 
-// 1 - beta^t from the logarithm of beta: for small t the difference would lose most of its digits.
+// 1 - beta^t from the logarithm of beta: for small t, the plain difference would lose most of its digits.
 fn one_minus_power(log_beta: f32, t: f32) -> f32 {
     let x = log_beta * t;
     if (x > -0.25) {
-        // -(e^x - 1) by its series; the first term left out is below 1e-9 of the sum
+        // -(e^x - 1) by its series; the first term left out is below 2e-9 of the sum
         return -x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0 * (1.0 + x / 6.0 * (1.0 + x / 7.0))))));
     }
     return 1.0 - exp(x);

@@ -1,6 +1,6 @@
 //! use activation
 
-// What becomes of element i of x·Wᵀ + bias before it is stored: it is kept for the backward pass and activated.
+// What happens to element i of x·Wᵀ + bias before it is stored: its value is kept for the backward pass, then activated.
 override ACTIVATION: u32 = 0u;
 
 @group(0) @binding(4) var<storage, read_write> pre: array<f32>; // (rows, stride)

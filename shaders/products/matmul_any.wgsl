@@ -1,7 +1,8 @@
 //! use weight_{FORMAT}, epilogue_{EPILOGUE}, matmul_params
 
-// A linear layer and its gradients for every size, without any alignment: scalar loads, no workgroup memory, no subgroups.
-// An invocation owns OWN_ROWS × OWN_COLUMNS elements of the output; its columns lie ACROSS apart, so that neighbours touch neighbours.
+// A linear layer and its gradients for any size and alignment: scalar loads, no workgroup memory, no subgroups.
+// An invocation owns OWN_ROWS × OWN_COLUMNS elements of the output. Its columns are ACROSS apart, so that neighbouring invocations access
+// neighbouring elements.
 // Rows and columns past the end read the last one and are not written.
 
 override ACCUMULATE: u32 = 0u; // 1: weight_gradient adds to dw instead of writing it
@@ -29,7 +30,7 @@ const WEIGHT_GRADIENT_COLUMNS: u32 = ACROSS * OWN_COLUMNS;
 @group(0) @binding(3) var<storage, read> addend: array<f32>; // (rows, inputs)
 @group(0) @binding(4) var<storage, read_write> dx: array<f32>; // (rows, inputs)
 
-// weight_gradient, whose dy is at 1 too
+// weight_gradient; its dy is at binding 1 too
 @group(0) @binding(2) var<storage, read> layer_input: array<f32>; // (rows, inputs)
 @group(0) @binding(3) var<storage, read_write> dw: array<f32>; // (chunks, outputs, inputs)
 

@@ -2,20 +2,20 @@
 //! image x, dy, layer_input, weight
 enable subgroups;
 
-// A linear layer and its gradients for a Vulkan driver that runs on the CPU (lavapipe), which gives each lane of a vector register one
-// invocation. Needs inputs, stride and column to be multiples of 4, only zeros or nothing between outputs and the next multiple of 4, and
-// a subgroup size that is SUBGROUP.
+// A linear layer and its gradients for a Vulkan driver that runs on the CPU (lavapipe) and maps each invocation to a lane of a vector
+// register. Needs inputs, stride and column to be multiples of 4, only zeros or nothing between outputs and the next multiple of 4, and
+// a subgroup size of SUBGROUP.
 //
 // A workgroup is one subgroup and owns a tile of the output; a lane owns all of its rows and some of its columns, in registers.
-// Such a driver loads lane by lane, equal addresses too, so each lane loads another vec4 of the left operand and broadcasts it; and texels
-// several times as fast as what is in a buffer. No workgroup memory and no barrier: each barrier would spill the tile.
+// Such a driver loads lane by lane, even from equal addresses, so each lane loads a different vec4 of the left operand and broadcasts it.
+// It loads texels several times as fast as buffer elements. No workgroup memory and no barrier: each barrier would spill the tile.
 // Rows and columns past the end read the last one and are not written.
 
 override SUBGROUP: u32 = 8u; // 4, 8 or 16
 override ACCUMULATE: u32 = 0u; // 1: weight_gradient adds to dw instead of writing it
 
-// Rows of a tile (a multiple of SUBGROUP, and of 8 at least) and groups of four columns a lane. Large tiles load less for each
-// product, until their code leaves the instruction cache; 8 or 16 rows are for matrices with no more.
+// Rows of a tile (a multiple of SUBGROUP and of 8), and groups of four columns per lane. Larger tiles need fewer loads per product, until
+// their code no longer fits in the instruction cache; tiles of 8 or 16 rows are for matrices that have no more.
 override TILE_ROWS: u32 = 32u;
 override QUADS: u32 = 2u;
 
@@ -27,14 +27,14 @@ const INPUT_GRADIENT_COLUMNS: u32 = SUBGROUP * 4u * QUADS;
 const WEIGHT_GRADIENT_ROWS: u32 = TILE_ROWS;
 const WEIGHT_GRADIENT_COLUMNS: u32 = SUBGROUP * 4u * QUADS;
 
-const LOADS: u32 = TILE_ROWS / SUBGROUP; // vec4 that a lane loads to have four elements of each row of the tile
+const LOADS: u32 = TILE_ROWS / SUBGROUP; // vec4 that a lane loads so that the subgroup has four elements of each row of the tile
 const HEADS: u32 = SUBGROUP * QUADS / SHARED; // scales of a row of W in a tile of input_gradient
-const HEAD_LOADS: u32 = 4u * QUADS / SHARED; // and how many of four rows' a lane loads
+const HEAD_LOADS: u32 = 4u * QUADS / SHARED; // how many of the scales of four rows a lane loads
 const LAST_LANE: u32 = SUBGROUP - 1u;
 const LANE_HEADS: u32 = LAST_LANE / SHARED + 1u; // scales of a group of columns
-const QUARTER: u32 = TILE_ROWS / 4u; // vec4 in one row of the tile of dyᵀ
-// Rows stored a turn, the others moved up behind them, and one column of four after the other: written out for each element,
-// the epilogue and the stores would take the driver longer to compile than all the rest. It stores scalar by scalar anyway.
+const QUARTER: u32 = TILE_ROWS / 4u; // vec4 of one row of dy in a tile of weight_gradient
+// Rows stored per turn, after which the others move up; their four columns are stored one by one. Unrolled over all elements, the
+// epilogue and the stores would take the driver longer to compile than everything else. It stores scalar by scalar anyway.
 const STORED: u32 = 4u;
 
 // forward
@@ -47,7 +47,7 @@ const STORED: u32 = 4u;
 @group(0) @binding(3) var<storage, read> addend: array<f32>; // (rows, inputs)
 @group(0) @binding(4) var<storage, read_write> dx: array<f32>; // (rows, inputs)
 
-// weight_gradient, whose dy is at 1 too
+// weight_gradient; its dy is at binding 1 too
 @group(0) @binding(2) var<storage, read> layer_input: array<vec4<f32>>; // (rows, inputs / 4)
 @group(0) @binding(3) var<storage, read_write> dw: array<f32>; // (chunks, outputs, inputs)
 
@@ -140,7 +140,7 @@ fn input_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocat
         var a: array<vec4<f32>, LOADS>;
         @unroll for (var n = 0u; n < LOADS; n++) { a[n] = dy[left[n] + k / 4u]; }
 //! if SHARED - 1
-        // Several lanes need the same scales, so each loads others of all four rows'.
+        // Several lanes need the same scales, so each lane loads a different part of those of the four rows.
         var s: array<vec2<f32>, HEAD_LOADS>;
         @unroll for (var n = 0u; n < HEAD_LOADS; n++) {
             let head = n * SUBGROUP + lane;

@@ -3,21 +3,21 @@
 // A linear layer and its gradients for GPUs. Needs inputs, stride and column to be multiples of 4, and only zeros or
 // nothing between outputs and the next multiple of 4.
 //
-// 256 threads own a square tile of the output and walk along the contraction in steps of DEPTH: they load a strip of the left and of the right
-// operand into workgroup memory, one vec4 of each a thread, and each thread multiplies its own rows by its own columns. There are two copies
-// of that memory, so that a step is loaded while the previous one is multiplied, with one barrier between them. An operand stays in vectors as it
-// lies in memory, four elements along the contraction or four rows or columns side by side: writing parts of a vector from several threads would
+// 256 threads own a square tile of the output and walk along the contraction in steps of DEPTH: they load a strip of each operand into
+// workgroup memory, one vec4 per thread, and each thread multiplies its own rows by its own columns. There are two copies of that memory,
+// so that a step is loaded while the previous one is multiplied, with one barrier between them. An operand keeps the vectors that it has in
+// memory: four elements along the contraction, or four rows or columns side by side. Writing parts of a vector from several threads would
 // be a race, since a store to one component may touch the whole vector (WGSL, "memory locations").
 // Nothing past the end is read or written: the contraction is padded with zeros, and rows and columns past the end repeat the last one.
 
 override ACCUMULATE: u32 = 0u; // 1: weight_gradient adds to dw instead of writing it
-// Fours of rows and of columns that a thread owns: 1 for tiles of 64 × 64, 2 for tiles of 128 × 128.
+// Groups of four rows and of four columns that a thread owns: 1 for tiles of 64 × 64, 2 for tiles of 128 × 128.
 override QUADS: u32 = 1u;
 
 const TILE: u32 = 64u * QUADS;
 const WIDTH: u32 = 16u * QUADS; // vec4 in one row or column of a tile
 const DEPTH: u32 = 16u / QUADS;
-const COPY: u32 = DEPTH * WIDTH; // vec4 in one copy of a tile, one a thread
+const COPY: u32 = DEPTH * WIDTH; // vec4 in one copy of a strip, one per thread
 const OWN_ROWS: u32 = 4u * QUADS; // rows that a thread owns
 
 // The part of the output matrix that one workgroup covers.
@@ -38,35 +38,35 @@ const WEIGHT_GRADIENT_COLUMNS: u32 = TILE;
 @group(0) @binding(3) var<storage, read> addend: array<vec4<f32>>; // (rows, inputs / 4)
 @group(0) @binding(4) var<storage, read_write> dx: array<vec4<f32>>; // (rows, inputs / 4)
 
-// weight_gradient, whose dy is at 1 too
+// weight_gradient; its dy is at binding 1 too
 @group(0) @binding(2) var<storage, read> layer_input: array<vec4<f32>>; // (rows, inputs / 4)
 @group(0) @binding(3) var<storage, read_write> dw: array<vec4<f32>>; // (chunks, outputs, inputs / 4)
 
 var<workgroup> left: array<vec4<f32>, 2u * COPY>;
 var<workgroup> right: array<vec4<f32>, 2u * COPY>;
 
-// An operand with the contraction along its vectors, (2, DEPTH / 4, TILE): where four k of a row or column lie. Neighbours write the same
-// rows at two k, so every other k has its rows swapped by fours: then they fall on different banks.
+// The place of four k of a row or column, in an operand with the contraction along its vectors: (2, DEPTH / 4, TILE). Neighbouring threads
+// write the same rows at two k4, so every other k4 has its rows swapped by fours, which puts them on different banks.
 fn by_row(copy: u32, k4: u32, row: u32) -> u32 {
     return copy * COPY + k4 * TILE + (row ^ (k4 % 2u * 4u));
 }
 
-// The same of row first + 16r, for first < 16: what depends on r is a constant there.
+// The same for row first + 16r, with first < 16: the part that depends on r is a constant.
 fn by_16_rows(copy: u32, k4: u32, first: u32, r: u32) -> u32 {
     return by_row(copy, k4, first) + r * 16u;
 }
 
-// An operand with rows or columns along its vectors, (2, DEPTH, WIDTH): where four of them lie at one k.
+// The place of four rows or columns at one k, in an operand with rows or columns along its vectors: (2, DEPTH, WIDTH).
 fn by_k(copy: u32, k: u32, four: u32) -> u32 {
     return copy * COPY + k * WIDTH + four;
 }
 
-// The vec4 that a thread loads of an operand with the contraction along its vectors: (row of the tile, four k) …
+// The vec4 that a thread loads from an operand with the contraction along its vectors: (row of the tile, four k).
 fn across(thread: u32) -> vec2<u32> {
     return vec2(thread / 2u % TILE, thread % 2u + thread / (2u * TILE) * 2u);
 }
 
-// … and of the other kind: (k, four rows or columns).
+// The same for an operand with rows or columns along its vectors: (k, four rows or columns).
 fn along(thread: u32) -> vec2<u32> {
     return vec2(thread / WIDTH, thread % WIDTH);
 }
@@ -90,7 +90,7 @@ fn forward(
     var b = vec4(0.0);
     let steps = (params.inputs + DEPTH - 1u) / DEPTH;
     for (var step = 0u; step <= steps; step++) {
-        // Loads for this step are under way while the step before is multiplied.
+        // Loads for this step are in flight while the previous step is multiplied.
         let k = step * (DEPTH / 4u) + at.y;
         if (k < inputs) {
             a = x[x_row + k];

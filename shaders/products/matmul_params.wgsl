@@ -1,11 +1,11 @@
-// What every variant of the products of a linear layer is told.
+// The parameters of all kernels for the products of a linear layer.
 struct Params {
     rows: u32,
     inputs: u32,
     outputs: u32,
     stride: u32, // from one row of y, pre or dy to the next, in elements
     column: u32, // where the outputs begin in such a row, and in the bias
-    chunk: u32, // weight_gradient: rows a chunk
+    chunk: u32, // weight_gradient: rows per chunk
     has_bias: u32,
     has_addend: u32,
 }

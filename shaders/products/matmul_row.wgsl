@@ -1,7 +1,7 @@
 //! use weight_{FORMAT}, epilogue_{EPILOGUE}, matmul_params, row_sum
 
-// A linear layer for a single row, as in generating token by token: every weight is read once and used once, so a tile would be computed in
-// vain. ROW_THREADS invocations share an output, each with every ROW_THREADS-th vec4 of its weights. Needs inputs % 4 == 0.
+// A linear layer for a single row, as in generating token by token: every weight is read once and used once, so a tile would gain nothing.
+// ROW_THREADS invocations share an output, and each takes every ROW_THREADS-th vec4 of its weights. Needs inputs % 4 == 0.
 
 // The part of the output matrix that one workgroup covers.
 const FORWARD_ROWS: u32 = 1u;
@@ -14,7 +14,6 @@ const FORWARD_COLUMNS: u32 = WORKGROUP_ROWS;
 // y = epilogue(x·Wᵀ + bias)
 @compute @workgroup_size(WORKGROUP)
 fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    // A large vocabulary has more tiles than a dimension may have.
     let output = tile.x * WORKGROUP_ROWS + local / ROW_THREADS;
     let inputs = params.inputs / 4u;
     let first = min(output, params.outputs - 1u) * inputs;

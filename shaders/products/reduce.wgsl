@@ -1,7 +1,7 @@
 //! use grid, value
 
-// Sums over tokens in two passes, so that the order is fixed and no atomics are needed: first within chunks, then over the chunks. Where there
-// is one chunk, the first pass is enough.
+// Sums over tokens in two passes, so that the order is fixed and no atomics are needed: first within chunks, then over the chunks. With a
+// single chunk, the first pass is enough.
 
 override ACCUMULATE: u32 = 0u; // 1: column_sum adds to sums instead of writing them
 
@@ -9,7 +9,7 @@ struct Params {
     rows: u32,    // column_sum: rows of x; add_partials: chunks
     columns: u32, // in Values, as is stride
     stride: u32,  // column_sum: from one row of x to the next
-    chunk: u32,   // column_sum: rows a chunk
+    chunk: u32,   // column_sum: rows per chunk
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

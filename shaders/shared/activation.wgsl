@@ -26,7 +26,7 @@ fn erf(x: Value) -> Value {
     return select(sign(x) * (1.0 - exp(far)), fma(near, x, x), a < Value(0.921875));
 }
 
-// The next three functions apply exp only to numbers that are not positive, so none overflows.
+// The next three functions apply exp only to values that are not positive, so none of them overflows.
 fn sigmoid(x: Value) -> Value {
     let e = exp(-abs(x));
     return select(e, Value(1.0), x >= Value(0.0)) / (1.0 + e);

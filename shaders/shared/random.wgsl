@@ -16,7 +16,7 @@ fn pcg4d(seed: vec4<u32>) -> vec4<u32> {
     return v;
 }
 
-// 1 / (1 - p) where the element is kept, 0 where it is dropped. `threshold` is p in units of 2^-32.
+// 1 / (1 - p) if the element is kept, 0 if it is dropped. `threshold` is p in units of 2^-32.
 fn dropout_factor(row: u32, column: u32, site: u32, threshold: u32, scale: f32) -> f32 {
     let bits = pcg4d(vec4(column, row, site ^ (step_values.counter * 0x9E3779B9u), step_values.seed)).x;
     return select(0.0, scale, bits >= threshold);

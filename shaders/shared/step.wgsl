@@ -1,4 +1,4 @@
-// The numbers that change from step to step; `gpu::Step` is their twin in Rust.
+// The values that change from step to step; `gpu::Step` mirrors them in Rust.
 struct Step {
     seed: u32,          // of all dropout masks
     counter: u32,       // differs from batch to batch

@@ -1,7 +1,7 @@
 //! use grid, weight_{FORMAT}
 
-// Rows of a table by number: tokens, or the places of a sequence where POSITIONS is set. A table that does not fit one binding passes in
-// slices of rows; each adds what it has to what the slices before it had.
+// Looks up rows of a table by token, or by place in the sequence if POSITIONS is set. A table that does not fit in one binding is
+// processed in slices of rows; each slice adds its rows to the result of the slices before it.
 
 override POSITIONS: u32 = 0u;
 override START: u32 = 0u;     // with POSITIONS: the places begin at `first_place`, not at 0
@@ -48,7 +48,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     y[i] = v;
 }
 
-// dtable[token] += Σ dy over the rows of that token, in their order. The invocation at the first of them adds all.
+// dtable[token] += Σ dy over the rows of that token, in order. The invocation at the first of them adds them all.
 @compute @workgroup_size(FLAT)
 fn token_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_index(group, lane);

@@ -1,7 +1,7 @@
 //! use row_sum, step, metrics
 
-// Cross-entropy over a vocabulary that passes in slices: an online log-sum-exp forward (Milakov and Gimelshein 2018), and backward from
-// the slice of logits that is at hand again.
+// Cross-entropy over a vocabulary that is processed in slices: an online log-sum-exp forward (Milakov and Gimelshein 2018), and a backward
+// pass from the logits of each slice, which are computed again if they are no longer in memory.
 
 const IGNORED: u32 = 0xffffffffu;
 const LOWEST = -3.0e38;
@@ -21,10 +21,10 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> log_sum_exp: array<f32>; // (rows)
 @group(0) @binding(4) var<storage, read_write> metrics: Metrics;
 @group(0) @binding(2) var<storage, read> kept_log_sum_exp: array<f32>;    // (rows)
-@group(0) @binding(3) var<storage, read_write> dlogits: array<vec4<f32>>; // (rows, stride): logits before
+@group(0) @binding(3) var<storage, read_write> dlogits: array<vec4<f32>>; // (rows, stride): first the logits
 @group(0) @binding(4) var<storage, read> kept_metrics: Metrics;
 
-// Words 4c to 4c + 3 of a slice, and which of them there are: a row is padded to a multiple of four.
+// Words 4c to 4c + 3 of a slice, and which of them exist: a row is padded to a multiple of four.
 fn words(c: u32) -> vec4<u32> {
     return 4u * c + vec4(0u, 1u, 2u, 3u);
 }
@@ -32,12 +32,12 @@ fn are_words(c: u32) -> vec4<bool> {
     return words(c) < vec4(params.width);
 }
 
-// What a sum of exponentials is multiplied with where its maximum grows. The 1 is exact: a driver's exp(0) may not be, and often in a row.
+// The factor of a sum of exponentials whose maximum grows. The 1 is exact: a driver's exp(0) may not be, and its error would accumulate.
 fn shrink(before: f32, after: f32) -> f32 {
     return select(exp(before - after), 1.0, before == after);
 }
 
-// Takes one slice into the running maximum and sum of each row.
+// Merges one slice into the running maximum and sum of each row.
 @compute @workgroup_size(WORKGROUP)
 fn slice(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = group.x * WORKGROUP_ROWS + local / ROW_THREADS;

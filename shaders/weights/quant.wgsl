@@ -16,7 +16,7 @@ fn halves(word: u32) -> vec2<f32> {
     return vec2(half_to_single(word), half_to_single(word >> 16u));
 }
 
-// The four bytes of a word as integers, the lowest first. They are read as signed, which devices convert fastest; only Q8_0 sets the sign.
+// The four bytes of a word as integers, the lowest first. They are read as signed, which devices convert fastest; only Q8_0 uses the sign.
 fn four(bytes: u32) -> vec4<f32> {
     return vec4<f32>(unpack4xI8(bytes));
 }

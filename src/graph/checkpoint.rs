@@ -18,7 +18,7 @@ pub(super) struct Segment {
 }
 
 impl Graph {
-    /// Turns checkpointing on or off: only if on, [`Graph::checkpointed`] has an effect.
+    /// Turns checkpointing on or off. [`Graph::checkpointed`] has an effect only if it is on.
     pub fn set_checkpointing(&mut self, on: bool) {
         self.checkpointing = on;
     }

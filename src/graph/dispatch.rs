@@ -1,8 +1,8 @@
-//! What a recorded kernel launch is made of: its parameters, its tensors and what it does with them.
+//! A recorded kernel launch: its parameters, its tensors and what it does with them.
 
 use super::{Kernel, Tensor};
 
-/// What a uniform `params` of a shader looks like in Rust; made by [`params!`](crate::params).
+/// The Rust counterpart of a shader's uniform `params`; implemented by [`params!`](crate::params).
 pub trait Params: bytemuck::Pod {
     /// Names and WGSL types of the fields, in order.
     const FIELDS: &'static [(&'static str, &'static str)];
@@ -27,7 +27,7 @@ macro_rules! params {
 pub enum Access {
     /// Bound `read`.
     Read,
-    /// Bound `read_write`; every element that anyone reads later is written.
+    /// Bound `read_write`; every element that is read later is written.
     Write,
     /// Bound `read_write`; the old contents matter.
     Update,
@@ -62,7 +62,7 @@ pub fn update(tensor: Tensor) -> Argument {
 pub struct Dispatch {
     /// Scope and kernel, such as `h3.attn_adapter.adapter.backward`.
     pub label: String,
-    /// What runs.
+    /// The kernel that runs.
     pub kernel: Kernel,
     /// The bytes of its uniform `params`.
     pub params: Vec<u8>,
@@ -70,8 +70,8 @@ pub struct Dispatch {
     pub arguments: Vec<Argument>,
     /// Workgroups along x, y, z.
     pub workgroups: [u32; 3],
-    /// Floating-point operations, for measurements; 0 where what it moves is all that counts.
+    /// Floating-point operations, for measurements; 0 if only the bytes matter.
     pub operations: u64,
-    /// The bytes that it reads and writes, for measurements: those of its tensors, updated ones twice, unless the op says otherwise.
+    /// The bytes that it reads and writes, for measurements: those of its tensors, updated ones twice, unless the op sets another number.
     pub bytes: u64,
 }

@@ -16,8 +16,8 @@ pub struct Kernel {
     pub constants: Vec<(&'static str, Constant)>,
     /// Bit b is set if the tensor at binding b is f16.
     pub half: u32,
-    /// The workgroups along x, y, z, where they are numbered through because a dimension has more than the device allows or because several
-    /// dispatches share them; [1, 1, 1] for a line of them.
+    /// The workgroups along x, y, z if they are numbered consecutively, because a dimension has more than the device allows or because
+    /// several dispatches share them; [1, 1, 1] for a one-dimensional grid.
     pub folded: Option<[u32; 3]>,
 }
 
@@ -34,7 +34,7 @@ impl Kernel {
     }
 
     /// The kernel and the grid that launch these workgroups on a device that allows `most` along a dimension: as they are, or folded into
-    /// x and y. A grid that stays past `most` has more workgroups than the device can launch at all.
+    /// x and y. A grid that still exceeds `most` has more workgroups than the device can launch at all.
     pub(super) fn within(self, workgroups: [u32; 3], most: u32) -> (Kernel, [u32; 3]) {
         let total: u128 = workgroups.iter().map(|&count| u128::from(count)).product();
         let foldable = total <= u128::from(most).pow(2).min(u32::MAX.into());
@@ -50,8 +50,8 @@ impl Kernel {
         (self.in_parts(workgroups), [across, down, 1])
     }
 
-    /// The kernel that numbers these workgroups through, so that several dispatches share them. Each begins with workgroup `first` of its
-    /// `Params`.
+    /// The kernel that numbers these workgroups consecutively, so that several dispatches can share them. Each begins with workgroup `first`
+    /// of its `Params`.
     pub(crate) fn in_parts(mut self, workgroups: [u32; 3]) -> Kernel {
         self.folded = Some(if workgroups[1..] == [1, 1] { [1; 3] } else { workgroups });
         self
@@ -163,7 +163,7 @@ impl Module {
                     naga::AddressSpace::Storage { access } => tensor(access.contains(naga::StorageAccess::STORE), None),
                     naga::AddressSpace::Handle => match module.types[global.ty].inner {
                         naga::TypeInner::Image { class: naga::ImageClass::Storage { format, .. }, .. } => tensor(false, Some(format)),
-                        _ => panic!("the shader {} binds '{:?}', which is no tensor", kernel.file, global.name),
+                        _ => panic!("the shader {} binds '{:?}', which is not a tensor", kernel.file, global.name),
                     },
                     naga::AddressSpace::Uniform if place.group == 0 => params = fields(&module, global.ty),
                     naga::AddressSpace::Uniform => uses_step = true,
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(within([65_535, 3, 1], 65_535), (None, [65_535, 3, 1]));
         assert_eq!(within([65_536, 1, 1], 65_535), (Some([1; 3]), [32_768, 2, 1]));
         assert_eq!(within([2, 9, 65_536], 65_535), (Some([2, 9, 65_536]), [62_087, 19, 1]));
-        // What no device can launch stays what it was, for `check_limits` to find.
+        // What no device can launch stays as it is, for `check_limits` to find.
         assert_eq!(within([u32::MAX; 3], 65_535), (None, [u32::MAX; 3]));
         assert_eq!(within([50, 50, 1], 7), (None, [50, 50, 1]));
     }

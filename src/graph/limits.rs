@@ -1,14 +1,14 @@
-//! Whether a device can hold what a recording asks for: the one place that compares the two.
+//! Checks whether a device can hold what a recording needs. Nothing else compares the two.
 
 use std::collections::HashSet;
 
 use super::{Graph, IMAGE_ROW, Info, Role, Tensor};
 use crate::error::{Error, Result};
 
-/// The most elements of a tensor that a kernel sees. It counts them in u32, and a little past the end.
+/// The most elements of a tensor that a kernel sees: kernels count elements in u32, and go a little past the end.
 pub const MAX_ELEMENTS: u64 = 1 << 31;
 
-/// Of something that a recording asks for.
+/// How much of something a recording needs.
 struct Need<'a> {
     info: &'a Info,
     needed: u64,
@@ -17,15 +17,15 @@ struct Need<'a> {
 }
 
 impl Graph {
-    /// Says what of the recording is past the limits of the device that it was recorded for: a buffer, a binding, an image, the workgroups
-    /// of a dispatch, or more elements than kernels can count.
+    /// Checks the recording against the limits of the device that it was recorded for: the sizes of buffers, bindings and images, the
+    /// workgroups of a dispatch, and the elements that kernels can count.
     ///
     /// # Errors
     /// [`Error::Limit`], naming the tensor.
     pub fn check_limits(&self) -> Result<()> {
         let traits = self.traits();
         for (i, info) in self.tensors().iter().enumerate() {
-            // A state is bound as a whole, if not by this recording.
+            // A state is bound as a whole, even if not by this recording.
             let (unit, limit) = match info.role {
                 Role::State(_) => ("bytes in one binding", traits.max_binding.min(traits.max_buffer)),
                 _ => ("bytes in one buffer", traits.max_buffer),
@@ -60,11 +60,11 @@ impl Graph {
         Ok(())
     }
 
-    /// Whether a program of this recording, or the model that it is of, has a buffer for this tensor as it is.
+    /// Whether a program of this recording, or its model, has a buffer for exactly this tensor.
     pub(crate) fn takes_memory(&self, tensor: Tensor) -> bool {
         let arenas = self.arenas();
         match self.info(tensor).role {
-            // Who does not train needs none of these.
+            // Only training needs these.
             Role::Shared => self.training() || ![arenas.gradients, arenas.first_moment, arenas.second_moment].contains(&tensor),
             Role::View { .. } => false,
             Role::Frozen | Role::State(_) | Role::Input | Role::Activation | Role::Output => true,
@@ -72,7 +72,7 @@ impl Graph {
     }
 }
 
-/// The bytes that it is bound with.
+/// The bytes that a tensor is bound with.
 fn padded(info: &Info) -> u64 {
     info.bytes().next_multiple_of(16)
 }
@@ -84,7 +84,7 @@ impl Need<'_> {
             return Ok(());
         }
         let (what, advice) = match info.role {
-            Role::Shared => (format!("all that trains ({})", info.label), "use a smaller adapter, or train less of the base"),
+            Role::Shared => (format!("everything that trains ({})", info.label), "use a smaller adapter, or train less of the base"),
             Role::Frozen => (format!("the weight '{}'", info.label), "use a smaller model, or one in a smaller format"),
             Role::State(_) => (format!("'{}'", info.label), "use a shorter context"),
             _ => (format!("'{}' {}", info.label, info.shape), "use a smaller batch or shorter sequences"),
@@ -93,8 +93,8 @@ impl Need<'_> {
     }
 }
 
-/// How many of something that a recording grows with, rows or tokens, fit a device: `most`, or as many as the limits leave; `None` if not
-/// even one. What a recording needs grows by as much, so a few tries are enough.
+/// How many rows or tokens of a recording fit on a device: `most`, or as many as the limits allow; `None` if not even one fits. What a
+/// recording needs grows in proportion, so a few tries are enough.
 pub(crate) fn fitting(most: u32, check: impl Fn(u32) -> Result<()>) -> Option<u32> {
     let mut count = most;
     while count > 0 {

@@ -2,7 +2,7 @@
 //!
 //! A graph is in single-assignment form: an activation is written by one dispatch, and a gradient that gains a second
 //! contribution becomes a new tensor (`dx = contribution + addend`). So gradients can be passed on without a copy, and the plan can
-//! see from the line alone when a buffer is free. The exceptions are named where they occur: accumulators of the loss and the arenas.
+//! see from the line alone when a buffer is free. The exceptions are the accumulators of the loss and the arenas, named where they occur.
 
 mod brackets;
 mod checkpoint;
@@ -38,7 +38,7 @@ struct TapeEntry {
     backward: Backward,
 }
 
-/// A recording in progress: for one batch size and length.
+/// A recording in progress, for one batch size and length.
 pub struct Graph {
     traits: Traits,
     parameters: Parameters,
@@ -55,7 +55,7 @@ pub struct Graph {
     segments: Vec<Segment>,
 }
 
-/// The tensors of a model that outlive its programs: one flat arena each for what the trainable weights need, and the metrics.
+/// The tensors of a model that outlive its programs: a flat arena for each thing that the trainable weights need, and the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arenas {
     /// The trainable weights (arena).
@@ -74,7 +74,7 @@ pub struct Arenas {
 pub const METRICS_WORDS: u32 = 9;
 
 impl Graph {
-    /// An empty recording for a model with these weights on a device with these traits. `training` lets dropout act.
+    /// An empty recording for a model with these weights on a device with these traits. `training` enables dropout.
     pub fn new(traits: &Traits, parameters: &Parameters, training: bool) -> Self {
         let mut tensors: Vec<Info> = Vec::with_capacity(parameters.len() + 256);
         let arena_tensor = Tensor(parameters.len() as u32);
@@ -123,12 +123,12 @@ impl Graph {
         &self.traits
     }
 
-    /// Whether dropout acts in this recording.
+    /// Whether dropout is enabled in this recording.
     pub fn training(&self) -> bool {
         self.training
     }
 
-    /// Lets activations be f16, where the device has such numbers: two bytes each instead of four. What is summed up stays f32.
+    /// Makes activations f16 if the device supports it: two bytes each instead of four. Sums stay f32.
     pub fn set_half(&mut self, on: bool) {
         self.half = on && self.traits.half;
     }
@@ -161,7 +161,7 @@ impl Graph {
         &self.line
     }
 
-    /// What is known of a tensor.
+    /// The information about a tensor.
     pub fn info(&self, tensor: Tensor) -> &Info {
         &self.tensors[tensor.index()]
     }
@@ -187,7 +187,7 @@ impl Graph {
         self.info(tensor).needs_gradient
     }
 
-    /// Records `f` with `name` put before every label.
+    /// Records `f` with `name` as a prefix of every label.
     pub fn scoped<T>(&mut self, name: &str, f: impl FnOnce(&mut Graph) -> T) -> T {
         let outer = self.scope.len();
         self.scope += name;
@@ -202,8 +202,8 @@ impl Graph {
         self.push(label, shape.into(), dtype, Role::Input)
     }
 
-    /// A tensor of f32 that dispatches may update and whose contents stay from run to run and from program to program, zero at first. Graphs
-    /// that declare the same labels and shapes in the same order can share one `gpu::State`.
+    /// An f32 tensor, initially zero, that dispatches can update and whose contents persist from run to run and from program to program.
+    /// Graphs that declare the same labels and shapes in the same order can share one `gpu::State`.
     pub fn state(&mut self, label: &str, shape: impl Into<Shape>) -> Tensor {
         let before = self.states().count() as u32;
         self.push(label, shape.into(), DType::F32, Role::State(before))
@@ -220,7 +220,7 @@ impl Graph {
         self.push(label, shape.into(), dtype, Role::Activation)
     }
 
-    /// An activation in f32 whatever the others are: the residual stream, a statistic, a partial sum.
+    /// An activation that is always f32: the residual stream, a statistic, a partial sum.
     pub fn single(&mut self, label: &str, shape: impl Into<Shape>) -> Tensor {
         self.push(label, shape.into(), DType::F32, Role::Activation)
     }
@@ -231,7 +231,7 @@ impl Graph {
         self.push(label, shape, dtype, Role::Activation)
     }
 
-    /// A range of `of` as a tensor of its own; `offset` is in elements, whole groups of them, and must fall on 256 bytes.
+    /// A range of `of` as a separate tensor. `offset` is in elements and must be whole groups and a multiple of 256 bytes.
     pub fn view(&mut self, of: Tensor, label: &str, offset: u64, shape: impl Into<Shape>) -> Tensor {
         let (shape, dtype) = (shape.into(), self.info(of).dtype);
         let fits = offset + shape.len() <= self.shape(of).len();
@@ -270,12 +270,12 @@ impl Graph {
         self.dropout_sites
     }
 
-    /// Records one launch of `kernel`, after comparing parameters and arguments with what the WGSL declares. There may be more
-    /// `workgroups` along a dimension than the device allows: the kernel then gets them folded. Past the end of a line of them,
-    /// [count, 1, 1], it has to expect some more.
+    /// Records one launch of `kernel`, after comparing parameters and arguments with what the WGSL declares. If there are more
+    /// `workgroups` along a dimension than the device allows, they are folded; in a one-dimensional grid, [count, 1, 1], the kernel must
+    /// then expect extra ones past the end.
     ///
     /// # Panics
-    /// If they differ: a mistake of the op that records.
+    /// If they differ, which is a bug in the op.
     pub fn dispatch<P: Params>(&mut self, mut kernel: Kernel, params: P, arguments: impl Into<Vec<Argument>>, workgroups: [u32; 3]) {
         let arguments = arguments.into();
         let mut reflection = kernel.reflect();
@@ -300,7 +300,7 @@ impl Graph {
             let frozen = self.info(self.root(argument.tensor).0).role == Role::Frozen;
             assert!(!(writes && frozen), "{label}: writes the frozen weight {}", shown(argument));
         }
-        assert!(arguments.len() <= 8, "{label}: {} storage buffers are more than every device has: {}", arguments.len(), all());
+        assert!(arguments.len() <= 8, "{label}: {} storage buffers exceed the 8 that every device supports: {}", arguments.len(), all());
         let moved = |(i, a): (usize, &Argument)| match arguments[..i].contains(a) {
             true => 0,
             false => self.info(a.tensor).bytes() * (1 + (a.access == Access::Update) as u64),
@@ -318,17 +318,18 @@ impl Graph {
         });
     }
 
-    /// Says how many floating-point operations the dispatch just recorded takes.
+    /// Sets how many floating-point operations the dispatch just recorded takes.
     pub fn operations(&mut self, operations: u64) {
         self.line.last_mut().expect("a dispatch was recorded").operations = operations;
     }
 
-    /// Says how many bytes the dispatch just recorded reads and writes, where its tensors do not.
+    /// Sets how many bytes the dispatch just recorded reads and writes, if that differs from the size of its tensors.
     pub fn moves(&mut self, bytes: u64) {
         self.line.last_mut().expect("a dispatch was recorded").bytes = bytes;
     }
 
-    /// Pushes the backward of `output`, if a gradient must reach any of `inputs`. The closure gets the gradient of `output`.
+    /// Pushes the backward pass of `output` onto the tape if a gradient must reach any of `inputs`. The closure gets the gradient of
+    /// `output`.
     pub fn on_backward(&mut self, output: Tensor, inputs: &[Tensor], backward: impl FnOnce(&mut Graph, Tensor) + 'static) {
         if inputs.iter().any(|&t| self.needs_gradient(t)) {
             self.tensors[output.index()].needs_gradient = true;
@@ -336,7 +337,7 @@ impl Graph {
         }
     }
 
-    /// Adds a contribution to the gradient of an activation, if it needs one. `f` gets what came before, to be added, and returns the sum.
+    /// Adds a contribution to the gradient of an activation, if it needs one. `f` gets the sum so far, if any, and returns the new sum.
     pub fn contribute(&mut self, tensor: Tensor, f: impl FnOnce(&mut Graph, Option<Tensor>) -> Tensor) {
         if self.needs_gradient(tensor) {
             let before = self.gradients.get(&tensor).copied();
@@ -345,8 +346,8 @@ impl Graph {
         }
     }
 
-    /// The gradient of a trainable weight: a range of the gradient arena, to be updated by adding. The trainer clears the arena
-    /// before each step, so that several batches can add up. `None` for a frozen weight. For a view of a weight, that part of it.
+    /// The gradient of a trainable weight: a range of the gradient arena, to be added to. The trainer clears the arena before each step,
+    /// so that several batches can add up. `None` for a frozen weight. For a view of a weight, that part of the gradient.
     pub fn weight_gradient(&mut self, weight: Tensor) -> Option<Tensor> {
         if weight.index() >= self.parameters.len()
             && let Role::View { of, offset } = self.info(weight).role
@@ -366,7 +367,7 @@ impl Graph {
         self.gradients.get(&tensor).copied()
     }
 
-    /// Records the backward line: every op's closure in reverse, beginning with `dy` as the gradient of `y`.
+    /// Records the backward pass: calls every op's closure in reverse order, beginning with `dy` as the gradient of `y`.
     pub fn backward(&mut self, y: Tensor, dy: Tensor) {
         self.gradients.insert(y, dy);
         let end = self.line.len();
@@ -378,7 +379,7 @@ impl Graph {
         }
     }
 
-    /// Takes the last op off the tape and records its backward, if a gradient has reached it.
+    /// Takes the last op off the tape and records its backward pass, if a gradient has reached it.
     fn backward_of_last(&mut self) {
         let entry = self.tape.pop().expect("the tape has an op");
         if let Some(&dy) = self.gradients.get(&entry.output) {
@@ -388,7 +389,7 @@ impl Graph {
         }
     }
 
-    /// Folds the workgroups of every dispatch that has several, as if the device allowed few along a dimension; for tests.
+    /// Folds the workgroups of every dispatch that has more than one, as if the device allowed few along a dimension; for tests.
     #[doc(hidden)]
     pub fn fold(&mut self) {
         let whole = |dispatch: &&mut Dispatch| dispatch.kernel.folded.is_none() && dispatch.workgroups != [1; 3];
@@ -397,7 +398,7 @@ impl Graph {
         }
     }
 
-    /// When each activation's buffer is free again.
+    /// The plan of which activations share a buffer.
     pub fn plan(&self) -> Plan {
         Plan::of(self)
     }

@@ -1,4 +1,4 @@
-//! The buffer plan: which activations may lie in the same buffer because their lives do not meet.
+//! The buffer plan: which activations can share a buffer because their lifetimes do not overlap.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -6,24 +6,25 @@ use std::ops::RangeInclusive;
 
 use super::{Graph, Role};
 
-/// Where each activation of a recording lies.
+/// Where each activation of a recording is stored.
 #[derive(Debug)]
 pub struct Plan {
-    /// The buffer of each tensor by index; `None` where the tensor is not a planned activation or is never used.
+    /// The buffer of each tensor by index; `None` if the tensor is not a planned activation or is never used.
     pub buffer: Vec<Option<usize>>,
     /// The size of each buffer in bytes.
     pub sizes: Vec<u64>,
-    /// The bytes of the images that tensors are copied to for kernels that read them from there. All dispatches share them.
+    /// The bytes of the images that tensors are copied to for kernels that read images. All dispatches share them.
     pub images: HashMap<Image, u64>,
 }
 
-/// Which argument of a kernel an image stands for, and what its texels are.
+/// The number of the argument that an image replaces, and the format of its texels.
 pub type Image = (usize, naga::StorageFormat);
 
 impl Plan {
-    /// Largest first, each activation gets the smallest buffer that is free while it lives, or one of its own (greedy by size, after Pisarchyk
-    /// and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference"). It lives from the first dispatch that touches it to the
-    /// last, both included, so no dispatch ever finds one buffer on both of its sides.
+    /// Plans the buffers. From the largest to the smallest, each activation gets the smallest buffer that is free during its lifetime, or a
+    /// new one (greedy by size, after Pisarchyk and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference"). An activation
+    /// lives from the first dispatch that touches it to the last, inclusive, so no dispatch reads one activation and writes another in the
+    /// same buffer.
     pub(super) fn of(graph: &Graph) -> Plan {
         let tensors = graph.tensors();
         let mut images = HashMap::new();
@@ -43,7 +44,7 @@ impl Plan {
         order.sort_by_key(|(i, life)| (Reverse(tensors[*i].bytes()), *life.start(), *i));
 
         let mut plan = Plan { buffer: vec![None; tensors.len()], sizes: Vec::new(), images };
-        // The ends of the lives in each buffer, by their beginnings.
+        // The ends of the lifetimes in each buffer, by their beginnings.
         let mut taken: Vec<BTreeMap<usize, usize>> = Vec::new();
         for (i, life) in order {
             let (begin, end) = life.into_inner();

@@ -24,21 +24,21 @@ pub enum DType {
     Bf16,
     /// Unsigned integers: tokens, lengths, orders.
     U32,
-    /// Blocks of 32 numbers of 4 bits. This and the next seven are GGUF's formats for frozen weights, in the layout of `weights/repack.rs`.
+    /// Blocks of 32 elements of 4 bits. This and the next seven are GGUF's formats for frozen weights, in the layout of `weights/repack.rs`.
     Q4_0,
-    /// Blocks of 32 numbers of 4 bits, with a minimum.
+    /// Blocks of 32 elements of 4 bits, with a minimum.
     Q4_1,
-    /// Blocks of 32 numbers of 5 bits.
+    /// Blocks of 32 elements of 5 bits.
     Q5_0,
-    /// Blocks of 32 numbers of 5 bits, with a minimum.
+    /// Blocks of 32 elements of 5 bits, with a minimum.
     Q5_1,
-    /// Blocks of 32 numbers of 8 bits.
+    /// Blocks of 32 elements of 8 bits.
     Q8_0,
-    /// Blocks of 256 numbers of 4 bits.
+    /// Blocks of 256 elements of 4 bits.
     Q4K,
-    /// Blocks of 256 numbers of 5 bits.
+    /// Blocks of 256 elements of 5 bits.
     Q5K,
-    /// Blocks of 256 numbers of 6 bits.
+    /// Blocks of 256 elements of 6 bits.
     Q6K,
 }
 
@@ -60,7 +60,7 @@ impl DType {
         }
     }
 
-    /// The elements in a group; 1 for plain numbers. A range of a tensor must begin at a multiple of this.
+    /// The elements in a group; 1 for formats without blocks. A range of a tensor must begin at a multiple of this.
     pub fn group_len(self) -> u64 {
         self.group().0
     }
@@ -100,7 +100,7 @@ impl Shape {
         self.0.iter().product()
     }
 
-    /// True where an axis has no extent.
+    /// True if the extent of an axis is zero.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -131,7 +131,7 @@ impl Shape {
         Shape(axes)
     }
 
-    /// The same shape with another contiguous axis.
+    /// The same shape with another extent of the contiguous axis.
     pub fn with_last(&self, last: u32) -> Shape {
         let mut axes = self.0.clone();
         *axes.last_mut().expect("a shape has an axis") = last as u64;

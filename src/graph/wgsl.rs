@@ -37,7 +37,7 @@ pub const FILES: &[(&str, &str)] = shaders! {
                "weight_q5_k" "weight_q6_k" "weight_q8_0";
 };
 
-/// The value of a constant on which a kernel is specialised.
+/// The value of a constant that specialises a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Constant {
     /// Replaces the default of an `override`.
@@ -92,7 +92,7 @@ pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32, fol
             continue;
         }
         let line = line.split("//").next().unwrap_or("").trim_end();
-        // naga has the operations without the directive, which it does not know yet (gfx-rs/wgpu#5555). Browsers require it.
+        // naga supports the operations without the directive, which it does not know yet (gfx-rs/wgpu#5555). Browsers require it.
         if line == "enable subgroups;" {
             continue;
         }
@@ -120,8 +120,8 @@ pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32, fol
     unroll(&out, &values)
 }
 
-/// The WGSL with workgroups numbered through x and y, from `params.first` on if there is such a field. In a one-dimensional grid the kernel
-/// itself must ignore those past the end, so that one pipeline serves every length.
+/// The WGSL with workgroups numbered through x and y, from `params.first` on if that field exists. In a one-dimensional grid, the kernel
+/// itself must ignore workgroups past the end, so that one pipeline serves every length.
 fn unfolded(text: &str, [across, down, deep]: [u32; 3]) -> String {
     let first = if text.contains("    first: u32,") { "params.first + " } else { "" };
     let (mut out, mut rest) = (String::new(), text);

@@ -5,7 +5,7 @@ use crate::graph::{Graph, Kernel, Tensor, read, write};
 
 crate::params!(pub(super) Params { len: u32, columns: u32, threshold: u32, scale: f32, site: u32, has_addend: u32 });
 
-/// An elementwise kernel over `len` numbers that needs no more parameters, and its workgroups.
+/// An elementwise kernel over `len` elements that needs no other parameters, with its `Params` and workgroups.
 pub(super) fn elementwise(entry: &'static str, len: u64) -> (Kernel, impl crate::graph::Params, [u32; 3]) {
     let vector = vector(len);
     let len = len / u64::from(vector);
@@ -13,7 +13,7 @@ pub(super) fn elementwise(entry: &'static str, len: u64) -> (Kernel, impl crate:
     (Kernel::new("elementwise", entry).with("VECTOR", vector), p, flat(len))
 }
 
-/// A non-linearity by the name that the `transformers` and `adapters` libraries use.
+/// A non-linearity, named as in the `transformers` and `adapters` libraries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// max(x, 0)
@@ -56,7 +56,7 @@ impl Activation {
         (Activation::Linear, "linear"),
     ];
 
-    /// The activation of that name; `swish` is another name of `silu`.
+    /// The activation of that name; `swish` is another name for `silu`.
     pub fn from_name(name: &str) -> Option<Activation> {
         let name = if name == "swish" { "silu" } else { name };
         Activation::ALL.iter().find(|(_, n)| *n == name).map(|(a, _)| *a)

@@ -17,7 +17,7 @@ crate::params!(Params {
     first: u32,
 });
 
-/// The weights and the form of y = x + scaling · dropout(Up · σ(Down · x + b_down) + b_up).
+/// The weights and configuration of y = x + scaling · dropout(Up · σ(Down · x + b_down) + b_up).
 #[derive(Clone, Copy, Debug)]
 pub struct Adapter {
     /// Down (bottleneck, hidden).
@@ -34,13 +34,14 @@ pub struct Adapter {
     pub dropout: f32,
 }
 
-/// The adapter of x (…, hidden): one kernel forward, one backward to x, and the products for the weights. Where a CPU device shares values
-/// between lanes the products of `matmul` are faster than the fused ones, which need workgroup memory, and it is written out.
+/// The adapter applied to x (…, hidden): one kernel forward, one backward for x, and the products for the weights. On a CPU device whose
+/// lanes share values, the adapter is [`written_out`]: the products of `matmul` are faster there than the fused ones, which need workgroup
+/// memory.
 pub fn adapter(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
     if g.traits().cpu_subgroup() > 0 { written_out(g, x, layer) } else { fused(g, x, layer) }
 }
 
-/// The adapter in smaller ops.
+/// The adapter composed of smaller ops.
 pub fn written_out(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
     let &Adapter { down, up, biases, activation, .. } = layer;
     let narrow = linear_activated(g, x, &Linear::new(down, biases.map(|b| b.0)), activation);
@@ -135,9 +136,9 @@ impl Form {
     fn new(hidden: u32, bottleneck: u32) -> Form {
         let aligned = hidden.is_multiple_of(4) && bottleneck.is_multiple_of(4);
         let rounded = bottleneck.next_multiple_of(4);
-        // The tokens whose narrow products fit in the 16 KiB of workgroup memory that every device has.
+        // The number of tokens whose narrow products fit in the 16 KiB of workgroup memory that every device has.
         let fitting = 4096 / rounded;
-        assert!(fitting >= 8, "adapter: a bottleneck of {bottleneck} is past 512");
+        assert!(fitting >= 8, "adapter: a bottleneck of {bottleneck} exceeds 512");
         let groups = if fitting >= 32 { 8 } else { fitting / 4 };
         Form { bottleneck: rounded, aligned, lanes: 16, per: 4, groups }
     }

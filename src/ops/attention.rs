@@ -14,14 +14,14 @@ crate::params!(Params {
     first: u32
 });
 
-/// The form of an attention layer.
+/// The configuration of an attention layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
     /// Query heads.
     pub heads: u32,
     /// Key and value heads; a divisor of `heads`.
     pub key_value_heads: u32,
-    /// Numbers in a head: a multiple of 4, at most 128.
+    /// Elements of a head: a multiple of 4, at most 128.
     pub head_size: u32,
     /// Whether a token sees only itself and those before it.
     pub causal: bool,
@@ -33,31 +33,34 @@ impl Attention {
     /// The batch and the length of `qkv`.
     ///
     /// # Panics
-    /// If its shape is not of this form, or the form is none that the kernels take.
+    /// If its shape does not fit this layer, or the kernels do not support the layer.
     pub(super) fn batch_and_length(&self, g: &Graph, op: &str, qkv: Tensor) -> [u32; 2] {
         let Attention { heads, key_value_heads, head_size, .. } = *self;
-        assert!(head_size.is_multiple_of(4) && head_size <= 128, "{op}: a head of {head_size} is not a multiple of 4 up to 128");
-        assert!(heads.is_multiple_of(key_value_heads), "{op}: {heads} heads do not share {key_value_heads} evenly");
+        assert!(head_size.is_multiple_of(4) && head_size <= 128, "{op}: the head size {head_size} is not a multiple of 4 up to 128");
+        assert!(
+            heads.is_multiple_of(key_value_heads),
+            "{op}: {heads} query heads cannot share {key_value_heads} key and value heads evenly"
+        );
         qkv_shape(g, op, qkv, heads, key_value_heads, head_size)
     }
 
-    /// What scores are multiplied by: 1 / √head_size.
+    /// The factor of the scores: 1 / √head_size.
     pub(super) fn scale(&self) -> f32 {
         (1.0 / f64::from(self.head_size).sqrt()) as f32
     }
 }
 
-/// The kernels for a device and a form: the one table.
+/// The kernels for a device and a layer. Every choice is made here.
 struct Variant {
-    /// All but the entry point.
+    /// Everything but the entry point.
     kernel: Kernel,
     /// The rows that one workgroup owns.
     rows: u32,
-    /// If each query head has workgroups of its own in the gradient of the keys: how many for each block of keys.
+    /// How many workgroups each query head has per block of keys in the gradient of the keys; `None` if query heads share workgroups there.
     parts: Option<u32>,
 }
 
-/// The columns of a head, in 64s, that one workgroup of a GPU owns in the gradient of the keys. More would spill registers.
+/// How many times 64 columns of a head one workgroup of a GPU owns in the gradient of the keys. More would spill registers.
 const PART: u32 = 2;
 
 impl Variant {
@@ -70,8 +73,8 @@ impl Variant {
             let kernel = Kernel::new("attention", "forward").with("HEAD", head_size).with("PART", part).with("SHARED", shared);
             return Variant { rows: kernel.constant("BLOCK"), parts: Some(head_size.div_ceil(64 * part)), kernel };
         }
-        // As few shared rows as the lanes can split evenly, but two if a head is narrow, since each tile loads and stores the sums again;
-        // and as many rows per lane as leave the code of a tile in the instruction cache.
+        // As few shared rows as the lanes can split evenly, but at least two for a narrow head, since each tile loads and stores the sums
+        // again. As many rows per lane as keep the code of a tile within the instruction cache.
         let mut tile = if head_size <= 64 { 2 } else { 1 };
         while !(head_size / 4 * tile).is_multiple_of(lanes) {
             tile *= 2;
@@ -91,7 +94,7 @@ impl Variant {
 }
 
 /// softmax(q·kᵀ / √head_size)·v for qkv (batch, length, (heads + 2·key_value_heads)·head_size), queries first, then keys, then values:
-/// (batch, length, heads·head_size). Keys from `lengths` (batch) on are padding and seen by no query.
+/// (batch, length, heads·head_size). Keys from position `lengths` (batch) on are padding, which no query sees.
 pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -> Tensor {
     let Attention { heads, key_value_heads, head_size, causal, dropout } = form;
     let [batch, length] = form.batch_and_length(g, "attention", qkv);
@@ -116,7 +119,7 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
     };
     let y = g.activation("attention", [batch, length, heads * head_size]);
     let log_sum_exp = g.single("log_sum_exp", [batch, heads, length]);
-    // A query and the keys that it may see; a product over a head is two operations for each number of it.
+    // A query and the keys that it sees on average; a product over a head takes two operations per element.
     let seen = if causal { length.div_ceil(2) } else { length };
     let product = [batch, heads, length, seen, head_size].map(u64::from).into_iter().fold(2, u64::saturating_mul);
     record(g, "forward", [blocks, heads], product.saturating_mul(2), &[read(qkv), read(lengths), write(y), write(log_sum_exp)]);
@@ -126,7 +129,7 @@ pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -
         let delta = g.single("delta", [batch, heads, length]);
         let arguments = [read(qkv), read(lengths), read(y), read(log_sum_exp), read(dy), write(delta), write(dqkv)];
         record(g, "backward_queries", [blocks, heads], product.saturating_mul(3), &arguments);
-        // Query heads that share keys each write a gradient of their own, and a second pass adds them in their order.
+        // Query heads that share keys write separate gradients, and a second pass adds these in order.
         let shared = parts.is_some() && heads != key_value_heads;
         let dkv = if shared { g.single("dkv", [batch, length, heads, 2 * head_size]) } else { dqkv };
         let arguments = [read(qkv), read(lengths), read(delta), read(log_sum_exp), read(dy), write(dkv)];

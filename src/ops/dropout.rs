@@ -4,7 +4,7 @@ use super::activation::Params;
 use super::{flat, vector};
 use crate::graph::{Graph, Kernel, Tensor, read, write};
 
-/// The share of elements that dropout sets to zero in training; what is left is scaled by one over what is left.
+/// Dropout in training: sets a share of the elements to zero and scales the others by one over the share that is kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
     /// The share in units of 2^-32.
@@ -16,13 +16,13 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Dropout of the share `p` at a new place of the recording; `None` where it has no effect: p is 0 or the recording is not for
+    /// Dropout of the share `p` at a new place of the recording; `None` if it has no effect, because p is 0 or the recording is not for
     /// training.
     ///
     /// # Panics
     /// Unless `0 ≤ p < 1`.
     pub fn new(g: &mut Graph, p: f32) -> Option<Dropout> {
-        assert!((0.0..1.0).contains(&p), "dropout of {p} is not a share below 1");
+        assert!((0.0..1.0).contains(&p), "the dropout {p} is not at least 0 and below 1");
         let site = g.dropout_site();
         (g.training() && p > 0.0).then(|| Dropout { threshold: (f64::from(p) * 4294967296.0) as u32, scale: 1.0 / (1.0 - p), site })
     }

@@ -5,9 +5,8 @@ use crate::graph::{DType, Graph, Kernel, Tensor, read, update, write};
 
 crate::params!(Params { rows: u32, columns: u32, length: u32, has_addend: u32, start: u32, count: u32 });
 
-/// The rows of `table` (vocabulary, hidden) for `tokens` (batch, length): (batch, length, hidden). `order`, needed where the table
-/// trains, lists the places of the flattened `tokens` sorted by token, equal ones in their order, so that its gradient can be summed in
-/// a fixed order.
+/// The rows of `table` (vocabulary, hidden) for `tokens` (batch, length): (batch, length, hidden). `order`, needed if the table trains,
+/// lists the indices of the flattened `tokens` in a stable sort by token, so that the table's gradient can be summed in a fixed order.
 pub fn embedding(g: &mut Graph, tokens: Tensor, table: Tensor, order: Option<Tensor>) -> Tensor {
     let (rows, columns, entries) = (g.shape(tokens).len() as u32, g.shape(table).last(), g.shape(table).rows());
     let len = u64::from(rows) * u64::from(columns);
@@ -26,7 +25,7 @@ pub fn embedding(g: &mut Graph, tokens: Tensor, table: Tensor, order: Option<Ten
         let y = g.single("embedding", axes.as_slice());
         let kernel = Kernel::new("embedding", "forward").with("FORMAT", g.info(table).dtype.word());
         g.dispatch(kernel, p, [read(tokens), read(part), read(before.unwrap_or(part)), write(y)], flat(len));
-        g.moves(2 * len * 4); // a row of the table for a token, not all of it
+        g.moves(2 * len * 4); // one row of the table per token, not the whole table
         before = Some(y);
     }
     let y = before.expect("a table has a row");
@@ -42,8 +41,8 @@ pub fn embedding(g: &mut Graph, tokens: Tensor, table: Tensor, order: Option<Ten
     y
 }
 
-/// x (batch, length, hidden) plus `length` rows of `table` (context, hidden): the first ones, or those from `start` (1) u32 on, which is
-/// where a sequence goes on behind a cache. Rows past the end of the table are its last. A table trains only without `start`.
+/// x (batch, length, hidden) plus `length` rows of `table` (context, hidden): the first ones, or those from `start` (1) u32 on, where a
+/// sequence continues its cache. Positions past the end of the table use its last row. A table trains only without `start`.
 pub fn positions(g: &mut Graph, x: Tensor, table: Tensor, start: Option<Tensor>) -> Tensor {
     let (rows, columns) = (g.shape(x).rows(), g.shape(x).last());
     let length = g.shape(x).axes()[1] as u32;

@@ -5,9 +5,9 @@ use crate::graph::{Graph, Kernel, Tensor, read, write};
 
 crate::params!(Params { len: u32, columns: u32 });
 
-/// activate(gate) · up (Shazeer 2020, "GLU variants improve transformer"; SwiGLU with [`Activation::Silu`]) for x (…, 2·inner), in each
-/// row the gate first, then up: (…, inner). So one product gives both. The result is f32 even where activations are f16: in models with
-/// massive activations (Sun et al. 2024) this product passes 65,504, the largest number of f16.
+/// activate(gate) · up (Shazeer 2020, "GLU variants improve transformer"; SwiGLU with [`Activation::Silu`]) for x (…, 2·inner), whose rows
+/// have the gate first, then up: (…, inner). So one product computes both. The result is f32 even where activations are f16: in models
+/// with massive activations (Sun et al. 2024), it exceeds 65,504, the largest f16.
 pub fn gated(g: &mut Graph, x: Tensor, kind: Activation) -> Tensor {
     let width = g.shape(x).last();
     assert!(width.is_multiple_of(2), "gated: {} is not a gate and an up", g.shape(x));

@@ -1,4 +1,4 @@
-//! RMSNorm of each query and key head, as Qwen3 has it.
+//! RMSNorm of each query and key head, as in Qwen3.
 
 use super::reduce::{add_partials, rows_per_chunk};
 use super::{qkv_shape, row_threads, sum, vector};
@@ -6,7 +6,7 @@ use crate::graph::{Graph, Kernel, Tensor, read, write};
 
 crate::params!(Params { rows: u32, parts: u32, heads: u32, normed: u32, size: u32, epsilon: f32, chunk: u32 });
 
-/// The weights and the form of a norm of heads.
+/// The weights and configuration of a norm of heads.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadNorm {
     /// Query heads.
@@ -21,8 +21,8 @@ pub struct HeadNorm {
     pub epsilon: f32,
 }
 
-/// Each query and key head of qkv (batch, length, (heads + 2·key_value_heads)·head_size), queries first, then keys, then values, as
-/// x / √(mean(x²) + epsilon) · weight (RMSNorm: Zhang, Sennrich 2019); values are copied.
+/// Normalises each query and key head of qkv (batch, length, (heads + 2·key_value_heads)·head_size), queries first, then keys, then
+/// values, to x / √(mean(x²) + epsilon) · weight (RMSNorm: Zhang, Sennrich 2019). Values are copied.
 pub fn head_norm(g: &mut Graph, qkv: Tensor, layer: &HeadNorm) -> Tensor {
     let HeadNorm { heads, key_value_heads, query_weight, key_weight, epsilon } = *layer;
     let size = g.shape(query_weight).last();

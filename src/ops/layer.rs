@@ -6,17 +6,17 @@ use crate::graph::{Graph, Tensor};
 /// The weights of y = x·Wᵀ + b.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    /// W (outputs, inputs): matrices that stand one below the other, each in a format of its own.
+    /// W (outputs, inputs): matrices stacked along the outputs, each in its own format.
     pub weights: Vec<Tensor>,
     /// b (outputs).
     pub bias: Option<Tensor>,
 }
 
-/// The most bytes of a matrix that are copied to an image at a time, where kernels read it from there: else the image of a large head would take
-/// as much memory as the head.
+/// The most bytes of a matrix that are copied to an image at a time, where kernels read images. Otherwise, the image of a large head would
+/// take as much memory as the head.
 const IMAGE_BYTES: u64 = 32 << 20;
 
-/// Some rows of a layer's W, no more than one binding holds.
+/// Some rows of a layer's W, at most as many as fit in one binding.
 pub(super) struct Part {
     /// The rows (outputs, inputs).
     pub weight: Tensor,
@@ -27,7 +27,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Whether the `outputs` of the part can be read as vectors of four from rows `stride` apart, the last one with what is behind it.
+    /// Whether the `outputs` of the part can be read as vectors of four from rows `stride` apart, the last vector including what follows.
     pub fn aligned(&self, outputs: u32, stride: u32) -> bool {
         let ends_well = !self.followed || outputs.is_multiple_of(4);
         stride.is_multiple_of(4) && self.column.is_multiple_of(4) && ends_well
@@ -45,12 +45,12 @@ impl Linear {
         self.weights.iter().map(|&w| g.shape(w).rows()).sum()
     }
 
-    /// All that a gradient of the layer may reach, for the layer's input `x`.
+    /// All tensors that may get a gradient from the layer, whose input is `x`.
     pub(super) fn inputs(&self, x: Tensor) -> Vec<Tensor> {
         [x].into_iter().chain(self.weights.iter().copied()).chain(self.bias).collect()
     }
 
-    /// The matrices, those that do not fit one binding, or one image, cut into slices of rows.
+    /// The matrices; those that do not fit in one binding, or one image, are cut into slices of rows.
     pub(super) fn parts(&self, g: &mut Graph) -> Vec<Part> {
         let outputs = self.outputs(g);
         let bytes = if g.traits().cpu_subgroup() > 0 { IMAGE_BYTES } else { u64::MAX };

@@ -5,7 +5,7 @@ use super::layer::Linear;
 use super::{Activation, matmul};
 use crate::graph::{Graph, Tensor};
 
-/// x (…, inputs) to (…, outputs).
+/// x·Wᵀ + b: x (…, inputs) to (…, outputs).
 pub fn linear(g: &mut Graph, x: Tensor, layer: &Linear) -> Tensor {
     let layer = layer.clone();
     let outputs = layer.outputs(g);
@@ -19,7 +19,7 @@ pub fn linear_activated(g: &mut Graph, x: Tensor, layer: &Linear, kind: Activati
     let layer = layer.clone();
     let outputs = layer.outputs(g);
     let (y, pre) = matmul::forward(g, x, &layer, outputs, Some(kind));
-    let pre = pre.expect("an activated product keeps what it was before");
+    let pre = pre.expect("a product with an activation keeps its value before it");
     g.on_backward(y, &layer.inputs(x), move |g, dy| {
         let dpre = activation_backward(g, pre, dy, kind);
         backward(g, x, dpre, &layer);
@@ -27,7 +27,7 @@ pub fn linear_activated(g: &mut Graph, x: Tensor, layer: &Linear, kind: Activati
     y
 }
 
-/// The gradients of x, W and b from that of the product.
+/// The gradients of x, W and b from the gradient of the product.
 fn backward(g: &mut Graph, x: Tensor, dy: Tensor, layer: &Linear) {
     matmul::layer_gradients(g, dy, x, layer);
     g.contribute(x, |g, before| matmul::input_gradient(g, dy, x, layer, before));

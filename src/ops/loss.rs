@@ -1,14 +1,14 @@
-//! The linear head and the cross-entropy over its words in one op, so that no more logits are in memory than a slice has.
+//! The linear head and the cross-entropy over the vocabulary in one op, so that only one slice of the logits is in memory at a time.
 
 use super::{Linear, SLICE_ROWS, matmul, row_threads, slice_of_rows};
 use crate::graph::{Graph, Kernel, Tensor, read, update, write};
 
 crate::params!(Params { rows: u32, width: u32, stride: u32, start: u32 });
 
-/// The most bytes that the logits of one slice take, as far as a slice of [`SLICE_ROWS`] words allows: what keeps the memory of the loss
-/// from growing with the vocabulary. A small batch has one slice, and nothing to compute again.
+/// The most bytes that the logits of one slice take, unless even [`SLICE_ROWS`] words take more. This keeps the memory of the loss from
+/// growing with the vocabulary. A small batch has one slice, and nothing to recompute.
 const SLICE_BYTES: u64 = 32 << 20;
-/// The most words in one slice: llvmpipe leaves a loop after 65,535 turns, and `matmul_any` takes one for each word.
+/// The most words in one slice: llvmpipe leaves a loop after 65,535 iterations, and `matmul_any` runs one per word.
 const SLICE_WORDS: u32 = 511 * SLICE_ROWS;
 
 /// One slice of the vocabulary.
@@ -20,7 +20,7 @@ struct Slice {
 
 /// Adds target_weight · Σ cross-entropy(x·Wᵀ + b, target) to the loss of the step, over the tokens whose target is not the
 /// shader's `IGNORED`.
-/// x (…, hidden), targets (…), W (vocabulary, hidden). The result stands for the loss: pass it to [`Graph::backward`] as both arguments.
+/// x (…, hidden), targets (…), W (vocabulary, hidden). The result represents the loss: pass it to [`Graph::backward`] as both arguments.
 pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -> Tensor {
     let &Linear { ref weights, bias } = head;
     let [weight] = weights[..] else { panic!("cross_entropy takes a head of one matrix") };
@@ -47,7 +47,7 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
     g.dispatch(kernel("finish"), p, [read(targets), read(states), write(log_sum_exp), update(metrics)], [1, 1, 1]);
 
     g.on_backward(log_sum_exp, &head.inputs(x), move |g, _| {
-        // The last slice's logits are still there; its backward comes first and the others are computed again.
+        // The logits of the last slice are still in memory, so its backward comes first; the others are recomputed.
         for &Slice { start, width, ref layer } in slices.iter().rev() {
             let stride = width.next_multiple_of(4);
             let logits = last.take().unwrap_or_else(|| g.in_single(|g| matmul::forward(g, x, layer, stride, None).0));
@@ -60,7 +60,7 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
     log_sum_exp
 }
 
-/// Cuts the head into slices whose logits fit. Their weights may not: a layer is taken in parts.
+/// Cuts the head into slices whose logits fit. Their weights may not, but `matmul` splits a layer into parts.
 fn slices(g: &mut Graph, rows: u32, whole: Tensor, bias: Option<Tensor>) -> Vec<Slice> {
     let vocabulary = g.shape(whole).rows();
     let logits = SLICE_BYTES.min(g.traits().max_binding) / (4 * u64::from(rows));

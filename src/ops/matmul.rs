@@ -1,4 +1,4 @@
-//! The three products of a linear layer, and which kernel computes them: y = x·Wᵀ, dx = dy·W, dW = dyᵀ·x.
+//! The three products of a linear layer, y = x·Wᵀ, dx = dy·W and dW = dyᵀ·x, and the choice of their kernels.
 
 use super::layer::{Linear, Part};
 use super::reduce::{add_partials, column_sum};
@@ -7,18 +7,18 @@ use crate::graph::{Argument, DType, Graph, Kernel, MAX_ELEMENTS, Tensor, Traits,
 
 crate::params!(Params { rows: u32, inputs: u32, outputs: u32, stride: u32, column: u32, chunk: u32, has_bias: u32, has_addend: u32 });
 
-/// The variant for a device and a product with `rows` rows and `columns` columns: the one table. The fast kernels load vectors of four
-/// along both matrices' rows, which must be `aligned`.
+/// The kernel for a device and a product with `rows` rows and `columns` columns. Every choice is made here. The fast kernels load vectors
+/// of four along the rows of both matrices, which must be `aligned`.
 fn variant(traits: &Traits, entry: &'static str, aligned: bool, [rows, columns]: [u32; 2]) -> Kernel {
     match (aligned, traits.cpu, traits.cpu_subgroup()) {
         (true, true, lanes) if lanes > 0 => {
-            // Rows past the end of the product are computed in vain, so a low product gets low tiles.
+            // Rows of a tile past the end of the product are wasted work, so a product with few rows gets tiles with few rows.
             let tile = [8, 16].into_iter().find(|&t| rows <= t && t % lanes == 0).unwrap_or(32);
             Kernel::new("matmul_cpu", entry).with("SUBGROUP", lanes).with("TILE_ROWS", tile)
         }
         (true, ..) if rows == 1 && entry == "forward" => Kernel::new("matmul_row", entry).with("ROW_THREADS", row_threads(traits)),
         (true, false, _) => {
-            // Tiles of 128² do more with each load, but only as long as there are enough of them for all of the device.
+            // Tiles of 128 × 128 do more with each load, but only pay if there are enough of them to fill the device.
             let large = u64::from(rows) * u64::from(columns) >= 128 * 128 * 256;
             Kernel::new("matmul_gpu", entry).with("QUADS", 1 + large as u32)
         }
@@ -30,16 +30,16 @@ fn tiles(kernel: &Kernel, name: [&str; 2], rows: u32, columns: u32) -> [u32; 2] 
     [columns.div_ceil(kernel.constant(name[1])), rows.div_ceil(kernel.constant(name[0]))]
 }
 
-/// A multiplication and an addition for each element of each row of each product.
+/// The operations of a product: a multiplication and an addition for each row, input and output.
 fn operations(rows: u32, inputs: u32, outputs: u32) -> u64 {
     [rows, inputs, outputs].map(u64::from).into_iter().fold(2, u64::saturating_mul)
 }
 
-/// Cuts `rows` rows of an output, each of which takes `operations`, into slices (start, count) of one dispatch each. A slice has whole tiles,
-/// so every element is computed exactly as in the whole, and begins on the 256-byte grid in each of `tensors`.
+/// Cuts the `rows` rows of an output, each of which takes `operations`, into slices (start, count) of one dispatch each. A slice has whole
+/// tiles, so every element is computed exactly as without slices, and begins at a multiple of 256 bytes in each of `tensors`.
 fn row_slices(g: &Graph, rows: u32, tile: u32, operations: u64, tensors: &[Tensor]) -> Vec<(u32, u32)> {
     let row_bytes = tensors.iter().map(|&t| g.info(t).dtype.bytes(g.shape(t).last().into()));
-    // Powers of two, of which the largest is a multiple of the others.
+    // All are powers of two, so the largest is a multiple of the others.
     let step = row_bytes.map(|bytes| 256 >> bytes.trailing_zeros().min(8)).fold(tile, u32::max);
     let most = parts_per_dispatch(g.traits(), rows.div_ceil(step).into(), operations.saturating_mul(step.into())) * u64::from(step);
     let most = most.min(rows.into()) as u32;
@@ -52,8 +52,8 @@ fn rows_of(g: &mut Graph, tensor: Tensor, start: u32, count: u32) -> Tensor {
     if rows == count { tensor } else { g.view(tensor, "rows", u64::from(start) * u64::from(last), [count, last]) }
 }
 
-/// y = x·Wᵀ + bias for x (rows, inputs) and the W of a layer (outputs, inputs), whose parts stand one below the other; y (rows, stride)
-/// with stride ≥ outputs. With `activation` the result is activated, and the second tensor is the value before.
+/// y = x·Wᵀ + bias for x (rows, inputs) and a layer's W (outputs, inputs), whose parts are stacked; y is (rows, stride) with
+/// stride ≥ outputs. With an `activation`, the result is activated, and the second tensor holds the values before it.
 pub fn forward(g: &mut Graph, x: Tensor, layer: &Linear, stride: u32, activation: Option<Activation>) -> (Tensor, Option<Tensor>) {
     let (inputs, rows) = (g.shape(x).last(), g.shape(x).rows());
     let shape = g.shape(x).with_last(stride);
@@ -84,7 +84,7 @@ pub fn forward(g: &mut Graph, x: Tensor, layer: &Linear, stride: u32, activation
     (y, pre)
 }
 
-/// dx = dy·W + addend for dy (rows, stride), of which the columns past W's outputs are zero; dx is like x (rows, inputs).
+/// dx = dy·W + addend for dy (rows, stride), whose columns past W's outputs are zero; dx has the shape and format of x (rows, inputs).
 pub fn input_gradient(g: &mut Graph, dy: Tensor, x: Tensor, layer: &Linear, addend: Option<Tensor>) -> Tensor {
     let (rows, stride) = (g.shape(dy).rows(), g.shape(dy).last());
     let mut sum = addend;
@@ -109,7 +109,7 @@ pub fn input_gradient(g: &mut Graph, dy: Tensor, x: Tensor, layer: &Linear, adde
     sum.expect("a layer has a weight")
 }
 
-/// The gradients of a layer's weights and bias, where they train, from dy (rows, stride) and x (rows, inputs).
+/// The gradients of a layer's weights and bias, if they train, from dy (rows, stride) and x (rows, inputs).
 pub fn layer_gradients(g: &mut Graph, dy: Tensor, x: Tensor, layer: &Linear) {
     for part in layer.parts(g) {
         if let Some(dw) = g.weight_gradient(part.weight) {
@@ -121,8 +121,8 @@ pub fn layer_gradients(g: &mut Graph, dy: Tensor, x: Tensor, layer: &Linear) {
     }
 }
 
-/// dW += dyᵀ·x for some columns of dy (rows, stride) and x (rows, inputs), into a range of the gradient arena (outputs, inputs). Where
-/// the matrix has too few tiles to keep the device busy, the rows are split into chunks whose products are added in a second pass.
+/// dW += dyᵀ·x for some columns of dy (rows, stride) and x (rows, inputs), into a range of the gradient arena (outputs, inputs). If the
+/// matrix has too few tiles to keep the device busy, the rows are split into chunks whose products are added in a second pass.
 fn weight_gradient(g: &mut Graph, dy: Tensor, part: &Part, x: Tensor, dw: Tensor) {
     let (inputs, outputs) = (g.shape(dw).last(), g.shape(dw).rows());
     let (rows, stride) = (g.shape(dy).rows(), g.shape(dy).last());
@@ -135,7 +135,7 @@ fn weight_gradient(g: &mut Graph, dy: Tensor, part: &Part, x: Tensor, dw: Tensor
     let chunks = busy.div_ceil(u64::from(across) * u64::from(down)).min(rows.div_ceil(64).into()).min(fitting).max(1) as u32;
     let chunk = rows.div_ceil(chunks);
     let chunks = rows.div_ceil(chunk);
-    // Each slice of the matrix has its own partial products, in the chunks of the whole.
+    // Each slice of the matrix has its own partial products, with the same chunks as the whole matrix.
     for (start, outputs) in row_slices(g, outputs, kernel.constant("WEIGHT_GRADIENT_ROWS"), operations(rows, inputs, 1), &[dw]) {
         let dw = rows_of(g, dw, start, outputs);
         let p = Params { rows, inputs, outputs, stride, column: part.column + start, chunk, has_bias: 0, has_addend: 0 };

@@ -1,7 +1,7 @@
-//! The operations that models are written in. Each file records one family's forward dispatches and pushes its backward; the kernels are
-//! in the `.wgsl` of the same name.
+//! The operations that models are built from. Each file records the forward dispatches of one family and pushes its backward pass; most
+//! have their kernels in the `.wgsl` file of the same name.
 //!
-//! To add an op: write `shaders/<op>.wgsl` and name it in `graph/wgsl.rs`; write `ops/<op>.rs` beside this; write `tests/gpu/<op>.rs`,
+//! To add an op: write `shaders/<family>/<op>.wgsl` and list it in `graph/wgsl.rs`; write `ops/<op>.rs`; write `tests/gpu/<op>.rs`,
 //! which gives a forward in f64 and gets the comparison of values and gradients from the harness; and add both to [`crate::doctor`].
 
 mod activation;
@@ -44,7 +44,7 @@ fn flat(len: u64) -> [u32; 3] {
     [u32::try_from(len.div_ceil(64).max(1)).unwrap_or(u32::MAX), 1, 1]
 }
 
-/// The most dispatches that one op is split into: a recording must not outgrow memory because a batch is absurd.
+/// The most dispatches that one op is split into, so that an absurd batch cannot make a recording outgrow memory.
 const DISPATCHES: u64 = 256;
 
 /// How many of an op's `parts`, each of which takes `operations`, go into one dispatch, so that it stays below
@@ -63,7 +63,7 @@ fn dispatch_in_parts<P: Params>(
     workgroups: [u32; 3],
     operations: u64,
 ) {
-    // An operation of these takes longer than one of a product, on GPUs with few registers and little cache much longer.
+    // An operation of these kernels takes longer than one of a product: much longer on GPUs with few registers and little cache.
     let slower = if g.traits().cpu { 2 } else { 8 };
     let total = workgroups.map(u64::from).into_iter().fold(1, u64::saturating_mul);
     let each = operations.div_ceil(total);
@@ -83,21 +83,21 @@ fn dispatch_in_parts<P: Params>(
     }
 }
 
-/// How many numbers a kernel takes at once (`shaders/shared/value.wgsl`) where rows have `extent` of them.
+/// How many elements a kernel processes at once (`shaders/shared/value.wgsl`) if rows have `extent` of them.
 fn vector(extent: impl Into<u64>) -> u32 {
     if extent.into().is_multiple_of(4) { 4 } else { 1 }
 }
 
-/// The invocations of a workgroup that share a row (`shaders/shared/row_sum.wgsl`).
+/// How many invocations of a workgroup share a row (`shaders/shared/row_sum.wgsl`).
 fn row_threads(traits: &Traits) -> u32 {
     if traits.cpu { 1 } else { 32 }
 }
 
-/// A matrix that does not fit one binding is cut at multiples of this many rows: where every format has whole groups and whole 256 bytes,
-/// whatever the length of its rows.
+/// A matrix that does not fit in one binding is cut at multiples of this many rows, where every format has whole groups and a multiple of
+/// 256 bytes, whatever the length of its rows.
 const SLICE_ROWS: u32 = 128;
 
-/// How many rows of a matrix so many bytes hold, no more than one binding and than kernels can count: all, or a multiple of
+/// How many rows of a matrix fit in `bytes`, in one binding, and in the [`MAX_ELEMENTS`] that kernels can count: all rows, or a multiple of
 /// [`SLICE_ROWS`].
 fn fitting_rows(g: &Graph, matrix: Tensor, bytes: u64) -> u32 {
     let (info, bytes) = (g.info(matrix), bytes.min(g.traits().max_binding));
@@ -109,7 +109,7 @@ fn fitting_rows(g: &Graph, matrix: Tensor, bytes: u64) -> u32 {
     slices.max(1) as u32 * SLICE_ROWS
 }
 
-/// `count` rows of a matrix from row `start` on, or of a vector as many elements; `start` is a multiple of [`SLICE_ROWS`].
+/// `count` rows of a matrix, or elements of a vector, from `start` on, which is a multiple of [`SLICE_ROWS`].
 fn slice_of_rows(g: &mut Graph, matrix: Tensor, start: u32, count: u32) -> Tensor {
     match *g.shape(matrix).axes() {
         [len] if len == u64::from(count) => matrix,
@@ -134,7 +134,7 @@ fn qkv_shape(g: &Graph, op: &str, qkv: Tensor, heads: u32, key_value_heads: u32,
     [batch as u32, length as u32]
 }
 
-/// `before + more`, where there is anything before.
+/// `before + more`, or `more` if there is nothing before.
 fn sum(g: &mut Graph, before: Option<Tensor>, more: Tensor) -> Tensor {
     match before {
         None => more,
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn every_slice_begins_at_a_whole_group_and_256_bytes() {
         for format in GgmlType::ALL {
-            // The shortest row that a format can have; all others are multiples of it.
+            // The shortest rows that a format can have; all others are multiples of them.
             let (dtype, len) = (format.dtype(), u64::from(SLICE_ROWS) * format.block_len() as u64);
             assert!(len.is_multiple_of(dtype.group_len()), "{format}");
             assert!(dtype.bytes(len).is_multiple_of(256), "{format}");

@@ -6,7 +6,7 @@ use crate::graph::{Argument, Graph, Kernel, Tensor, read, write};
 
 crate::params!(Params { rows: u32, columns: u32, epsilon: f32, has_addend: u32, chunk: u32 });
 
-/// The weights of a LayerNorm (Ba, Kiros, Hinton 2016), or of an RMSNorm (Zhang, Sennrich 2019), which has no bias and takes no mean away.
+/// The weights of a LayerNorm (Ba, Kiros, Hinton 2016), or of an RMSNorm (Zhang, Sennrich 2019), which has no bias and subtracts no mean.
 #[derive(Clone, Copy, Debug)]
 pub struct Norm {
     /// The scale (hidden).
@@ -28,12 +28,12 @@ pub fn add_norm(g: &mut Graph, x: Tensor, residual: Tensor, layer: &Norm) -> Ten
     residual_norm(g, x, residual, layer).1
 }
 
-/// s = x + residual and the norm of s, all (…, hidden): what stands before a sublayer of a pre-norm block, where s goes on as the
-/// residual stream. One kernel computes both, and the gradient of s joins that of the norm in one.
+/// s = x + residual and the norm of s, all (…, hidden): what precedes a sublayer of a pre-norm block, where s continues as the residual
+/// stream. One kernel computes both, and one kernel adds the gradient of s to that of the norm.
 pub fn residual_norm(g: &mut Graph, x: Tensor, residual: Tensor, layer: &Norm) -> (Tensor, Tensor) {
     assert_eq!(g.shape(x), g.shape(residual), "a norm of a sum takes two tensors of one shape");
     let s = g.single("s", g.shape(x).clone());
-    // The tape runs backward: the norm's part comes before this and leaves the whole gradient of s, which is that of both terms.
+    // The tape runs backward: the norm's part comes before this one and leaves the whole gradient of s, which is also that of both terms.
     g.on_backward(s, &[x, residual], move |g, ds| {
         for term in [x, residual] {
             g.contribute(term, |g, before| sum(g, before, ds));
@@ -43,7 +43,7 @@ pub fn residual_norm(g: &mut Graph, x: Tensor, residual: Tensor, layer: &Norm) -
     (s, y)
 }
 
-/// The norm of `s`, which the same kernel computes first where it is the sum of `terms`.
+/// The norm of `s`, which the same kernel computes first if it is the sum of `terms`.
 fn record(g: &mut Graph, s: Tensor, terms: Option<[Tensor; 2]>, layer: &Norm) -> Tensor {
     let layer = *layer;
     let (rows, columns) = (g.shape(s).rows(), g.shape(s).last());

@@ -29,9 +29,10 @@ pub struct Adam {
     pub beta2: f64,
     /// Added to the root of the mean square.
     pub epsilon: f64,
-    /// Adam: times the weight, added to the gradient; AdamW: times the learning rate, the share of the weight that is taken away.
+    /// Adam: this times the weight is added to the gradient. AdamW: this times the learning rate is the share of the weight that is
+    /// subtracted from it.
     pub weight_decay: f64,
-    /// AdamW.
+    /// Whether this is AdamW.
     pub decoupled: bool,
     /// The norm that the gradient of all weights together is clipped to.
     pub clip_norm: Option<f64>,
@@ -43,10 +44,10 @@ impl Default for Adam {
     }
 }
 
-/// Records norm, clipping and update. A step whose gradient or loss is not finite changes no weight and is counted.
+/// Records the norm, the clipping and the update. A step whose gradient or loss is not finite changes no weight and is counted.
 ///
-/// Where the loss scale is dynamic (`growth_interval`), a step whose gradient overflows halves it, down to 1, and that many steps in a row
-/// without an overflow double it.
+/// If the loss scale is dynamic, a step whose gradient overflows halves it, down to 1, and `growth_interval` steps in a row without an
+/// overflow double it.
 pub fn adam(g: &mut Graph, config: &Adam, growth_interval: Option<u32>) {
     let arenas = g.arenas();
     let len = g.parameters().arena_len();
@@ -66,7 +67,7 @@ pub fn adam(g: &mut Graph, config: &Adam, growth_interval: Option<u32>) {
         first_chunk: 0,
         growth_interval: growth_interval.unwrap_or(0),
     };
-    // A large arena does not fit one binding, so each kernel goes over it in ranges.
+    // A large arena does not fit in one binding, so each kernel goes over it in ranges.
     let chunk = u64::from(Kernel::new("optimizer", "sum_squares").constant("CHUNK"));
     let most = ((g.traits().max_binding / 4).min(MAX_ELEMENTS) / chunk * chunk).max(chunk);
     let ranges: Vec<_> = (0..len.div_ceil(most)).map(|i| (i * most, most.min(len - i * most))).collect();

@@ -34,8 +34,8 @@ pub(super) fn add_partials(g: &mut Graph, partials: Tensor, gradient: Tensor) {
     g.dispatch(kernel, p, [read(partials), update(gradient)], flat(columns));
 }
 
-/// How many rows one invocation adds up on its own: about the square root, so that both passes are short, and on a CPU device, whose few
-/// lanes the columns keep busy, enough that a small batch needs one pass.
+/// How many rows one invocation adds up: about the square root of `rows`, so that both passes are short. On a CPU device, whose few lanes
+/// are busy with the columns, at least enough that a small batch needs only one pass.
 pub(super) fn rows_per_chunk(traits: &Traits, rows: u32) -> u32 {
     (f64::from(rows).sqrt().ceil() as u32).max(if traits.cpu { 256 } else { 16 })
 }

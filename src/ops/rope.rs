@@ -5,33 +5,33 @@ use crate::graph::{Graph, Kernel, Tensor, read, write};
 
 crate::params!(Params { len: u32, heads: u32, turned: u32, length: u32, positions: u32, direction: f32, has_start: u32 });
 
-/// Which numbers of a head turn together.
+/// Which elements of a head rotate together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopePairs {
-    /// i and i + rotary / 2, as Hugging Face's models have it, and GGUF's Qwen.
+    /// i and i + rotary / 2, as in Hugging Face models and GGUF's Qwen.
     Halves,
-    /// 2i and 2i + 1, as GGUF's llama has it.
+    /// 2i and 2i + 1, as in GGUF's llama.
     Adjacent,
 }
 
-/// The form of a rotary position embedding (Su et al. 2021).
+/// The configuration of a rotary position embedding (Su et al. 2021).
 #[derive(Clone, Copy, Debug)]
 pub struct Rope {
     /// Query heads.
     pub heads: u32,
     /// Key and value heads.
     pub key_value_heads: u32,
-    /// Numbers in a head.
+    /// Elements of a head.
     pub head_size: u32,
-    /// Which numbers turn together.
+    /// Which elements rotate together.
     pub pairs: RopePairs,
-    /// What [`rope_table`] gives (positions, rotary), as a frozen f32 weight or an input. The first `rotary` numbers of a head turn.
+    /// The result of [`rope_table`] (positions, rotary), as a frozen f32 weight or an input. The first `rotary` elements of a head rotate.
     pub table: Tensor,
 }
 
-/// Turns the queries and keys of qkv (batch, length, (heads + 2·key_value_heads)·head_size), queries first, then keys, then values,
-/// which are copied. Token t of row b has the position start\[b\] + t: `start` (batch) u32 is where a sequence goes on behind a cache,
-/// and `None` stands for zeros. Whoever writes `start` keeps start + length within the table.
+/// Rotates the queries and keys of qkv (batch, length, (heads + 2·key_value_heads)·head_size), queries first, then keys, then values,
+/// which are copied. Token t of row b has the position start\[b\] + t: `start` (batch) u32 is where a sequence continues its cache, and
+/// `None` means zeros. The code that writes `start` must keep start + length within the table.
 pub fn rope(g: &mut Graph, qkv: Tensor, start: Option<Tensor>, form: &Rope) -> Tensor {
     let Rope { heads, key_value_heads, head_size, pairs, table } = *form;
     let [batch, length] = qkv_shape(g, "rope", qkv, heads, key_value_heads, head_size);
@@ -42,11 +42,11 @@ pub fn rope(g: &mut Graph, qkv: Tensor, start: Option<Tensor>, form: &Rope) -> T
         assert_eq!(g.shape(start).len(), u64::from(batch), "rope: qkv is {}, start {}", g.shape(qkv), g.shape(start));
     }
 
-    assert!(head_size.is_multiple_of(2), "rope: heads of {head_size} are not pairs");
+    assert!(head_size.is_multiple_of(2), "rope: the head size {head_size} is odd");
     let has_start = start.is_some() as u32;
     let (all, turned) = (heads + 2 * key_value_heads, heads + key_value_heads);
     let vector = if head_size.is_multiple_of(8) && rotary.is_multiple_of(8) { 4 } else { 1 };
-    // A GPU has more invocations than there are tokens; for a CPU device each load counts.
+    // A GPU can run more invocations than there are tokens; on a CPU device, each load counts.
     let takes = if g.traits().cpu { all } else { 1 };
     let len = u64::from(batch) * u64::from(length) * u64::from(all.div_ceil(takes)) * u64::from(head_size / 2 / vector);
     let apply = move |g: &mut Graph, x: Tensor, direction: f32| {
@@ -71,7 +71,7 @@ pub fn rope(g: &mut Graph, qkv: Tensor, start: Option<Tensor>, form: &Rope) -> T
     y
 }
 
-/// How a model that was trained on short texts stretches its positions over long ones.
+/// How a model trained on short texts stretches its positions over long ones.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
@@ -79,30 +79,30 @@ pub enum RopeScaling {
     /// Every frequency is divided by this factor (`"linear"`; Chen et al. 2023).
     Linear(f64),
     /// Llama 3.1's rule (`"llama3"`): wavelengths above original / low_freq_factor grow by `factor`, those below
-    /// original / high_freq_factor stay, and those between are mixed.
+    /// original / high_freq_factor stay, and those in between are interpolated.
     Llama3 {
-        /// What the longest wavelengths grow by.
+        /// The factor by which the longest wavelengths grow.
         factor: f64,
-        /// original / low_freq_factor is the wavelength above which all grow.
+        /// original / low_freq_factor is the wavelength above which all grow by `factor`.
         low_freq_factor: f64,
-        /// original / high_freq_factor is the wavelength below which none grows.
+        /// original / high_freq_factor is the wavelength below which none grow.
         high_freq_factor: f64,
-        /// `original_max_position_embeddings`: the context before the stretching.
+        /// `original_max_position_embeddings`: the context length before the stretching.
         original: f64,
     },
     /// Each frequency is divided by its own factor: GGUF's `rope_freqs.weight` (rotary / 2).
     Factors(Vec<f32>),
 }
 
-/// The angle by which each pair turns from one position to the next: theta^(-2i / rotary), scaled; rotary / 2 numbers. The formulas
-/// are those of `transformers`' `modeling_rope_utils.py`, in f64; the result is f32 as it is there.
+/// The angle by which each pair rotates from one position to the next: theta^(-2i / rotary), scaled; rotary / 2 values. The formulas
+/// are those of `transformers`' `modeling_rope_utils.py`, computed in f64; the result is f32, as it is there.
 ///
 /// # Panics
-/// If `rotary` is odd, or there are not rotary / 2 factors.
+/// If `rotary` is odd, or [`RopeScaling::Factors`] does not have rotary / 2 factors.
 pub fn rope_frequencies(theta: f64, rotary: u32, scaling: &RopeScaling) -> Vec<f32> {
-    assert!(rotary.is_multiple_of(2), "rope: {rotary} numbers are not pairs");
+    assert!(rotary.is_multiple_of(2), "rope: the rotary size {rotary} is odd");
     if let RopeScaling::Factors(factors) = scaling {
-        assert_eq!(factors.len(), rotary as usize / 2, "rope: as many factors as pairs");
+        assert_eq!(factors.len(), rotary as usize / 2, "rope: each pair needs one factor");
     }
     let scaled = |i: u32| {
         let frequency = theta.powf(-f64::from(2 * i) / f64::from(rotary));
@@ -111,7 +111,7 @@ pub fn rope_frequencies(theta: f64, rotary: u32, scaling: &RopeScaling) -> Vec<f
             RopeScaling::Linear(factor) => frequency / factor,
             RopeScaling::Factors(factors) => frequency / f64::from(factors[i as usize]),
             RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original } => {
-                // How often a pair turns around in the original context. The share is 1 from `high` turns on and 0 up to `low`.
+                // How many full turns a pair makes over the original context. The share is 1 from `high` turns on and 0 up to `low`.
                 let turns = original * frequency / std::f64::consts::TAU;
                 let share = match turns {
                     t if t > *high => 1.0,
@@ -164,7 +164,7 @@ mod tests {
         }
     }
 
-    /// A GGUF file has llama3's scaling as factors: 1, `factor`, or 1 / ((1 - share) / factor + share).
+    /// GGUF files store llama3's scaling as factors: 1, `factor`, or 1 / ((1 - share) / factor + share).
     #[test]
     fn factors_divide() {
         let (plain, scaled) = (rope_frequencies(500000.0, 64, &RopeScaling::None), rope_frequencies(500000.0, 64, &LLAMA3));

@@ -1,4 +1,4 @@
-//! Factors, constant or learned, as He et al. 2021 have them behind an adapter's branch.
+//! Constant or learned factors, like those of He et al. 2021 after an adapter's branch.
 
 use super::reduce::column_sum;
 use super::{flat, vector};
