@@ -19,7 +19,7 @@ use graftling::weights::Weights;
 use graftling::{Error, Result};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
-/// Prints a line. A closed pipe is no error: training continues and saves its result.
+/// Prints a line. A closed pipe is not an error: training continues and saves its result.
 macro_rules! say {
     ($($what:tt)*) => { drop(writeln!(std::io::stdout(), $($what)*)) };
 }
@@ -70,7 +70,7 @@ enum Part {
 }
 
 fn main() -> ExitCode {
-    // SAFETY: this is the only thread yet.
+    // SAFETY: no other thread has been started yet.
     unsafe { graftling::gpu::set_runtime_directory() };
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! Finding a device, opening it with all that it offers, and turning what it reports into this crate's errors.
+//! Finding a device, opening it with everything it offers, and turning what it reports into this crate's errors.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Kernel, Traits};
 use crate::words::shown;
 
-/// What a device says of itself.
+/// Information about a device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceInfo {
     /// The device's own name.
@@ -19,17 +19,17 @@ pub struct DeviceInfo {
     pub backend: String,
     /// The driver and its version.
     pub driver: String,
-    /// What kind of device it is, in words.
+    /// The kind of device, in words.
     pub kind: &'static str,
-    /// A software device that computes on the CPU.
+    /// Whether it is a software device, which computes on the CPU.
     pub cpu: bool,
     /// The largest buffer in bytes.
     pub max_buffer: u64,
     /// The largest range of a buffer that a kernel can see, in bytes.
     pub max_binding: u64,
-    /// The least and the largest number of invocations that run as one, where subgroup operations exist.
+    /// The smallest and the largest subgroup size, if subgroup operations exist.
     pub subgroup: Option<[u32; 2]>,
-    /// What recordings for it depend on.
+    /// The traits that recordings for it depend on.
     pub traits: Traits,
 }
 
@@ -76,15 +76,15 @@ impl DeviceInfo {
     }
 }
 
-/// The number of the first device that `wanted` means among all: its number, or a part of its name.
+/// The number of the first device that matches `wanted`, which is a number or a part of a name.
 pub fn find_device(all: &[DeviceInfo], wanted: &str) -> Option<usize> {
-    // A number is looked at as a name only where there is no such device: an RTX 1080 is not the device 1.
+    // A number is a part of a name only if no device has that number: `1` means device 1, not a GTX 1080.
     let number = wanted.parse().ok().filter(|&number| number < all.len());
     number.or_else(|| all.iter().position(|info| info.name.to_lowercase().contains(&wanted.to_lowercase())))
 }
 
-/// Every usable device, the best first: discrete GPUs, then integrated and virtual ones, then software. OpenGL is looked at only
-/// where Vulkan, Metal and DX12 find nothing. The environment variable `WGPU_BACKEND` (`vulkan`, `gl`, …) narrows the search.
+/// Every usable device, the best first: discrete GPUs, then integrated and virtual ones, then software. OpenGL is searched only
+/// if Vulkan, Metal and DX12 find nothing. The environment variable `WGPU_BACKEND` (`vulkan`, `gl`, …) narrows the search.
 pub fn devices() -> Vec<DeviceInfo> {
     adapters().iter().map(DeviceInfo::of).collect()
 }
@@ -117,7 +117,7 @@ fn adapters() -> Vec<wgpu::Adapter> {
     found
 }
 
-/// The first thing that went wrong on a device, kept by its callbacks until someone asks.
+/// The first thing that went wrong on a device, kept by its callbacks for [`Device::check`].
 #[derive(Default)]
 struct Fault(Mutex<Option<Trouble>>);
 
@@ -149,10 +149,10 @@ pub struct Device {
 type Tamper = fn(&Kernel, String) -> String;
 
 impl Device {
-    /// Opens a device. `wanted` is a number from [`devices`] or a part of a device's name; without it the best one is opened.
+    /// Opens a device. `wanted` is a number from [`devices`] or a part of a device's name; without it, the best one is opened.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] if there is none, none of that name, or it does not open.
+    /// [`Error::NoDevice`] if there is no device, none matches, or it cannot be opened.
     pub fn open(wanted: Option<&str>) -> Result<Device> {
         Device::open_with(wanted, false)
     }
@@ -169,7 +169,7 @@ impl Device {
         let found = adapters();
         if found.is_empty() {
             let message = "no GPU device was found; install a Vulkan driver (on Debian or Ubuntu: apt install mesa-vulkan-drivers, \
-                           which also brings a software device)";
+                           which also includes a software device)";
             return Err(Error::NoDevice(message.into()));
         }
         let infos: Vec<_> = found.iter().map(DeviceInfo::of).collect();
@@ -189,7 +189,7 @@ impl Device {
         let descriptor =
             wgpu::DeviceDescriptor { label: Some("graftling"), required_features: features, required_limits: limits, ..Default::default() };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
-            .map_err(|e| Error::NoDevice(format!("{info} does not open: {e}; update its driver or choose another device")))?;
+            .map_err(|e| Error::NoDevice(format!("{info} cannot be opened: {e}; update its driver or choose another device")))?;
 
         let fault = Arc::new(Fault::default());
         let on_error = fault.clone();
@@ -208,7 +208,7 @@ impl Device {
         Ok(Device { device, queue, info, fault, pipelines: Mutex::default(), pace, checked, tamper: None })
     }
 
-    /// What the device says of itself.
+    /// Information about the device.
     pub fn info(&self) -> &DeviceInfo {
         &self.info
     }
@@ -260,11 +260,11 @@ impl Device {
     }
 
     fn out_of_memory(&self, what: String) -> Error {
-        let advice = "close what else uses it, or give it less to do".into();
+        let advice = "close other programs that use it, or reduce the work".into();
         Error::OutOfMemory { device: self.info.to_string(), what, advice }
     }
 
-    /// The compiled form of a kernel; compiled once.
+    /// The pipeline of a kernel, which is compiled only once.
     pub(super) fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>> {
         if let Some(pipeline) = self.pipelines().get(kernel) {
             return Ok(pipeline.clone());
@@ -282,14 +282,14 @@ impl Device {
         Ok(pipeline)
     }
 
-    /// Compiles kernels ahead, as many at a time as the machine has cores: some drivers take a second for one. Of several that do not
-    /// compile, the error is the first one's.
+    /// Compiles kernels in advance, as many at a time as the machine has cores: some drivers take a second for one. If several do not
+    /// compile, the error is that of the first.
     pub(super) fn compile<'a>(&self, kernels: impl Iterator<Item = &'a Kernel>) -> Result<()> {
         let mut seen = HashSet::new();
         let missing: Vec<_> = kernels.filter(|&kernel| seen.insert(kernel) && !self.pipelines().contains_key(kernel)).collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
         let waiting = Mutex::new(missing.into_iter().enumerate());
-        // Stops at the first error, when all kernels before that one have been taken by someone.
+        // A worker stops at its first error. By then, all kernels before that one have been taken.
         let work = || loop {
             let next = waiting.lock().unwrap_or_else(|e| e.into_inner()).next();
             let (at, kernel) = next?;
@@ -314,12 +314,12 @@ impl Device {
         self.pipelines.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// How fast the device has turned out to be.
+    /// What is known of the device's speed.
     pub(super) fn pace(&self) -> MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// The error that the device's callbacks were told of, if any.
+    /// Returns the error that the device's callbacks received, if any.
     pub(super) fn check(&self) -> Result<()> {
         let device = self.info.to_string();
         match &*self.fault.0.lock().unwrap_or_else(|e| e.into_inner()) {
@@ -332,14 +332,14 @@ impl Device {
 
     /// Waits until a submission, or all of them, are done.
     pub(super) fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
-        // No timeout: a driver that has hung reports a lost device by itself, and a wait that times out while another thread waits
-        // too is an assertion in wgpu 30 (gfx-rs/wgpu#9958).
+        // No timeout: a driver that hangs reports a lost device by itself, and a wait that times out while another thread also waits
+        // fails an assertion in wgpu 30 (gfx-rs/wgpu#9958).
         let polled = self.device.poll(wgpu::PollType::Wait { submission_index: submission, timeout: None });
         self.check()?;
         polled.map(drop).map_err(|e| Error::Device { device: self.info.to_string(), reason: e.to_string() })
     }
 
-    /// Writes bytes into a buffer, zeros behind them up to a multiple of 4.
+    /// Writes bytes into a buffer, followed by zeros up to a multiple of 4.
     pub(super) fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
         let (whole, rest) = bytes.split_at(bytes.len() / 4 * 4);
         self.queue.write_buffer(buffer, offset, whole);
@@ -350,7 +350,7 @@ impl Device {
         }
     }
 
-    /// Copies a range of a buffer to the host, after all that was submitted.
+    /// Copies a range of a buffer to the host, after everything submitted so far.
     pub(super) fn read(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>> {
         let size = bytes.next_multiple_of(4);
         let staging = self.buffer("readback", size, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
@@ -364,20 +364,20 @@ impl Device {
         Ok(view[..bytes as usize].to_vec())
     }
 
-    /// Lets go of the device at once, as a driver reset would; for tests of what happens then.
+    /// Loses the device at once, as a driver reset would; for tests of what happens then.
     #[doc(hidden)]
     pub fn lose(&self) {
         self.fault.set(Trouble::Lost("the test asked for it".into()));
         self.device.destroy();
     }
 
-    /// Lets recordings for this device see other limits than it has; for tests of what happens then.
+    /// Changes the limits that recordings for this device see; for tests.
     #[doc(hidden)]
     pub fn limit(&mut self, with: impl FnOnce(&mut Traits)) {
         with(&mut self.info.traits);
     }
 
-    /// Changes the WGSL of kernels that are compiled from now on; for tests of what happens where one is wrong.
+    /// Changes the WGSL of kernels that are compiled from now on; for tests of what happens if one is wrong.
     #[doc(hidden)]
     pub fn tamper(&mut self, with: fn(&Kernel, String) -> String) {
         self.tamper = Some(with);

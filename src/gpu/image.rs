@@ -1,8 +1,9 @@
-//! Images in which kernels for CPU devices read their operands: such a driver fetches texels several times as fast as it loads from buffers.
+//! Images from which kernels for CPU devices read their operands: a driver for the CPU fetches texels several times as fast as it loads
+//! from buffers.
 
 use crate::graph::IMAGE_ROW;
 
-/// What a shader's texels are called by the device.
+/// The device's name for the format of a shader's texels.
 pub(super) fn format(texel: naga::StorageFormat) -> wgpu::TextureFormat {
     match texel {
         naga::StorageFormat::R32Uint => wgpu::TextureFormat::R32Uint,
@@ -13,14 +14,14 @@ pub(super) fn format(texel: naga::StorageFormat) -> wgpu::TextureFormat {
     }
 }
 
-/// The extent of an image that holds so many bytes.
+/// The extent of an image that holds this many bytes.
 pub(super) fn extent(bytes: u64, format: wgpu::TextureFormat) -> wgpu::Extent3d {
     let texel_bytes = format.block_copy_size(None).expect("a format of one plane");
     let height = bytes.div_ceil(IMAGE_ROW.into()).max(1) as u32;
     wgpu::Extent3d { width: IMAGE_ROW / texel_bytes, height, depth_or_array_layers: 1 }
 }
 
-/// A tensor's bytes on their way to an image.
+/// A copy of a tensor's bytes to an image.
 #[derive(Clone, PartialEq)]
 pub(super) struct ImageCopy {
     pub(super) buffer: wgpu::Buffer,
@@ -30,7 +31,7 @@ pub(super) struct ImageCopy {
 }
 
 impl ImageCopy {
-    /// Copies whole rows, then what is left.
+    /// Copies whole rows, then the rest.
     pub(super) fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         let (width, row) = (self.image.width(), u64::from(IMAGE_ROW));
         let rows = (self.bytes / row) as u32;

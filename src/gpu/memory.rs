@@ -1,4 +1,4 @@
-//! What of a model stays on the device between programs: frozen weights, the arenas, the metrics, and the numbers of the current step.
+//! What a model keeps on the device between programs: frozen weights, the arenas, the metrics, and the values of the current step.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -10,19 +10,19 @@ use super::pipeline::step_layout;
 use crate::error::Result;
 use crate::graph::{Arenas, Graph, IMAGE_ROW, Image, Info, METRICS_WORDS, Parameters, Role, Tensor};
 
-/// The numbers that change from step to step; `shaders/shared/step.wgsl` is their twin.
+/// The values that change from step to step; `shaders/shared/step.wgsl` mirrors them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Step {
     /// The seed of all dropout masks.
     pub seed: u32,
-    /// A number that differs from batch to batch, so that masks do.
+    /// A number that differs from batch to batch, so that masks differ too.
     pub counter: u32,
-    /// What each target's loss counts: one over the number of targets in the step.
+    /// The weight of each target's loss: one over the number of targets in the step.
     pub target_weight: f32,
     /// The optimizer's learning rate.
     pub learning_rate: f32,
-    /// Gradients are multiplied by this and by [`Metrics::loss_scale`] in the backward pass; the optimizer divides by both. 1 where
+    /// Gradients are multiplied by this and by [`Metrics::loss_scale`] in the backward pass; the optimizer divides by both. 1 if
     /// gradients are f32.
     pub backward_scale: f32,
 }
@@ -33,7 +33,7 @@ impl Default for Step {
     }
 }
 
-/// What a step tells the host, and what the optimizer keeps between steps; `shaders/shared/metrics.wgsl` is its twin.
+/// What a step reports to the host, and what the optimizer keeps between steps; `shaders/shared/metrics.wgsl` mirrors it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Metrics {
@@ -43,7 +43,7 @@ pub struct Metrics {
     pub gradient_norm: f32,
     /// What the optimizer multiplied the gradient by, to clip it and to undo its scaling.
     pub gradient_scale: f32,
-    /// 1 where loss and gradient are finite, so that the step counts; else 0.
+    /// 1 if loss and gradient are finite, so that the step counts; else 0.
     pub finite: u32,
     /// Steps that counted.
     pub updates: u32,
@@ -51,7 +51,7 @@ pub struct Metrics {
     pub skipped: u32,
     /// Skipped steps since the last one that counted, except those that lowered the loss scale.
     pub skipped_in_a_row: u32,
-    /// The loss scale of the next step, which keeps gradients within the range of f16 (Micikevicius et al. 2018); 1 where they are f32.
+    /// The loss scale of the next step, which keeps gradients within the range of f16 (Micikevicius et al. 2018); 1 if they are f32.
     pub loss_scale: f32,
     /// Steps in a row that counted at this loss scale.
     pub growth_tracker: u32,
@@ -79,7 +79,7 @@ pub struct Memory {
     staged: AtomicUsize,
 }
 
-/// Buffers for activations, the largest first, images for operands, and the bytes that were ever allocated for them.
+/// Buffers for activations, the largest first, images for operands, and the total of bytes ever allocated for them.
 #[derive(Default)]
 struct Scratch {
     buffers: Vec<wgpu::Buffer>,
@@ -87,14 +87,14 @@ struct Scratch {
     bytes: u64,
 }
 
-/// Writes of so many bytes are submitted at once.
+/// Writes are submitted as soon as this many bytes are waiting.
 const STAGED: usize = 8 << 20;
 
 pub(super) const STORAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_DST).union(wgpu::BufferUsages::COPY_SRC);
 
 impl Memory {
-    /// Allocates zeroed memory for a model's weights and, where it is to be trained, for gradients and moments. The loss scale is 1.
+    /// Allocates zeroed memory for a model's weights and, if it is to be trained, for gradients and moments. The loss scale is 1.
     ///
     /// # Errors
     /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`].
@@ -135,17 +135,17 @@ impl Memory {
         Ok(memory)
     }
 
-    /// The list of weights that this is the memory of.
+    /// The list of weights that this memory holds.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
 
-    /// The tensors behind the weights.
+    /// The arenas and the metrics.
     pub fn arenas(&self) -> Arenas {
         self.arenas
     }
 
-    /// How many bytes of device memory this takes, the activations of its programs included.
+    /// How many bytes of device memory the model takes, including the activations of its programs.
     pub fn bytes(&self) -> u64 {
         self.bytes + self.scratch().bytes
     }
@@ -154,8 +154,8 @@ impl Memory {
         self.scratch.lock().expect("nothing panics while it has the lock")
     }
 
-    /// A buffer of at least each of these sizes. All programs of a model share them, since one runs after the other; so the largest should
-    /// be made first.
+    /// A buffer of at least each of these sizes. All programs of a model share the buffers, since they run one after another, so the
+    /// largest program should be made first.
     pub(super) fn activations(&self, device: &Device, sizes: &[u64]) -> Result<Vec<wgpu::Buffer>> {
         let mut scratch = self.scratch();
         let mut order: Vec<usize> = (0..sizes.len()).collect();
@@ -204,19 +204,19 @@ impl Memory {
     /// Writes the bytes of a weight or arena.
     ///
     /// # Panics
-    /// If there are not as many bytes as the tensor has.
+    /// If `bytes` does not have the size of the tensor.
     pub fn write(&self, device: &Device, tensor: Tensor, bytes: &[u8]) {
         let info = &self.infos[tensor.index()];
-        assert_eq!(bytes.len() as u64, info.bytes(), "'{}' {} takes other bytes", info.label, info.shape);
+        assert_eq!(bytes.len() as u64, info.bytes(), "the number of bytes for '{}' {}", info.label, info.shape);
         self.write_at(device, tensor, 0, bytes);
     }
 
-    /// Writes bytes into a weight or arena, from byte `start` of it on, a multiple of 4.
+    /// Writes bytes into a weight or arena, from its byte `start` on, a multiple of 4.
     pub fn write_at(&self, device: &Device, tensor: Tensor, start: u64, bytes: &[u8]) {
         let (buffer, offset) = self.place(tensor);
         let offset = offset + start;
         device.write(buffer, offset, bytes);
-        // What is written waits in memory of its own for a submission: a large model should not wait there as a whole.
+        // Written bytes wait in staging memory for a submission: a large model should not wait there as a whole.
         if self.staged.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len() >= STAGED {
             self.staged.store(0, Ordering::Relaxed);
             device.queue.submit([]);
@@ -224,7 +224,7 @@ impl Memory {
         }
     }
 
-    /// Reads the bytes of a weight or arena, after all that was submitted.
+    /// Reads the bytes of a weight or arena, after everything submitted so far.
     ///
     /// # Errors
     /// If the device fails.
@@ -232,7 +232,7 @@ impl Memory {
         self.read_at(device, tensor, 0, self.infos[tensor.index()].bytes())
     }
 
-    /// Reads `len` bytes of a weight or arena from byte `start` of it on, a multiple of 4.
+    /// Reads `len` bytes of a weight or arena, from its byte `start` on, a multiple of 4.
     ///
     /// # Errors
     /// If the device fails.
@@ -241,12 +241,12 @@ impl Memory {
         device.read(buffer, offset + start, len)
     }
 
-    /// Sets the numbers of the step that is submitted next.
+    /// Sets the values of the step that is submitted next.
     pub fn set_step(&self, device: &Device, step: Step) {
         device.queue.write_buffer(&self.step, 0, bytemuck::bytes_of(&step));
     }
 
-    /// The metrics, after all that was submitted.
+    /// The metrics, after everything submitted so far.
     ///
     /// # Errors
     /// If the device fails.
@@ -259,7 +259,7 @@ impl Memory {
         self.write(device, self.arenas.metrics, bytemuck::bytes_of(&metrics));
     }
 
-    /// Zeroes the loss and, where there is one, the gradient arena: the beginning of a step.
+    /// Zeroes the loss and, if there is one, the gradient arena, at the beginning of a step.
     pub fn clear(&self, device: &Device) {
         let mut encoder = device.device.create_command_encoder(&Default::default());
         if let Some(gradients) = self.buffer(self.arenas.gradients) {

@@ -1,4 +1,4 @@
-//! The only room that knows wgpu: devices, pipelines, the memory of a model, and programs that replay a recording.
+//! The only module that uses wgpu: devices, pipelines, the memory of a model, and programs that replay a recording.
 
 mod device;
 mod environment;

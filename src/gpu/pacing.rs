@@ -1,10 +1,10 @@
-//! How much work goes into one submission: cut by what each dispatch should take before it has run, and by what it took afterwards. Plain
-//! arithmetic, which needs no device.
+//! How much work goes into one submission: decided by the predicted times of its dispatches before they have run, and by their measured
+//! times afterwards. This is plain arithmetic and needs no device.
 //!
-//! An operating system resets a GPU that is busy for too long, Windows after 2 s. So no submission may ever come near that, the very
-//! first one included, whatever the device. What is known grows in three steps:
+//! An operating system resets a GPU that is busy for too long, Windows after 2 s. So no submission may ever come near that, not even the
+//! first one on an unknown device. Knowledge grows in three steps:
 //!
-//! 1. A dispatch whose kernel has not been timed on this device runs in a submission of its own. Recording keeps each dispatch short, even
+//! 1. A dispatch whose kernel has not been timed on this device runs in a separate submission. Recording keeps each dispatch short, even
 //!    on the slowest device of its class ([`Traits::dispatch_operations`]).
 //! 2. From then on, [`Pace`] predicts dispatches of that kernel, in this program and in others.
 //! 3. Once a [`Pacing`] has timed each piece of its program, it knows the program's own times, and no run has to wait again.
@@ -19,17 +19,17 @@ use crate::graph::{Dispatch, Kernel, Traits};
 pub(super) const SUBMISSION: f64 = 0.1;
 /// A prediction may be wrong by this factor: a kernel's speed varies with its shapes.
 const MARGIN: f64 = 2.0;
-/// A dispatch that is so many times as long as any of its kernel that was timed may run into another limit of the device.
+/// A dispatch that is more than this many times as long as any timed one of its kernel may run into another limit of the device.
 const FURTHER: f64 = 4.0;
-/// The seconds that any dispatch may take, even a tiny one.
+/// The seconds that even a tiny dispatch may take.
 const DISPATCH: f64 = 20e-6;
-/// Bytes that the slowest device of each class moves in a second: one channel of DDR3, shared with the host, and a single core.
+/// The bytes per second that the slowest device of each class moves: one channel of DDR3, shared with the host, and a single core.
 const GPU_BYTES: f64 = 8e9;
 const CPU_BYTES: f64 = 2e9;
 
 /// How fast a device runs each kernel; all programs of the device share it.
 pub(super) struct Pace {
-    /// Operations and bytes a second on the slowest device of this class.
+    /// Operations and bytes per second on the slowest device of this class.
     operations: f64,
     bytes: f64,
     /// `None` for a kernel that has run but has not been timed.
@@ -41,12 +41,12 @@ pub(super) struct Pace {
 struct Known {
     /// Its time as a share of what the slowest device would take.
     share: f64,
-    /// The longest dispatch that was timed, in that device's seconds.
+    /// The longest dispatch that was timed, in seconds of the slowest device.
     longest: f64,
 }
 
 impl Pace {
-    /// What can be said of a device before anything has run on it.
+    /// What is known of a device before anything has run on it.
     pub(super) fn new(traits: &Traits) -> Pace {
         let bytes = if traits.cpu { CPU_BYTES } else { GPU_BYTES };
         Pace { operations: traits.dispatch_operations as f64 / SUBMISSION, bytes, kernels: HashMap::new() }
@@ -64,7 +64,7 @@ impl Pace {
         (slowest <= FURTHER * longest).then_some(share * slowest + DISPATCH)
     }
 
-    /// Learns from a dispatch that took `seconds`, or answers for `part` of a piece that took `slower` times as long as expected.
+    /// Learns from a dispatch that took `seconds`, or that was `part` of a piece that took `slower` times as long as expected.
     fn learn(&mut self, work: &Work, seconds: f64, slower: f64, part: f64) {
         let slowest = self.slowest(work);
         let expected = self.predicted(work).is_some();
@@ -76,12 +76,12 @@ impl Pace {
     }
 }
 
-/// What one dispatch has to do.
+/// The work of one dispatch.
 struct Work {
     kernel: Kernel,
     operations: f64,
     bytes: f64,
-    /// The seconds that it took, or its part of what its piece took.
+    /// The seconds that it took, or its part of the seconds of its piece.
     seconds: Option<f64>,
 }
 
@@ -106,11 +106,11 @@ impl Pacing {
         self.works.iter().all(|work| work.seconds.is_some())
     }
 
-    /// The piece that begins at dispatch `begin`: as many dispatches as one submission has time for, but one at least.
+    /// The piece that begins at dispatch `begin`: as many dispatches as one submission has time for, but at least one.
     pub(super) fn piece(&self, pace: &Pace, begin: usize) -> Range<usize> {
         let (mut left, mut end) = (SUBMISSION, begin);
         for work in &self.works[begin..] {
-            // A dispatch of unknown length shares its submission with no other.
+            // A dispatch of unknown length does not share its submission.
             let seconds = work.seconds.or_else(|| Some(MARGIN * pace.predicted(work)?)).unwrap_or(f64::INFINITY);
             if end > begin && seconds > left {
                 break;
@@ -129,12 +129,12 @@ impl Pacing {
             first_run |= !pace.kernels.contains_key(&work.kernel);
             pace.kernels.entry(work.kernel.clone()).or_insert(None);
         }
-        // Some drivers compile a kernel when it first runs, which says nothing of its speed.
+        // Some drivers compile a kernel when it first runs, so that run says nothing about its speed.
         if first_run {
             return;
         }
         let seconds = seconds.max(1e-6);
-        // One whose time was not expected is the whole piece.
+        // A dispatch without a prediction is the whole piece.
         let expected: Vec<_> = works.iter().map(|w| w.seconds.or_else(|| pace.predicted(w)).unwrap_or(seconds)).collect();
         let total: f64 = expected.iter().sum();
         let slower = seconds / total;
@@ -154,7 +154,7 @@ mod tests {
     use crate::model::{AdapterConfig, Biases, Config, Model, NormKind, Positions, Trains};
     use crate::ops::{RopePairs, RopeScaling};
 
-    /// A step of a model with the shapes of SmolLM2-135M, but for the number of its blocks.
+    /// A step of a model with the shapes of SmolLM2-135M, except for the number of its blocks.
     fn step(traits: &Traits, [rows, length]: [u32; 2], vocabulary: u32) -> Graph {
         let config = Config {
             heads: 9,
@@ -178,13 +178,13 @@ mod tests {
         g
     }
 
-    /// A device that exists only in numbers.
+    /// A simulated device.
     struct Pretended {
-        /// Operations a second in products, and what attention and adapters reach of that.
+        /// Operations per second in products, and the share of that in other kernels.
         operations: f64,
         share: f64,
         bytes: f64,
-        /// What a driver takes to compile a kernel when it first runs.
+        /// The seconds that a driver takes to compile a kernel when it first runs.
         compiling: f64,
         compiled: HashSet<Kernel>,
     }
@@ -229,7 +229,7 @@ mod tests {
         // As slow as a device of its class is assumed to be, slower than that, and as fast as any.
         for (traits, operations, share, bytes, bound) in [
             (&gpu, 500e9, 0.125, 10e9, SUBMISSION),
-            (&gpu, 100e9, 0.125, 8e9, 0.7), // far from 2 s even so
+            (&gpu, 100e9, 0.125, 8e9, 0.7), // still far from 2 s
             (&gpu, 50e12, 0.125, 2e12, SUBMISSION),
             (&cpu, 20e9, 0.5, 7.5e9, SUBMISSION),
         ] {
@@ -242,10 +242,10 @@ mod tests {
                     let submissions = device.run(g.line(), &mut pacing, &mut pace);
                     let (most, count) = (longest(&submissions), submissions.len());
                     let case = format!("run {run} of {shape:?} at {operations:e}/s: {count} submissions, the longest {most} s");
-                    // What ran before is not quite what runs next.
+                    // What was timed is not quite what runs next.
                     assert!(most <= 1.05 * bound, "{case}");
                     if run == 2 {
-                        // Two neighbours would not have fitted into one.
+                        // No two neighbours would have fitted into one.
                         let total: f64 = submissions.iter().sum();
                         assert!(pacing.settled() && count as f64 <= 2.0 * total / SUBMISSION + 2.0, "{case}, all {total} s");
                     }

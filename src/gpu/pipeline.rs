@@ -1,4 +1,4 @@
-//! From a kernel's WGSL and its reflection to a compute pipeline.
+//! Compiling a kernel's WGSL to a compute pipeline, with bindings from its reflection.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ impl Pipeline {
         checks.bounds_checks = checked;
         checks.force_loop_bounding = checked;
         // SAFETY: every index is derived from the sizes of the bound tensors, which recording compares with the kernel's parameters,
-        // and every loop counts up to such a size; the tests run all kernels with the checks on and with canaries behind each output.
+        // and every loop counts up to such a size; the tests run all kernels with the checks on and with canaries after each output.
         let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&label),
@@ -64,7 +64,7 @@ impl Pipeline {
     }
 }
 
-/// Group 1: the numbers that change with every step.
+/// Group 1: the values that change with every step.
 pub(super) fn step_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
     device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
         label: Some("step"),

@@ -1,4 +1,4 @@
-//! A recording made runnable: buffers, bind groups and pipelines, made once and replayed.
+//! A recording made runnable: buffers, bind groups and pipelines, created once and replayed.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -15,13 +15,13 @@ use super::state::State;
 use crate::error::{Error, Result};
 use crate::graph::{Access, DType, Graph, Image, Info, Plan, Role, Tensor};
 
-/// Uniform parameters begin at multiples of this many bytes, the strictest alignment that a device may ask for.
+/// Uniform parameters begin at multiples of this many bytes, the strictest alignment that a device may require.
 const SLOT: u64 = 256;
 
-/// A dispatch made ready.
+/// A dispatch that is ready to run.
 pub(super) struct Launch {
     pipeline: Arc<Pipeline>,
-    /// What has to be in images before it.
+    /// What has to be copied to images before it.
     copies: Vec<ImageCopy>,
     group: wgpu::BindGroup,
     workgroups: [u32; 3],
@@ -55,19 +55,20 @@ pub struct Program {
     padding: u64,
 }
 
-/// What follows every output in a program made for tests.
+/// The word that follows every output in a program made for tests.
 const CANARY: u32 = 0xC0FF_EE11;
 
 impl Program {
     /// Compiles a recording. `memory` holds the model that it was recorded for.
     ///
     /// # Errors
-    /// [`Error::Limit`] before anything is allocated, and [`Error::OutOfMemory`], naming the tensor; [`Error::Device`] if a kernel does not compile.
+    /// [`Error::Limit`] before anything is allocated, or [`Error::OutOfMemory`], naming the tensor; [`Error::Device`] if a kernel does not
+    /// compile.
     pub fn new(device: &Device, memory: &Memory, graph: &Graph) -> Result<Program> {
         Program::build(device, memory, None, graph, false)
     }
 
-    /// Compiles a recording that declares states, whose contents lie in `state`. Programs made with the same `state` go on where the
+    /// Compiles a recording that declares states, whose contents are in `state`. Programs made with the same `state` continue where the
     /// others stopped.
     ///
     /// # Errors
@@ -87,7 +88,7 @@ impl Program {
         Program::build(device, memory, None, graph, true)
     }
 
-    /// Both [`Program::with_state`] and [`Program::with_canaries`].
+    /// Combines [`Program::with_state`] and [`Program::with_canaries`].
     ///
     /// # Errors
     /// As [`Program::new`].
@@ -176,14 +177,14 @@ impl Program {
         Ok(program)
     }
 
-    /// The buffer that a tensor lies in, whosever it is.
+    /// The buffer that holds a tensor, of the model or of this program, and the byte where the tensor begins.
     fn buffer<'a>(&'a self, memory: &'a Memory, tensor: Tensor) -> (&'a wgpu::Buffer, u64) {
         let (root, offset) = self.roots[tensor.index()];
         let buffer = memory.buffer(root).or(self.buffers[root.index()].as_ref());
         (buffer.unwrap_or_else(|| panic!("'{}' has no memory", self.infos[tensor.index()].label)), offset)
     }
 
-    /// The copy that brings this tensor to an image.
+    /// The copy of this tensor to an image.
     fn copy_to(&self, image: &wgpu::Texture, memory: &Memory, tensor: Tensor) -> ImageCopy {
         let (buffer, offset) = self.buffer(memory, tensor);
         ImageCopy { buffer: buffer.clone(), offset, bytes: self.infos[tensor.index()].bytes(), image: image.clone() }
@@ -194,13 +195,13 @@ impl Program {
         let (buffer, offset) = self.buffer(memory, tensor);
         let info = &self.infos[tensor.index()];
         let size = info.bytes().next_multiple_of(16);
-        // A kernel under test sees what lies behind its outputs: bounds checks would keep it from the canaries otherwise.
+        // A kernel under test also sees what follows its outputs: otherwise, bounds checks would keep it from the canaries.
         let tested = self.padding > 0;
         let seen = if tested { (info.bytes().next_multiple_of(4) + self.padding).min(buffer.size() - offset) } else { size };
         wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(seen) }
     }
 
-    /// How many bytes of device memory the program's own buffers take; activations lie in [`Memory`].
+    /// How many bytes of device memory the program's own buffers take; activations belong to [`Memory`].
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -208,18 +209,18 @@ impl Program {
     /// Writes an input for the next run.
     ///
     /// # Panics
-    /// If `values` is not as long as the tensor.
+    /// If `values` does not have the size of the tensor.
     pub fn write<T: bytemuck::Pod>(&self, device: &Device, input: Tensor, values: &[T]) {
         let info = &self.infos[input.index()];
         let bytes: &[u8] = bytemuck::cast_slice(values);
-        assert_eq!(bytes.len() as u64, info.bytes(), "'{}' {} takes other bytes", info.label, info.shape);
+        assert_eq!(bytes.len() as u64, info.bytes(), "the number of bytes for '{}' {}", info.label, info.shape);
         if let Some(buffer) = &self.buffers[input.index()] {
             device.write(buffer, 0, bytes);
         }
     }
 
-    /// Replays the recording in submissions of bounded length. The first run, or the first two, wait for each submission to time it; later
-    /// runs only submit.
+    /// Replays the recording in submissions of bounded length. The first one or two runs wait for each submission to time it; later runs
+    /// only submit.
     ///
     /// # Errors
     /// If the device fails or is lost.
@@ -290,7 +291,7 @@ impl Program {
     /// If the device fails.
     ///
     /// # Panics
-    /// If the tensor was not kept by [`Graph::keep`] or has no floating-point numbers.
+    /// If the tensor was not kept by [`Graph::keep`] or is neither f32 nor f16.
     pub fn read(&self, device: &Device, memory: &Memory, tensor: Tensor) -> Result<Vec<f32>> {
         let info = &self.infos[tensor.index()];
         let (root, _) = self.roots[tensor.index()];
@@ -304,7 +305,7 @@ impl Program {
         })
     }
 
-    /// The label of an activation behind whose end something was written, in a program made by [`Program::with_canaries`].
+    /// The label of an activation past whose end something was written, in a program made by [`Program::with_canaries`].
     ///
     /// # Errors
     /// If the device fails.
@@ -323,7 +324,7 @@ impl Program {
     }
 }
 
-/// The bytes of device memory that programs of these recordings will take beside the model's weights.
+/// The bytes of device memory that programs of these recordings will take in addition to the model's weights.
 pub fn bytes_of(graphs: &[&Graph]) -> u64 {
     let mut shared: Vec<u64> = Vec::new();
     let mut images: HashMap<Image, u64> = HashMap::new();

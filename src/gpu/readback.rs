@@ -1,4 +1,4 @@
-//! The metrics of each step on their way to the host.
+//! Reading the metrics of each step back to the host.
 
 use std::collections::VecDeque;
 use std::sync::mpsc;
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 const BYTES: u64 = std::mem::size_of::<Metrics>() as u64;
 
-/// Copies of the metrics that are under way, so that reading them never holds up the device.
+/// Copies of the metrics that are in flight, so that reading them never stalls the device.
 #[derive(Default)]
 pub struct Readback {
     pending: VecDeque<Pending>,
@@ -23,7 +23,7 @@ struct Pending {
 }
 
 impl Readback {
-    /// Asks for the metrics as they are after all that was submitted.
+    /// Requests the metrics as they are after everything submitted so far.
     ///
     /// # Errors
     /// If the device fails.
@@ -35,13 +35,13 @@ impl Readback {
         encoder.copy_buffer_to_buffer(metrics, 0, &staging, 0, BYTES);
         let submission = device.queue.submit([encoder.finish()]);
         let (sender, arrived) = mpsc::channel();
-        // Nobody listens any more where the training has ended early, which is no failure.
+        // If training ended early, nobody is listening any more, which is not a failure.
         staging.map_async(wgpu::MapMode::Read, .., move |_| sender.send(()).unwrap_or_default());
         self.pending.push_back(Pending { staging, arrived, submission });
         Ok(())
     }
 
-    /// The answer to the oldest request, if more than `in_flight` are under way or it has already arrived.
+    /// The answer to the oldest request, if more than `in_flight` requests are pending or it has already arrived.
     ///
     /// # Errors
     /// If the device fails.

@@ -1,4 +1,4 @@
-//! What programs change as they run and hand on to one another, such as the keys and values of the tokens so far.
+//! State that programs change as they run and pass on to one another, such as the keys and values of the tokens so far.
 
 use super::device::Device;
 use super::memory::STORAGE;
@@ -12,7 +12,7 @@ pub struct State {
 }
 
 impl State {
-    /// Allocates zeroed memory for all that [`Graph::state`] declared in `graph`.
+    /// Allocates zeroed memory for everything that [`Graph::state`] declared in `graph`.
     ///
     /// # Errors
     /// [`crate::Error::Limit`] and [`crate::Error::OutOfMemory`], naming the state.
@@ -23,18 +23,18 @@ impl State {
         Ok(State { infos, buffers })
     }
 
-    /// How many bytes of device memory this takes.
+    /// How many bytes of device memory the states take.
     pub fn bytes(&self) -> u64 {
         self.buffers.iter().map(wgpu::Buffer::size).sum()
     }
 
-    /// The buffer of the state of that number.
+    /// The buffer of the state with this number.
     pub(super) fn buffer(&self, index: u32) -> &wgpu::Buffer {
         &self.buffers[index as usize]
     }
 
     /// # Panics
-    /// If `graph` declares other states than the graph that this was made for: a mistake of whoever records.
+    /// If `graph` declares other states than the graph that this was made for, which is a bug in the code that records.
     pub(super) fn assert_same(&self, graph: &Graph) {
         let name = |info: &Info| format!("{} {}", info.label, info.shape);
         let (own, other): (Vec<_>, Vec<_>) = (self.infos.iter().map(name).collect(), graph.states().map(name).collect());

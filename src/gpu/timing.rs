@@ -1,4 +1,4 @@
-//! How long each dispatch of a program takes, by the device's own clock.
+//! How long each dispatch of a program takes, by the device's clock.
 
 use super::device::Device;
 use super::program::Program;
@@ -13,32 +13,32 @@ pub struct Timing {
     pub kernel: String,
     /// How long the device took.
     pub seconds: f64,
-    /// The bytes that it reads and writes, as far as they are known.
+    /// The bytes that it reads and writes, as far as known.
     pub bytes: u64,
-    /// Its floating-point operations, where they were counted.
+    /// Its floating-point operations, if they were counted.
     pub operations: u64,
 }
 
 impl Program {
-    /// Runs the line once, each dispatch in a pass of its own between two time stamps, in submissions as long as those of a run.
+    /// Runs the line once, each dispatch in a separate pass between two timestamps, in submissions as long as those of a run.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the device has no time stamps; or what the device says.
+    /// [`Error::Usage`] if the device does not support timestamps, or another error if the device fails.
     pub fn time(&self, device: &Device) -> Result<Vec<Timing>> {
         if !device.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
-            return Err(Error::Usage(format!("{} has no time stamps; use another device or backend", device.info())));
+            return Err(Error::Usage(format!("{} does not support timestamps; use another device or backend", device.info())));
         }
         const STAMP: u64 = wgpu::QUERY_SIZE as u64;
         let period = f64::from(device.queue.get_timestamp_period()) * 1e-9;
         let mut timings = Vec::with_capacity(self.launches.len());
         for piece in self.pieces(device) {
-            // A set may hold so many queries.
+            // A query set can hold only this many queries.
             for launches in self.launches[piece].chunks(wgpu::QUERY_SET_MAX_QUERIES as usize / 2) {
                 let count = 2 * launches.len() as u32;
                 let queries =
                     device.device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count });
                 let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-                let stamps = device.buffer("time stamps", u64::from(count) * STAMP, usage)?;
+                let stamps = device.buffer("timestamps", u64::from(count) * STAMP, usage)?;
                 let mut encoder = device.device.create_command_encoder(&Default::default());
                 for (i, launch) in (0..).zip(launches) {
                     let stamped = |begin, end, encoder: &mut wgpu::CommandEncoder| {
@@ -52,7 +52,7 @@ impl Program {
                     };
                     let mut begin = Some(2 * i);
                     if launch.copies() {
-                        // Copies are a part of it, and come before its pass.
+                        // Copies are part of the dispatch and come before its pass.
                         drop(stamped(begin.take(), None, &mut encoder));
                         launch.copy(&mut encoder);
                     }

@@ -50,8 +50,8 @@ impl Kernel {
         (self.in_parts(workgroups), [across, down, 1])
     }
 
-    /// The kernel that numbers these workgroups consecutively, so that several dispatches can share them. Each begins with workgroup `first`
-    /// of its `Params`.
+    /// The kernel that numbers these workgroups consecutively, so that several dispatches can share them. Each begins with workgroup
+    /// `first` of its `Params`.
     pub(crate) fn in_parts(mut self, workgroups: [u32; 3]) -> Kernel {
         self.folded = Some(if workgroups[1..] == [1, 1] { [1; 3] } else { workgroups });
         self

@@ -24,7 +24,7 @@ pub enum DType {
     Bf16,
     /// Unsigned integers: tokens, lengths, orders.
     U32,
-    /// Blocks of 32 elements of 4 bits. This and the next seven are GGUF's formats for frozen weights, in the layout of `weights/repack.rs`.
+    /// Blocks of 32 elements of 4 bits. This and the next seven are GGUF formats for frozen weights, in the layout of `weights/repack.rs`.
     Q4_0,
     /// Blocks of 32 elements of 4 bits, with a minimum.
     Q4_1,
