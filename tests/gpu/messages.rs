@@ -98,12 +98,12 @@ const MISTAKES: [(&str, i32, &str); 29] = [
     (
         "train --model builtin --data text.txt --out text.txt",
         1,
-        "cannot write text.txt: File exists (os error 17); there is a file of that name, so remove it or choose another place",
+        "cannot write text.txt: File exists (os error 17); a file with that name exists, so remove it or choose another place",
     ),
     (
         "train --model builtin --data text.txt --out text.txt/run",
         1,
-        "cannot write text.txt/run: Not a directory (os error 20); a part of this path is a file, so choose another place",
+        "cannot write text.txt/run: Not a directory (os error 20); part of this path is a file, so choose another place",
     ),
     ("generate --model builtin --prompt a --temperature -1", 2, "the temperature is -1; use 0 for greedy decoding, or a larger number"),
     ("generate --model builtin --prompt a --top-p -0.5", 2, "top-p is -0.5; use a probability above 0 and at most 1, …"),
