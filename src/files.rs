@@ -1,4 +1,4 @@
-//! Reading whole text files, and writing files and directories atomically.
+//! Reading whole text files, and writing files and directories whole or not at all.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};

@@ -138,7 +138,7 @@ fn the_doctor_reports_in_json() {
 
     let (code, _, stderr) = graftling(&["doctor", "--only", "mamba"]);
     assert_eq!(code, 2);
-    assert!(stderr.contains("--only 'mamba' names no family; there are matmul f32"), "{stderr}");
+    assert!(stderr.contains("--only 'mamba' matches no family; the families are matmul f32"), "{stderr}");
 }
 
 #[test]

@@ -237,8 +237,8 @@ fn refusals() {
     fails(place.command("train --out run --resume --steps 5"), 2, &["--model is missing"]);
 
     for (text, words) in [
-        ("learning_rate = 1", ["'learning_rate' is no option", "did you mean 'learning-rate'?"]),
-        ("colour = 1", ["'colour' is no option", "--help"]),
+        ("learning_rate = 1", ["'learning_rate' is not an option", "did you mean 'learning-rate'?"]),
+        ("colour = 1", ["'colour' is not an option", "--help"]),
         ("steps = 0", ["0", "--steps"]),
         ("steps = {}", ["'steps' cannot be {}", "--help"]),
         ("steps = 1\nepochs = 2", ["both 'steps' and 'epochs'", "remove one"]),
