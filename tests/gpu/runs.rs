@@ -467,7 +467,7 @@ fn runs_that_come_to_nothing() {
     assert_eq!(result(&output)["adapter_moved"], false);
 
     let output = fails(place.train("--out wild --steps 50 --learning-rate 1e38 --save-every 1 --quiet"), 6, &["diverged", "learning rate"]);
-    assert!(said(&output).contains("is the last checkpoint, whose weights are finite"), "{}", said(&output));
+    assert!(said(&output).contains("is the last checkpoint; its weights are finite"), "{}", said(&output));
     assert!(!place.path("wild/adapter").exists() && place.path("wild/loss.svg").exists());
     let found = Checkpoints::of(&place.path("wild")).newest();
     assert!(found.newest.is_some() && found.torn.is_empty(), "{:?}", found.torn);
