@@ -123,7 +123,7 @@ impl Health {
         self.validation = before.map(|before| [before, loss]);
     }
 
-    /// Takes note of a checkpoint after `step` steps. Returns the mean loss up to the previous checkpoint, if the steps after that one
+    /// Records a checkpoint after `step` steps. Returns the mean loss up to the previous checkpoint, if the steps after that one
     /// confirm it.
     pub fn saved(&mut self, step: u64) -> Option<Best> {
         let good = self

@@ -154,7 +154,7 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Checks again a recipe that has changed since it was read.
+    /// Checks whether the recipe can be trained; necessary again after changing one that was read.
     ///
     /// # Errors
     /// What cannot be trained, which completes a sentence that begins with the file's name.
