@@ -204,7 +204,7 @@ impl<'a> Trainer<'a> {
         }
         let peak = options.schedule.peak;
         if !(peak.is_finite() && peak >= 0.0) {
-            return Err(Error::Usage(format!("a learning rate of {peak} is not a finite number from 0 up; use one")));
+            return Err(Error::Usage(format!("the learning rate is {peak}; use a finite number from 0 up")));
         }
         let update = Program::new(device, memory, &record_update(model, device.traits(), &options.adam))?;
         let programs = Programs::new(Mode::Training { checkpointing: options.checkpointing });
