@@ -1,15 +1,15 @@
-//! Everything that can go wrong outside the program's own logic. Each message is one sentence that names the thing and says what to do.
+//! Everything that can go wrong outside the program's own logic. Each message is one sentence that names the cause and says what to do.
 
 use std::path::{Path, PathBuf};
 
-/// A failure that a person can do something about. [`Error::exit_code`] has the code of the command for each.
+/// A failure that the user can do something about. [`Error::exit_code`] maps each to the command's exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Options that do not fit together or are out of range.
+    /// Options that are incompatible or out of range.
     #[error("{0}")]
     Usage(String),
 
-    /// A file that is missing, cut short, or not what it should be.
+    /// A file that is missing, truncated or invalid.
     #[error("{}: {problem}", path.display())]
     File {
         /// The file.
@@ -23,24 +23,24 @@ pub enum Error {
     Write {
         /// The file that was being written.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 
-    /// There is no device that can do the work.
+    /// No device can do the work.
     #[error("{0}")]
     NoDevice(String),
 
-    /// The work needs more of something than the device has.
+    /// The work exceeds one of the device's limits.
     #[error("{what} needs {needed} {unit}, but the device allows {limit}; {advice}")]
     Limit {
         /// What needs it.
         what: String,
-        /// How much it needs.
+        /// The amount needed.
         needed: u64,
-        /// Of what.
+        /// The unit of both amounts.
         unit: &'static str,
-        /// How much the device has.
+        /// The most that the device allows.
         limit: u64,
         /// What to change.
         advice: String,
@@ -57,38 +57,38 @@ pub enum Error {
         advice: String,
     },
 
-    /// The device went away.
+    /// The device was lost.
     #[error("{device} was lost ({reason}); check its driver, then run again")]
     DeviceLost {
         /// The device.
         device: String,
-        /// What the driver said.
+        /// The driver's reason.
         reason: String,
     },
 
-    /// The device did something that neither the driver nor the validation should let happen.
-    #[error("{device} failed: {reason}; this is a defect of Graftling or of the driver, please report it")]
+    /// The device did something that neither the driver nor validation should allow.
+    #[error("{device} failed: {reason}; this is a bug in Graftling or in the driver; please report it")]
     Device {
         /// The device.
         device: String,
-        /// What was said.
+        /// What went wrong.
         reason: String,
     },
 
-    /// A model gave numbers that nothing can be made of.
-    #[error("{what} is not finite; the model's weights are damaged or past the range of numbers, use others")]
+    /// A model produced a value that is not finite.
+    #[error("{what} is not finite; the model's weights are damaged or out of range; use another model")]
     NotFinite {
-        /// What came out.
+        /// The value.
         what: String,
     },
 
-    /// Training left the range of numbers.
+    /// The gradients of too many steps in a row were not finite.
     #[error(
         "training diverged: the gradients of {count} steps in a row, up to step {step}, were not finite at learning rate {learning_rate:.1e}; \
          use a lower learning rate, warm-up or gradient clipping, and --precision f32 if it was f16"
     )]
     Diverged {
-        /// How many steps in a row.
+        /// The number of steps in a row.
         count: u32,
         /// The last of them, counted from 1.
         step: u64,
@@ -96,17 +96,17 @@ pub enum Error {
         learning_rate: f32,
     },
 
-    /// Training took a weight, or a moment of Adam's, past the range of numbers.
-    #[error("training diverged: '{name}' is not finite any more; use a lower learning rate, warm-up or gradient clipping")]
+    /// Training made a weight, or one of its Adam moments, infinite or NaN.
+    #[error("training diverged: '{name}' is no longer finite; use a lower learning rate, warm-up or gradient clipping")]
     DivergedWeight {
-        /// The weight, or `first.` or `second.` and the weight.
+        /// The weight's name, prefixed with `first.` or `second.` for a moment.
         name: String,
     },
 
-    /// A person or the system asked the command to stop.
-    #[error("interrupted after step {step}; {} has it all, and the same command with --resume goes on from there", checkpoint.display())]
+    /// The user or the system asked the command to stop.
+    #[error("interrupted after step {step} and saved as {}; run the same command with --resume to continue", checkpoint.display())]
     Interrupted {
-        /// How many steps are done.
+        /// The number of completed steps.
         step: u64,
         /// The checkpoint that was saved.
         checkpoint: PathBuf,
@@ -114,17 +114,17 @@ pub enum Error {
 }
 
 impl Error {
-    /// A [`Error::File`] from a path and a sentence.
+    /// An [`Error::File`] from a path and a problem, which completes a sentence that begins with the path.
     pub fn file(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
         Error::File { path: path.as_ref().into(), problem: problem.into() }
     }
 
-    /// A [`Error::Write`] from a path and what the system said.
+    /// An [`Error::Write`] from a path and the system's error.
     pub fn write(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Error::Write { path: path.as_ref().into(), source }
     }
 
-    /// The same error, but with this advice where memory ran out: whoever asked for the memory knows what else could be tried.
+    /// Replaces the advice if the device ran out of memory: the caller knows what else to try. Other errors are unchanged.
     pub fn advised(self, advice: impl FnOnce() -> String) -> Self {
         match self {
             Error::OutOfMemory { device, what, .. } => Error::OutOfMemory { device, what, advice: advice() },
@@ -132,8 +132,8 @@ impl Error {
         }
     }
 
-    /// The exit code of the command: 1 runtime, 2 usage, 3 a bad or missing file, 4 no usable device or a limit exceeded, 5 device
-    /// lost or out of memory, 6 training diverged, 130 interrupted.
+    /// The command's exit code: 1 runtime failure, 2 usage, 3 bad or missing file, 4 no usable device or a limit exceeded, 5
+    /// device lost or out of memory, 6 training diverged, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Write { .. } | Error::Device { .. } | Error::NotFinite { .. } => 1,
@@ -147,22 +147,22 @@ impl Error {
     }
 }
 
-/// What to do where writing failed.
+/// What to do when writing fails.
 fn way_out(source: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::*;
     match source.kind() {
         StorageFull | QuotaExceeded => "free some space or choose another place",
-        PermissionDenied => "choose a place that you may write to",
+        PermissionDenied => "choose a place that you can write to",
         ReadOnlyFilesystem => "choose a place on another file system",
-        NotADirectory => "a part of this path is a file, so choose another place",
-        AlreadyExists => "there is a file of that name, so remove it or choose another place",
-        IsADirectory | DirectoryNotEmpty => "there is a directory of that name, so remove it or choose another place",
+        NotADirectory => "part of this path is a file, so choose another place",
+        AlreadyExists => "a file with that name exists, so remove it or choose another place",
+        IsADirectory | DirectoryNotEmpty => "a directory with that name exists, so remove it or choose another place",
         NotFound => "check the path",
         _ => "choose another place",
     }
 }
 
-/// What a fallible function of this crate returns.
+/// The result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
 #[cfg(test)]
@@ -176,9 +176,9 @@ mod tests {
         let cases = [
             (ErrorKind::StorageFull, "free some space"),
             (ErrorKind::QuotaExceeded, "free some space"),
-            (ErrorKind::PermissionDenied, "that you may write to"),
+            (ErrorKind::PermissionDenied, "that you can write to"),
             (ErrorKind::ReadOnlyFilesystem, "another file system"),
-            (ErrorKind::AlreadyExists, "a file of that name"),
+            (ErrorKind::AlreadyExists, "a file with that name"),
             (ErrorKind::NotADirectory, "is a file"),
             (ErrorKind::NotFound, "check the path"),
             (ErrorKind::Other, "choose another place"),

@@ -1,4 +1,4 @@
-//! Text files read whole, and files and directories written whole or not at all.
+//! Reading whole text files, and writing files and directories whole or not at all.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -6,33 +6,33 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The most bytes of a config or a file of options: many times what one needs.
+/// The maximum size of a config or options file in bytes: many times what one needs.
 pub const CONFIG_BYTES: u64 = 1 << 20;
 
-/// The most bytes of a file that lists the tensors or tokens of a model, which has some hundred thousand entries at most.
+/// The maximum size in bytes of a file that lists a model's tensors or tokens, which has a few hundred thousand entries at most.
 pub const LIST_BYTES: u64 = 100 << 20;
 
-/// Opens a file. `advice` says what should have been given where the path is a directory or a device.
+/// Opens a file. `advice` says what to give instead if the path is a directory or a device.
 ///
 /// # Errors
-/// [`Error::File`].
+/// [`Error::File`] if it cannot be opened or is not a regular file.
 pub fn open(path: &Path, advice: &str) -> Result<File> {
-    // Looked at before it is opened, since opening a pipe would wait for its other end.
+    // Checked before opening, since opening a pipe would wait for its other end.
     let is_file = fs::metadata(path).map(|metadata| metadata.is_file());
     let file = is_file.and_then(|is_file| if is_file { File::open(path).map(Some) } else { Ok(None) });
     file.map_err(|e| unreadable(path, e))?.ok_or_else(|| Error::file(path, format!("is not a file; {advice}")))
 }
 
-/// What is said of a file that the system does not let us read.
+/// The error for a file that the system cannot read.
 pub fn unreadable(path: &Path, e: io::Error) -> Error {
     let advice = if e.kind() == ErrorKind::PermissionDenied { "check its permissions" } else { "check the path" };
     Error::file(path, format!("cannot be read ({e}); {advice}"))
 }
 
-/// Reads a text of at most `most` bytes, without a byte-order mark.
+/// Reads a text file of at most `most` bytes and strips its byte-order mark.
 ///
 /// # Errors
-/// [`Error::File`]: it cannot be read, is longer, or is not UTF-8.
+/// [`Error::File`] if it cannot be read, is longer, or is not UTF-8.
 pub fn read_text(path: &Path, most: u64) -> Result<String> {
     let mut bytes = Vec::new();
     let file = open(path, "give the path of the file itself")?;
@@ -47,7 +47,7 @@ pub fn read_text(path: &Path, most: u64) -> Result<String> {
     Ok(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text))
 }
 
-/// The same of a file that need not be there.
+/// Like [`read_text`], but returns `None` if the file does not exist.
 ///
 /// # Errors
 /// As [`read_text`].
@@ -58,7 +58,7 @@ pub fn read_text_if_any(path: &Path, most: u64) -> Result<Option<String>> {
     }
 }
 
-/// What is said of a line that is not text.
+/// The error for a line that is not UTF-8.
 pub(crate) fn not_utf8(path: &Path, line: usize) -> Error {
     Error::file(path, format!("line {line} is not UTF-8; convert the file to UTF-8"))
 }
@@ -66,7 +66,7 @@ pub(crate) fn not_utf8(path: &Path, line: usize) -> Error {
 /// Writes `bytes` to a temporary file beside `path`, syncs it, and renames it over `path`. Makes the directory if it is missing.
 ///
 /// # Errors
-/// [`Error::Write`]; what was at `path` is then still as it was.
+/// [`Error::Write`]; the previous file at `path` is then intact.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
         let directory = directory_of(path);
@@ -82,11 +82,11 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     write().map_err(|e| Error::write(path, e))
 }
 
-/// Lets `fill` put files into a temporary directory beside `path`, which then becomes `path`. What was there before goes, once all of the
-/// new is there.
+/// Lets `fill` write files into a temporary directory beside `path`, which then replaces `path`. The previous directory is removed once the
+/// new one is complete.
 ///
 /// # Errors
-/// Those of `fill`, or [`Error::Write`]; the temporary directory is then gone.
+/// Those of `fill`, or [`Error::Write`]; the temporary directory is then removed.
 pub fn replace_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let temporary = path.with_added_extension("partial");
     let failed = |e| Error::write(path, e);
@@ -94,17 +94,17 @@ pub fn replace_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) ->
         remove_directory(&temporary).and_then(|()| fs::create_dir_all(&temporary)).map_err(failed)?;
         fill(&temporary)?;
         sync_directory(&temporary).map_err(failed)?;
-        // No system renames a directory over one that has files.
+        // A directory cannot be renamed over one that has files.
         remove_directory(path).and_then(|()| fs::rename(&temporary, path)).map_err(failed)?;
         sync_directory(directory_of(path)).map_err(failed)
     };
     write().inspect_err(|_: &Error| drop(fs::remove_dir_all(&temporary)))
 }
 
-/// Makes `path` the same file as `from`, which nobody changes any more; a copy where the file system has no second names.
+/// Hard-links `path` to `from`, which must not change any more, or copies it where the file system has no hard links.
 ///
 /// # Errors
-/// [`Error::Write`].
+/// [`Error::Write`] if neither is possible.
 pub fn share_file(from: &Path, path: &Path) -> Result<()> {
     let copy = || fs::copy(from, path).and_then(|_| OpenOptions::new().write(true).open(path)?.sync_all());
     fs::hard_link(from, path).or_else(|_| copy()).map_err(|e| Error::write(path, e))
@@ -118,8 +118,8 @@ fn remove_directory(path: &Path) -> io::Result<()> {
     fs::remove_dir_all(path).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) })
 }
 
-/// Makes what was renamed into a directory outlast a loss of power. Where directories cannot be opened or synced, the system sees to that
-/// itself or nobody does.
+/// Makes renames in a directory survive a power failure. Systems that cannot open or sync a directory either do so themselves or offer no
+/// way to.
 fn sync_directory(path: &Path) -> io::Result<()> {
     let Ok(directory) = File::open(path) else { return Ok(()) };
     directory.sync_all().or_else(|e| match e.kind() {

@@ -7,7 +7,7 @@ use crate::model::{Cache, Inputs, Model};
 use crate::ops;
 use crate::sampling::{Sampler, Sampling};
 
-/// Tokens of a prompt that the model processes at once.
+/// Prompt tokens that the model processes at once.
 const CHUNK: u32 = 64;
 /// Up to this many tokens are processed one by one: a whole chunk would take longer.
 const ONE_BY_ONE: usize = 4;
@@ -38,7 +38,7 @@ struct Recorded {
     positions: u32,
 }
 
-/// The same, compiled.
+/// A compiled [`Recorded`].
 struct Step {
     program: Program,
     inputs: Inputs,
@@ -52,8 +52,8 @@ impl<'a> Generator<'a> {
     /// Creates a generator that sees at most `context` tokens. When the context is full, it drops the older half.
     ///
     /// # Errors
-    /// [`Error::Usage`] if `context` is 0 or longer than the model's own context; [`Error::Limit`] if it exceeds the device's limits. Fails if
-    /// the device is out of memory or fails.
+    /// [`Error::Usage`] if `context` is 0 or longer than the model's own context; [`Error::Limit`] if it exceeds the device's limits. Fails
+    /// if the device is out of memory or fails.
     pub fn new(device: &'a Device, model: &'a Model, memory: &'a Memory, context: u32) -> Result<Generator<'a>> {
         if context == 0 || context > model.config.context {
             let most = model.config.context;
@@ -155,8 +155,10 @@ fn record(model: &Model, traits: &Traits, context: u32, length: u32) -> Recorded
     Recorded { graph: g, inputs, cache, last, logits, positions }
 }
 
+/// Checks the device's limits.
+///
 /// # Errors
-/// [`Error::Limit`] if generating with a cache of `context` tokens exceeds the device's limits. It says which context fits.
+/// [`Error::Limit`] if generating with a cache of `context` tokens exceeds them. Its advice says which context fits.
 fn check_limits(model: &Model, traits: &Traits, context: u32) -> Result<()> {
     Graph::new(traits, &model.parameters, false).check_limits()?;
     let check = |context| record(model, traits, context, CHUNK.min(context)).graph.check_limits();
@@ -198,7 +200,7 @@ mod tests {
     use super::*;
     use crate::train::extremes::{devices, models};
 
-    /// Whatever files and flags ask for gets a recording, or an error that says what to do.
+    /// Any model and context that files and flags can ask for is recorded, or refused with an error that says what to do.
     #[test]
     fn extremes_are_recorded_or_refused() {
         let mut refused = 0;

@@ -1,10 +1,10 @@
-//! Strict reading of a table of keys from JSON or TOML: readers take the keys they understand, and a key left over is an error.
+//! Strict reading of tables from JSON or TOML: readers take the keys they understand, and a leftover key is an error.
 
 use serde_json::{Map, Number, Value};
 
 use crate::words::{did_you_mean, one_line, shown};
 
-/// The error is the part of a sentence that follows the file's name.
+/// A result whose error completes a sentence that begins with the file's name.
 pub(crate) type Checked<T> = Result<T, String>;
 
 /// Who wrote a file, which determines the advice in messages about it.
@@ -102,7 +102,7 @@ impl Keyed {
         self.read(key, expected, |value| value.as_f64().filter(|&n| n.is_finite() && allowed(n)))
     }
 
-    /// Takes a share from 0 to below 1, even when rounded to f32.
+    /// Takes a fraction of at least 0 and below 1, even when rounded to f32.
     pub fn share(&mut self, key: &str) -> Checked<Option<f64>> {
         self.number(key, "a number from 0 to below 1", |n| n >= 0.0 && (n as f32) < 1.0)
     }
@@ -132,7 +132,7 @@ impl Keyed {
         })
     }
 
-    /// Takes the table of a key, if the key has one; `known` lists the keys that it may contain.
+    /// Takes the table of a key, if its value is one; `known` lists the keys that it may contain.
     pub fn table(&mut self, key: &str, known: &[&str]) -> Checked<Option<Keyed>> {
         match self.entries.remove(key) {
             Some(Value::Object(table)) => Keyed::of_known(format!("{}.", self.name(key)), table, known).map(Some),

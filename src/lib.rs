@@ -43,12 +43,12 @@
 //! 1. Frozen weights are stored in buffers bound `read`. Matrices keep the format of their file and are decoded in the kernel. Training
 //!    never changes their bytes.
 //! 2. Trainable weights are stored in four flat arenas: values, gradients and the two Adam moments. One Adam dispatch updates them all
-//!    (a few dispatches where an arena exceeds a binding).
+//!    (or a few, if an arena exceeds the binding size).
 //! 3. One invocation owns each output element, sums have a fixed order, and there are no atomics: the same device, driver and binary
 //!    produce the same bits.
 //! 4. A recording is in single-assignment form: a second contribution to an activation's gradient creates a new tensor. Weight gradients
 //!    accumulate in the arena, which is cleared before each step, so one step can span several micro-batches.
-//! 5. No tensor of size tokens × tokens is ever in memory, and at most 32 MiB of tokens × vocabulary.
+//! 5. No tensor of size tokens × tokens is ever in memory, and at most 32 MiB of a tokens × vocabulary tensor.
 //! 6. Dropout masks are a function of (seed, batch, place, element): the backward pass recomputes them.
 //! 7. naga reads bindings, workgroup sizes and parameter layouts from the WGSL; recording checks them against the Rust side.
 //! 8. Every buffer, pipeline and dispatch has a label, which error messages show.

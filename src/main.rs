@@ -1,9 +1,9 @@
-//! The command.
+//! The `graftling` command.
 
 mod cli;
 
 fn main() -> std::process::ExitCode {
-    // SAFETY: this is the only thread yet.
+    // SAFETY: no other thread exists yet.
     unsafe { graftling::gpu::set_runtime_directory() };
     cli::main()
 }

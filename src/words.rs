@@ -1,4 +1,4 @@
-//! What messages have in common: counts, text from outside, and "did you mean".
+//! Building blocks of messages: counts, quoted text from outside, and "did you mean".
 
 use std::fmt::Display;
 
@@ -14,7 +14,7 @@ pub fn count(n: impl TryInto<u64>, noun: &str) -> String {
     }
 }
 
-/// A number with commas between its thousands.
+/// A number with commas as thousands separators.
 pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
@@ -27,12 +27,12 @@ pub fn thousands(n: u64) -> String {
     text
 }
 
-/// A name or value from outside as a message can quote it: at most 80 characters of it, none of which is a control character.
+/// A name or value from outside, made safe to quote in a message: at most 80 characters, with control characters escaped.
 pub fn shown(text: &str) -> String {
     cut(text, 80)
 }
 
-/// The same with another number of characters.
+/// Like [`shown`], with at most `most` characters.
 pub fn cut(text: &str, most: usize) -> String {
     let mut start = String::new();
     for c in text.chars().take(most) {
@@ -47,17 +47,17 @@ pub fn cut(text: &str, most: usize) -> String {
     start
 }
 
-/// What another program's code said, in one line of at most 200 characters.
+/// A message from a library, in one line of at most 200 characters.
 pub fn one_line(text: impl Display) -> String {
     cut(&text.to_string().split_whitespace().collect::<Vec<_>>().join(" "), 200)
 }
 
-/// `did you mean 'NAME'?`, with the one of `known` that `word` was probably meant to be.
+/// `did you mean 'NAME'?` for the name in `known` that `word` probably stands for.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(word, known).map(|near| format!("did you mean '{near}'?"))
 }
 
-/// The one of `known` that `word` was probably meant to be; capitals and the two ways to join words make no difference.
+/// The name in `known` that `word` probably stands for. Ignores case and the difference between `_` and `-`.
 fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |text: &str| text.chars().take(100).collect::<String>().replace('_', "-").to_lowercase();
     let word = plain(word);
@@ -65,7 +65,7 @@ fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&
     (distance <= 1 + near.len() / 4).then_some(near)
 }
 
-/// How many letters have to be inserted, removed or replaced (Levenshtein 1965).
+/// The edit distance: letters to insert, remove or replace (Levenshtein 1965).
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

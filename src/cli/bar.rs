@@ -1,4 +1,4 @@
-//! The line on standard error that is redrawn while a command works. Where standard error is no terminal there is none.
+//! The progress line, redrawn on standard error while a command works. It is hidden if standard error is not a terminal.
 
 use std::cell::Cell;
 use std::io;
@@ -10,12 +10,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle, 
 
 use super::{Common, interrupt};
 
-/// The columns of the bar itself, with the space after it.
+/// The width of the bar itself, with the space after it.
 const BAR: usize = 13;
-/// A terminal with fewer columns has no bar, only words.
+/// A narrower terminal shows only words, without the bar.
 const NARROW: usize = 60;
 
-/// The line. It goes when the value does.
+/// The progress line. It disappears when the value is dropped.
 pub struct Bar<'a> {
     common: &'a Common,
     bar: ProgressBar,
@@ -23,7 +23,7 @@ pub struct Bar<'a> {
 }
 
 impl<'a> Bar<'a> {
-    /// A line for so many steps.
+    /// Creates a line for `steps` steps.
     pub fn new(common: &'a Common, steps: u64) -> Bar<'a> {
         let terminal = Term::stderr();
         let is_hidden = common.quiet || !terminal.is_term();
@@ -33,12 +33,12 @@ impl<'a> Bar<'a> {
         Bar { common, bar, is_waiting: Cell::new(false) }
     }
 
-    /// Whether there is none.
+    /// Whether no line is shown.
     pub fn is_hidden(&self) -> bool {
         self.bar.is_hidden()
     }
 
-    /// Says that kernels are being compiled.
+    /// Shows that kernels are being compiled.
     pub fn compiling<'b>(&'b self, device: &'b Device) -> Compiling<'b> {
         if self.is_hidden() {
             self.note("kernels    are being compiled");
@@ -47,7 +47,7 @@ impl<'a> Bar<'a> {
         Compiling { bar: self, device, before: device.kernels(), started: Instant::now() }
     }
 
-    /// Shows what takes a while now, and for how long it has.
+    /// Shows what the command is waiting for, and for how long.
     pub fn wait(&self, what: &str) {
         if self.is_hidden() {
             return;
@@ -59,8 +59,8 @@ impl<'a> Bar<'a> {
         self.is_waiting.set(true);
     }
 
-    /// Shows how many steps are done, and what there is to say: the parts in this order, but without the ones of the highest ranks where
-    /// the terminal is too narrow.
+    /// Shows how many steps are done, and the parts (rank, text) in the given order. On a narrow terminal, the parts of the highest ranks
+    /// are left out.
     pub fn show(&self, done: u64, parts: &[(usize, String)]) {
         if self.is_hidden() {
             return;
@@ -75,23 +75,23 @@ impl<'a> Bar<'a> {
         self.bar.set_message(fitted(parts, room));
     }
 
-    /// A line of progress, above it.
+    /// Prints a line of progress above the bar.
     pub fn note(&self, line: impl std::fmt::Display) {
         self.bar.suspend(|| self.common.note(line));
     }
 
-    /// Something that a person should know, above it.
+    /// Prints a warning above the bar.
     pub fn warn(&self, line: impl std::fmt::Display) {
         self.bar.suspend(|| self.common.warn(line));
     }
 
-    /// Takes it away for good.
+    /// Removes the line for good.
     pub fn clear(&self) {
         self.bar.finish_and_clear();
     }
 }
 
-/// The compilation of kernels.
+/// A compilation of kernels that is under way.
 pub struct Compiling<'a> {
     bar: &'a Bar<'a>,
     device: &'a Device,
@@ -100,14 +100,14 @@ pub struct Compiling<'a> {
 }
 
 impl Compiling<'_> {
-    /// It is over: says how many and how long.
+    /// Ends the compilation and prints how many kernels it compiled in how many seconds.
     pub fn over(self) {
         let (count, seconds) = (self.device.kernels() - self.before, self.started.elapsed().as_secs_f64());
         self.bar.note(format!("kernels    {count} compiled in {seconds:.1} s"));
     }
 }
 
-/// A terminal that ends a few columns earlier. Lines are filled up to its end, where the ^C that a terminal prints would begin a new one.
+/// A terminal that claims to be a few columns narrower. Lines are padded to its full width, where the terminal's echo of `^C` would wrap.
 #[derive(Debug)]
 struct Narrower(Term);
 
@@ -153,7 +153,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("a template that is constant")
 }
 
-/// The parts of the lowest ranks that fit into so many columns together, and that of rank 0 in any case.
+/// The parts of the lowest ranks that fit into `room` columns together. Rank 0 is always kept, cut to fit.
 fn fitted(parts: &[(usize, String)], room: usize) -> String {
     let most = parts.iter().map(|&(rank, _)| rank).max().unwrap_or(0);
     let lines = (0..=most).rev().map(|most| {

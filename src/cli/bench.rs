@@ -1,4 +1,4 @@
-//! `graftling bench`: how fast this device is, in products and in whole steps.
+//! `graftling bench`: how fast this device computes matrix products and whole training steps.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -16,32 +16,32 @@ use serde_json::{Value, json};
 use super::Common;
 use super::setup::{Setup, max_length, open_device};
 
-/// Times products of matrices and whole training steps on this device
+/// Times matrix products and whole training steps on this device
 #[derive(Args)]
 #[command(after_help = "Example:\n  graftling bench --model SmolLM2-135M-Instruct.Q4_1.gguf --batch-size 1 --max-length 128")]
 pub struct Bench {
-    /// The model whose steps are timed: a directory in Hugging Face form, a .gguf file, or builtin
+    /// The model whose training steps are timed: a directory in Hugging Face format, a .gguf file, or builtin
     #[arg(long, default_value = "builtin")]
     model: PathBuf,
-    /// The adapter that is trained: PRESET[key=value,…]
+    /// The adapter to train: PRESET[key=value,…]
     #[arg(long, value_name = "SPEC", default_value = "identity_bn")]
     adapter: String,
-    /// Sequences of a batch
+    /// Sequences per batch
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
-    /// The tokens of a sequence [default: 512, or the model's context where that is shorter]
+    /// Tokens per sequence [default: 512, or the model's context if that is shorter]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<u32>,
-    /// As `train` has it: activations inside a block are computed again in the backward pass
+    /// As in `train`: recompute the activations inside each block in the backward pass
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
     gradient_checkpointing: bool,
-    /// The rows, inputs and outputs of the products
+    /// The rows, inputs and outputs of the matrix products
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=8192))]
     size: u32,
-    /// The formats of the products' weights, as GGUF names them
+    /// The weight formats of the matrix products, as GGUF names them
     #[arg(long, value_delimiter = ',', value_name = "FORMAT", default_value = "f32,f16,q8_0,q4_0,q4_1,q4_k,q6_k")]
     formats: Vec<GgmlType>,
-    /// Times nothing else
+    /// Time only this part
     #[arg(long, value_enum)]
     only: Option<Part>,
 }
@@ -49,9 +49,9 @@ pub struct Bench {
 /// What can be timed.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Part {
-    /// Products of matrices
+    /// Matrix products
     Matmul,
-    /// Whole steps of training
+    /// Whole training steps
     Train,
 }
 
@@ -64,7 +64,7 @@ impl Bench {
         let setup = wanted(Part::Train).then(|| Setup::read(common, &self.model, None)).transpose()?;
         let length = setup.as_ref().map(|setup| max_length(&setup.base.config, self.max_length)).transpose()?;
         let device = open_device(common)?;
-        // First, so that the time to the first step is that of a run.
+        // Training comes first, so that the time to the first step is the same as in a run.
         if let Some((setup, length)) = setup.zip(length) {
             let steps = self.steps(&setup, &device, &adapter, length, started)?;
             lines.push(format!(
@@ -82,7 +82,7 @@ impl Bench {
             lines.push(format!("{size} × {size} × {size}, GFLOP/s, the best of {ROUNDS}"));
             for product in Product::ALL {
                 for format in &self.formats {
-                    // A row of blocks has whole blocks, and only some weights train.
+                    // Rows consist of whole blocks, and not every format can be trained.
                     if !product.takes(format.dtype()) || !(size as usize).is_multiple_of(format.block_len()) {
                         continue;
                     }
@@ -98,7 +98,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Whole steps of training on tokens that mean nothing.
+    /// Times whole training steps on meaningless tokens.
     fn steps(&self, setup: &Setup, device: &Device, adapter: &AdapterConfig, length: u32, started: Instant) -> Result<Value> {
         let model = setup.model(&setup.base.config, Some(adapter), Trains::adapters())?;
         let memory = setup.upload(device, &model, 0, true)?;

@@ -1,4 +1,4 @@
-//! `graftling completions`: a shell's completion script.
+//! `graftling completions`: shell completion scripts.
 
 use clap::{Args, CommandFactory};
 use clap_complete::{Shell, generate};

@@ -1,4 +1,4 @@
-//! `graftling devices`: what there is to compute on.
+//! `graftling devices`: the devices that can be used.
 
 use std::fmt::Write;
 
@@ -13,8 +13,8 @@ use super::Common;
 
 /// Lists the devices: names, drivers, limits, and which kernels each will use
 #[derive(Args)]
-#[command(after_help = "Examples:\n  graftling devices\n  graftling train --device 1 …      the device of that number\n  \
-                        graftling train --device radeon … the first device with that in its name")]
+#[command(after_help = "Examples:\n  graftling devices\n  graftling train --device 1 …      device number 1\n  \
+                        graftling train --device radeon … the first device with radeon in its name")]
 pub struct Devices {}
 
 impl Devices {
@@ -23,7 +23,7 @@ impl Devices {
         let wanted = common.device.as_deref();
         let chosen = wanted.and_then(|wanted| find_device(&found, wanted));
         if found.is_empty() || (wanted.is_some() && chosen.is_none()) {
-            // Which says why in the words of every other sub-command.
+            // Fails with the same message as every other sub-command.
             return Device::open(wanted).map(drop);
         }
         let shown: Vec<_> = found.iter().enumerate().filter(|(i, _)| chosen.is_none_or(|chosen| chosen == *i)).collect();
@@ -42,7 +42,7 @@ fn text(number: usize, info: &DeviceInfo) -> String {
     };
     let half = if info.traits.half { "16-bit floats" } else { "no 16-bit floats" };
     let mut text = format!(
-        "{number}: {}\n   kind     {}\n   backend  {}\n   driver   {}\n   limits   buffers of {}, of which a kernel sees {}; workgroup memory of {}; {subgroup}; {half}\n",
+        "{number}: {}\n   kind     {}\n   backend  {}\n   driver   {}\n   limits   buffers up to {}, bindings up to {}; workgroup memory of {}; {subgroup}; {half}\n",
         info.name,
         info.kind,
         info.backend,

@@ -1,4 +1,4 @@
-//! `graftling doctor`: whether the device computes what it should.
+//! `graftling doctor`: whether the device computes correctly.
 
 use std::io::IsTerminal;
 
@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 use super::Common;
 use super::setup::open_device;
 
-/// Compares every kernel that this device uses with a reference on the CPU, gradients too
+/// Checks every kernel that this device uses against a CPU reference, gradients too
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  graftling doctor\n  graftling doctor --device 1 --only adapter\n  graftling doctor --precision f16\n\nThe exit code is 0 where all is right and 1 where \
+    after_help = "Examples:\n  graftling doctor\n  graftling doctor --device 1 --only adapter\n  graftling doctor --precision f16\n\nThe exit code is 0 if everything is right and 1 if \
                   something is wrong."
 )]
 pub struct Doctor {
-    /// Only the families with this in their name, such as matmul or q4_k
+    /// Check only the kernel families with WORD in their name, such as matmul or q4_k
     #[arg(long, value_name = "WORD")]
     only: Option<String>,
 }
@@ -33,7 +33,7 @@ impl Doctor {
         let names: Vec<_> = families(device.traits()).into_iter().filter(|name| wanted(name)).collect();
         if names.is_empty() {
             let all = families(device.traits()).join(", ");
-            return Err(Error::Usage(format!("--only '{}' names no family; there are {all}", self.only.as_deref().unwrap_or(""))));
+            return Err(Error::Usage(format!("--only '{}' matches no family; the families are {all}", self.only.as_deref().unwrap_or(""))));
         }
         let progress = Progress::new(common, &names);
         let findings = examine(&device, device.traits(), half, wanted, |finding| progress.found(common, finding))?;
@@ -45,7 +45,7 @@ impl Doctor {
     }
 }
 
-/// What was found on a device.
+/// What was found on a device, for printing.
 struct Report<'a> {
     info: &'a DeviceInfo,
     findings: &'a [Finding],
@@ -64,7 +64,7 @@ impl Report<'_> {
         if wrong.is_empty() {
             let cases: usize = self.findings.iter().map(|finding| finding.cases).sum();
             let seconds: f64 = self.findings.iter().map(|finding| finding.seconds).sum();
-            return format!("{text}\nAll right on {}: {} in {seconds:.0} s.", self.info, count(cases, "case"));
+            return format!("{text}\nAll kernels are right on {}: {} in {seconds:.0} s.", self.info, count(cases, "case"));
         }
         let sentences: String =
             wrong.iter().map(|finding| format!("{} is WRONG: {}\n", finding.kernel, finding.wrong.as_deref().unwrap_or(""))).collect();
@@ -72,7 +72,7 @@ impl Report<'_> {
     }
 
     fn json(&self) -> Value {
-        // An error is infinite where a result was no number; JSON's word for that is null.
+        // The error is infinite if a result was not finite; JSON writes that as null.
         let check = |f: &Finding| {
             json!({
                 "kernel": f.kernel, "cases": f.cases, "error": f.error, "tolerance": f.tolerance, "ok": f.wrong.is_none(),
@@ -83,7 +83,7 @@ impl Report<'_> {
         json!({ "device": self.info.to_string(), "checks": checks, "ok": self.wrong().is_empty() })
     }
 
-    /// An error where something is wrong, for the exit code.
+    /// An error if something is wrong, for the exit code.
     fn verdict(&self) -> Result<()> {
         let wrong = self.wrong();
         if wrong.is_empty() {
@@ -101,25 +101,25 @@ fn row(finding: &Finding) -> String {
     format!("{kernel:24} {cases:>5}  {error:>9.1e}  {tolerance:>9.1e}  {seconds:>7.1}  {verdict}\n")
 }
 
-/// Whose driver to update, or whom to tell.
+/// Advice: which driver to update, and what to do if that does not help.
 fn what_to_do(info: &DeviceInfo) -> String {
     let name = info.name.to_lowercase();
     let driver = match info.backend.as_str() {
-        "metal" => "macOS, which brings the driver",
+        "metal" => "macOS, which includes the driver",
         _ if name.contains("llvmpipe") || name.contains("lavapipe") => "Mesa (on Debian or Ubuntu: apt install mesa-vulkan-drivers)",
         _ if name.contains("nvidia") || name.contains("geforce") || name.contains("quadro") => "NVIDIA's driver",
         _ if name.contains("amd") || name.contains("radeon") => "AMD's driver (on Linux: Mesa)",
         _ if name.contains("intel") => "Intel's driver (on Linux: Mesa)",
-        _ if info.cpu && info.backend == "dx12" => "Windows, which brings this software device",
+        _ if info.cpu && info.backend == "dx12" => "Windows, which includes this software device",
         _ => "its driver",
     };
     format!(
-        "Do not trust what is trained on {info}: update {driver}, then run graftling doctor again.\n\
-         If it stays wrong, report this table, and choose another device with --device until then (graftling devices lists them)."
+        "Do not trust anything trained on {info}: update {driver}, then run graftling doctor again.\n\
+         If that does not help, report this table, and choose another device with --device (graftling devices lists them)."
     )
 }
 
-/// A bar on a terminal, and a line a family elsewhere.
+/// A bar on a terminal; elsewhere, one line per family.
 struct Progress {
     bar: ProgressBar,
     lines: bool,
@@ -127,7 +127,7 @@ struct Progress {
 
 impl Progress {
     fn new(common: &Common, names: &[String]) -> Progress {
-        let style = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {elapsed} gone").expect("a template that is constant");
+        let style = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {elapsed} elapsed").expect("a template that is constant");
         let lines = !std::io::stderr().is_terminal();
         let bar = if common.quiet || lines { ProgressBar::hidden() } else { ProgressBar::new(names.len() as u64).with_style(style) };
         bar.set_message("compiling the first kernels");
@@ -174,7 +174,7 @@ mod tests {
         };
         let right = [finding("norm", 2e-7, None)];
         let report = Report { info: &info, findings: &right };
-        assert!(report.verdict().is_ok() && report.text().contains("All right on AMD Radeon"), "{}", report.text());
+        assert!(report.verdict().is_ok() && report.text().contains("All kernels are right on AMD Radeon"), "{}", report.text());
 
         let findings = [finding("norm", 2e-7, None), finding("gated", f64::INFINITY, Some("3×257 silu: value of gated.forward: …"))];
         let report = Report { info: &info, findings: &findings };

@@ -1,4 +1,4 @@
-//! `graftling eval`: the loss of a model on a data set.
+//! `graftling eval`: a model's loss on a data set.
 
 use std::path::PathBuf;
 
@@ -14,26 +14,26 @@ use serde_json::json;
 use super::Common;
 use super::setup::{Setup, check_adapters, cut_batch, max_length, open_device};
 
-/// Measures the loss and the perplexity of a model on a text
+/// Measures a model's loss and perplexity on a data set
 #[derive(Args)]
 #[command(after_help = "Example:\n  graftling eval --model SmolLM2-135M-Instruct.Q4_1.gguf --adapter RUN/adapter --data valid.jsonl")]
 pub struct Eval {
-    /// A directory in Hugging Face form, a .gguf file, or builtin: a small GPT of bytes, to try things out
+    /// A directory in Hugging Face format, a .gguf file, or builtin: a small byte-level GPT to try things out
     #[arg(long)]
     model: PathBuf,
-    /// The directory of a saved adapter; several are compared in a table, the base beside them
+    /// The directory of a saved adapter; several are compared in a table, along with the base
     #[arg(long, value_name = "DIR")]
     adapter: Vec<PathBuf>,
-    /// A .jsonl or .txt file, or a directory with test, valid or train as .jsonl or .txt: the first of these is measured
+    /// A .jsonl or .txt file, or a directory with test, valid or train as .jsonl or .txt: the first of these found is measured
     #[arg(long)]
     data: PathBuf,
     /// Sequences per batch
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
-    /// Maximum tokens per sequence [default: 512, or the model's context where that is shorter]
+    /// Maximum tokens per sequence [default: 512, or the model's context if that is shorter]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<u32>,
-    /// Also measure prompts and all turns of a chat
+    /// Also measure the loss of prompts and of all turns of a chat
     #[arg(long)]
     train_on_prompt: bool,
 }
@@ -79,7 +79,7 @@ impl Eval {
     }
 }
 
-/// The loss of a base, with its adapter if there is one, and how many rows of the largest batch are computed at once.
+/// The loss of a base with its adapter, if any, and the number of rows of the largest batch that are computed at once.
 fn measure(setup: &Setup, device: &Device, batches: &[Batch], [rows, length]: [u32; 2]) -> Result<(f64, u32)> {
     let model = setup.model(&setup.base.config, None, Trains::adapters())?;
     let memory = setup.upload(device, &model, 0, false)?;

@@ -22,7 +22,7 @@ use super::{Common, print};
   graftling generate --model SmolLM2-135M-Instruct.Q4_1.gguf --prompt \"The capital of France is\" --max-tokens 8
   graftling generate --model SmolLM2-135M-Instruct.Q4_1.gguf --adapter RUN/adapter --chat \"What is an adapter?\"")]
 pub struct Generate {
-    /// A directory in Hugging Face form, a .gguf file, or builtin: a small GPT of bytes, to try things out
+    /// A directory in Hugging Face format, a .gguf file, or builtin: a small byte-level GPT to try things out
     #[arg(long)]
     model: PathBuf,
     /// The directory of a saved adapter; with several, each continues the text in turn, the base first
@@ -42,7 +42,7 @@ pub struct Generate {
     /// Sample from the most likely tokens whose probabilities add up to P
     #[arg(long, value_name = "P", default_value_t = 1.0)]
     top_p: f64,
-    /// The seed of the choice
+    /// Seed for sampling
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
@@ -53,7 +53,7 @@ struct Input {
     /// A text to continue; - reads it from standard input
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// A message to answer, by the model's chat template; - reads it from standard input
+    /// A message to answer, using the model's chat template; - reads it from standard input
     #[arg(long, value_name = "TEXT")]
     chat: Option<String>,
 }
@@ -65,7 +65,7 @@ impl Generate {
         let input = text(self.input.prompt.as_ref().or(self.input.chat.as_ref()).expect("clap asks for one of them"))?;
         if self.adapter.len() < 2 {
             let (tokens, result) = self.answer(common, self.adapter.first(), &input)?;
-            common.note(format!("{}, {:.1} a second", count(tokens, "token"), result["tokens_per_second"].as_f64().unwrap_or(0.0)));
+            common.note(format!("{}, {:.1} per second", count(tokens, "token"), result["tokens_per_second"].as_f64().unwrap_or(0.0)));
             if common.json {
                 print(result);
             }
@@ -87,7 +87,8 @@ impl Generate {
         Ok(())
     }
 
-    /// Continues the text with an adapter or none, shows it as it comes unless the result is to be JSON, and gives that.
+    /// Continues the text with an adapter or none. Shows the text as it comes, unless the result is printed as JSON. Returns the number of
+    /// tokens and the JSON.
     fn answer(&self, common: &Common, adapter: Option<&PathBuf>, input: &str) -> Result<(usize, Value)> {
         let setup = Setup::read(common, &self.model, adapter)?;
         let tokenizer = &setup.base.tokenizer;
@@ -99,7 +100,7 @@ impl Generate {
         };
         let context = setup.base.config.context;
         if prompt.is_empty() {
-            return Err(Error::Usage("the prompt has no token; give a text to continue".into()));
+            return Err(Error::Usage("the prompt has no tokens; give a text to continue".into()));
         }
         if prompt.len() >= context as usize {
             let has = prompt.len();
@@ -134,18 +135,18 @@ impl Generate {
     }
 }
 
-/// The text itself, or that of standard input.
+/// The text itself, or standard input if it is `-`.
 fn text(argument: &str) -> Result<String> {
     if argument != "-" {
         return Ok(argument.into());
     }
     let mut text = String::new();
-    let unreadable = |e| Error::Usage(format!("standard input is not a text ({e}); give UTF-8"));
+    let unreadable = |e| Error::Usage(format!("standard input is not text ({e}); give UTF-8"));
     std::io::stdin().read_to_string(&mut text).map_err(unreadable)?;
     Ok(text)
 }
 
-/// Shows a piece of text at once.
+/// Prints a piece of text without a line break and flushes it. False if standard output is closed.
 fn show(piece: &str) -> bool {
     let mut out = std::io::stdout();
     out.write_all(piece.as_bytes()).and_then(|()| out.flush()).is_ok()

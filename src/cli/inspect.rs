@@ -1,4 +1,4 @@
-//! `graftling inspect`: what a model is made of, and what training it will take.
+//! `graftling inspect`: what a model consists of, and how much memory training it will take.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use super::setup::{cut_batch, max_length};
     after_help = "Example:\n  graftling inspect SmolLM2-135M-Instruct.Q4_1.gguf --adapter double_seq_bn --batch-size 1 --max-length 128"
 )]
 pub struct Inspect {
-    /// A directory in Hugging Face form, a .gguf file, or builtin: a small GPT of bytes, to try things out
+    /// A directory in Hugging Face format, a .gguf file, or builtin: a small byte-level GPT to try things out
     model: PathBuf,
     /// The adapter that would be trained: PRESET[key=value,…]
     #[arg(long, value_name = "SPEC", default_value = "identity_bn")]
@@ -30,10 +30,10 @@ pub struct Inspect {
     /// Sequences per batch
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
-    /// As `train` has it: activations inside a block are computed again in the backward pass
+    /// As in `train`: recompute the activations inside each block in the backward pass
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
     gradient_checkpointing: bool,
-    /// Maximum tokens per sequence [default: 512, or the model's context where that is shorter]
+    /// Maximum tokens per sequence [default: 512, or the model's context if that is shorter]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<u32>,
 }
@@ -45,7 +45,7 @@ impl Inspect {
         let weights = common.in_precision(weights);
         let length = max_length(&config, self.max_length)?;
         let model = Model::new(&config, &[&weights], Some(&adapter), Trains::adapters())?.with_half_activations(common.half());
-        // Another device takes about the same, so without one here the estimate is for a usual one.
+        // All devices need about the same, so without one here the estimate is for a typical desktop GPU.
         let traits = Device::open(common.device.as_deref()).map_or_else(|_| Traits::desktop(), |device| device.traits().clone());
         let estimate = Estimate::new(&model, &traits, self.batch_size, length, self.gradient_checkpointing)?;
         let cut = cut_batch([self.batch_size, length], estimate.micro_batch);

@@ -1,31 +1,31 @@
-//! One process a run: a second one that goes on with the same run would write over what the first writes.
+//! One process per run: a second process that resumed the same run would overwrite the first one's files.
 
 use std::fs::{File, OpenOptions, TryLockError, remove_file};
 use std::path::{Path, PathBuf};
 
 use graftling::{Error, Result};
 
-/// A run that is this process's until the value goes, or the process does, in whatever way.
+/// An exclusive lock on a run, held until the value is dropped or the process ends, however it ends.
 pub struct Lock {
     path: PathBuf,
     _file: File,
 }
 
 impl Lock {
-    /// Takes the run in that directory.
+    /// Locks the run in a directory.
     ///
     /// # Errors
-    /// [`Error::Usage`] if another process has it; [`Error::Write`].
+    /// [`Error::Usage`] if another process holds the lock; [`Error::Write`] if the file cannot be created.
     pub fn of(run: &Path) -> Result<Lock> {
         let path = run.join("lock");
-        // Not emptied: where locks bind everyone, only its owner may.
+        // Not truncated: where locks are mandatory, only the holder can write.
         let file = OpenOptions::new().create(true).write(true).truncate(false).open(&path).map_err(|e| Error::write(&path, e))?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
-                let problem = format!("another process is training in {}; wait for it, or give another --out", run.display());
+                let problem = format!("another process is training in {}; wait for it to finish, or give another --out", run.display());
                 Err(Error::Usage(problem))
             }
-            // Some file systems know no locks; there a person has to take care.
+            // Some file systems have no locks; there, the user has to take care.
             Ok(()) | Err(TryLockError::Error(_)) => Ok(Lock { path, _file: file }),
         }
     }

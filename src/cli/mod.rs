@@ -1,4 +1,4 @@
-//! The command's line and what all sub-commands share. Standard output is for results, standard error for progress.
+//! The command line and what all sub-commands share. Standard output is for results, standard error for progress.
 
 mod bar;
 mod bench;
@@ -33,10 +33,10 @@ use serde_json::{Value, json};
 #[command(name = "graftling", version, arg_required_else_help = true, max_term_width = 110)]
 #[command(after_help = "Exit codes:
   0    success
-  1    failure at run time
+  1    runtime failure
   2    wrong usage
   3    bad or missing file
-  4    no usable device, or one of its limits exceeded
+  4    no usable device, or a device limit exceeded
   5    device lost or out of memory
   6    training diverged
   130  interrupted; train has saved a checkpoint")]
@@ -47,20 +47,20 @@ struct Cli {
     command: Command,
 }
 
-/// What every sub-command takes.
+/// The options of every sub-command.
 #[derive(Args)]
 pub struct Common {
-    /// A device by its number or a part of its name; without it, the best one
-    #[arg(long, value_name = "N|NAME", global = true, help_heading = "Everywhere")]
+    /// The device, by its number or part of its name [default: the best one]
+    #[arg(long, value_name = "N|NAME", global = true, help_heading = "Global options")]
     pub device: Option<String>,
-    /// The result as one JSON object, the last line of standard output; an error too, as {"error", "exit_code"}
-    #[arg(long, global = true, help_heading = "Everywhere")]
+    /// Print the result as one JSON object, the last line of standard output; errors too, as {"error", "exit_code"}
+    #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
     /// No progress on standard error
-    #[arg(long, global = true, help_heading = "Everywhere")]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub quiet: bool,
-    /// f16 keeps matrices of f32 and bf16, and activations, in half the memory, rounded; sums and the residual stream are f32 in both
-    #[arg(long, value_name = "PRECISION", default_value = "f32", global = true, help_heading = "Everywhere")]
+    /// f16 stores f32 and bf16 matrices, and activations, as f16; sums and the residual stream are f32 either way
+    #[arg(long, value_name = "PRECISION", default_value = "f32", global = true, help_heading = "Global options")]
     precision: Precision,
 }
 
@@ -83,7 +83,7 @@ enum Command {
     Completions(completions::Completions),
 }
 
-/// Runs the command and says how it went.
+/// Runs the command, reports an error if there is one, and returns the exit code.
 pub fn main() -> ExitCode {
     let line: Vec<_> = std::env::args_os().collect();
     let (Cli { common, command }, _) = parse(&line);
@@ -110,10 +110,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The command's line as clap knows it.
+/// The command line as clap parses it.
 fn command_line() -> clap::Command {
     let number = |arg: &clap::Arg| NUMBERS.iter().any(|number| arg.get_value_parser().type_id() == *number);
-    // So that -1 is a number out of range, of which more can be said than of an unknown flag.
+    // So that -1 is reported as a number out of range and not as an unknown flag.
     let negative = move |arg: clap::Arg| if number(&arg) { arg.allow_negative_numbers(true) } else { arg };
     Cli::command().mut_subcommands(move |command| command.mut_args(negative))
 }
@@ -121,7 +121,7 @@ fn command_line() -> clap::Command {
 /// The types of options that are numbers.
 const NUMBERS: [TypeId; 5] = [TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>(), TypeId::of::<f32>(), TypeId::of::<f64>()];
 
-/// The line as the command and as what was found in it. Ends the process where it is wrong or asks for help.
+/// Parses a command line to the command and its raw matches. Ends the process if the line is invalid or asks for help.
 fn parse(line: &[OsString]) -> (Cli, ArgMatches) {
     let parsed = command_line().try_get_matches_from(line).and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
     parsed.unwrap_or_else(|e| {
@@ -137,7 +137,7 @@ fn parse(line: &[OsString]) -> (Cli, ArgMatches) {
     })
 }
 
-/// What clap complains of, in one line.
+/// Clap's complaint, in one line.
 fn complaint(e: &clap::Error) -> String {
     if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "there is no command; graftling --help lists them".into();
@@ -145,39 +145,39 @@ fn complaint(e: &clap::Error) -> String {
     let text = e.to_string();
     let paragraphs = text.trim_start_matches("error: ").split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
     let said = paragraphs.filter(|part| !part.is_empty() && !part.starts_with("Usage:") && !part.starts_with("For more information"));
-    // What Rust's own parser says of -1 or 1.5.
+    // Replaces the message of Rust's own parser about -1 or 1.5.
     said.collect::<Vec<_>>().join("; ").replace("invalid digit found in string", "it must be a whole number from 0 up")
 }
 
-/// An error as `--json` has it.
+/// An error as `--json` prints it.
 fn failure(error: &str, exit_code: i32) -> Value {
     json!({ "error": error, "exit_code": exit_code })
 }
 
 impl Common {
-    /// Whether f16 was asked for.
+    /// Whether `--precision f16` was given.
     pub fn half(&self) -> bool {
         self.precision == Precision::F16
     }
 
-    /// A base's weights in the precision that was asked for.
+    /// A base's weights in the requested precision.
     pub fn in_precision(&self, weights: Weights) -> Weights {
         if self.half() { weights.halved() } else { weights }
     }
 
-    /// A line of progress.
+    /// Prints a line of progress, unless `--quiet` was given.
     pub fn note(&self, line: impl std::fmt::Display) {
         if !self.quiet {
             drop(writeln!(std::io::stderr(), "{line}"));
         }
     }
 
-    /// Something that a person should know whatever else is said.
+    /// Prints a warning, even with `--quiet`.
     pub fn warn(&self, line: impl std::fmt::Display) {
         drop(writeln!(std::io::stderr(), "warning: {line}"));
     }
 
-    /// The result: `text` for a person, or the JSON object.
+    /// Prints the result: `text`, or with `--json` the JSON object.
     pub fn result(&self, text: impl std::fmt::Display, json: Value) {
         if self.json { print(json) } else { print(text) }
     }

@@ -1,4 +1,4 @@
-//! Options in files: the same names as the flags, read by the same parser, so that the two never differ.
+//! Options in files. They have the names of the flags and go through the same parser, so the two never differ.
 
 use std::any::TypeId;
 use std::ffi::OsString;
@@ -15,14 +15,14 @@ use toml::{Table, Value};
 
 use super::{Cli, NUMBERS, command_line, complaint};
 
-/// Flags that say how a run is started or shown, and not what it is.
+/// Flags that determine how a run is started or shown, not its result.
 const NOT_IN_FILES: [&str; 6] = ["config", "resume", "json", "quiet", "help", "version"];
-/// Options of which one takes the place of the other.
+/// Pairs of options that exclude each other.
 const EXCLUSIVE: [[&str; 2]; 2] = [["steps", "epochs"], ["adapter", "init-adapter"]];
-/// Options that a run may be resumed with other values of.
+/// Options that may change when a run is resumed.
 const FREE: [&str; 8] = ["out", "device", "steps", "epochs", "save-every", "eval-every", "log-every", "gradient-checkpointing"];
 
-/// The options of one sub-command: those that were typed, and those from files, as if they had been typed too.
+/// The options of one sub-command: those typed on the command line, and those from files, as if they had been typed too.
 pub struct Options {
     name: &'static str,
     command: Command,
@@ -31,7 +31,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// What was typed for the sub-command of that name.
+    /// The options typed for the sub-command `name`.
     pub fn typed(name: &'static str) -> Options {
         let mut all = command_line();
         all.build();
@@ -41,18 +41,18 @@ impl Options {
         Options { name, command, line, matches }
     }
 
-    /// All of it.
+    /// Parses all options.
     pub fn cli(&self) -> Cli {
         parse(self.name, &self.line).0
     }
 
-    /// The options that a file may have.
+    /// The options that a file may contain.
     fn arguments(&self) -> impl Iterator<Item = (&Arg, &str)> {
         let named = self.command.get_arguments().filter_map(|arg| Some((arg, arg.get_long()?)));
         named.filter(|(_, key)| !NOT_IN_FILES.contains(key))
     }
 
-    /// Whether the option of that name, or the one in whose place it stands, was given.
+    /// Whether the option `key`, or the one that excludes it, was given.
     fn is_given(&self, key: &str) -> bool {
         let given = |key| {
             let arg = self.arguments().find(|(_, long)| *long == key);
@@ -61,10 +61,10 @@ impl Options {
         given(key) || partner(key).is_some_and(given)
     }
 
-    /// Adds what a file says and was not given before.
+    /// Adds the options of a file, except those already given.
     ///
     /// # Errors
-    /// [`Error::File`], naming the file and the option.
+    /// [`Error::File`], which names the file and the option.
     pub fn add(&mut self, path: &Path) -> Result<()> {
         let table = self.read(path)?;
         let new = self.arguments().filter(|(_, key)| !self.is_given(key));
@@ -77,7 +77,7 @@ impl Options {
     /// Adds the options of a run to be resumed, from the file that [`Options::write`] wrote.
     ///
     /// # Errors
-    /// As [`Options::add`]; [`Error::Usage`] if something else was asked for that the result depends on.
+    /// As [`Options::add`]; [`Error::Usage`] if an option that the result depends on was given another value.
     pub fn resume(&mut self, path: &Path) -> Result<()> {
         let run = self.read(path)?;
         for (arg, key) in self.arguments().filter(|(_, key)| !FREE.contains(key)) {
@@ -93,12 +93,12 @@ impl Options {
         self.add(path)
     }
 
-    /// Writes every option with its value, defaults too. Of those in `resolved` the parser does not know what they come to.
+    /// Writes every option with its value, including defaults. `resolved` has the final values that the parser does not know.
     ///
     /// # Errors
     /// [`Error::Write`].
     pub fn write(&self, path: &Path, resolved: &[(&str, Value)]) -> Result<()> {
-        let mut text = format!("# What this run was made with; graftling {} --config FILE --out DIR repeats it.\n", self.name);
+        let mut text = format!("# The options of this run; graftling {} --config FILE --out DIR repeats it.\n", self.name);
         for (arg, key) in self.arguments() {
             let known = |key| resolved.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone());
             let replaced = partner(key).is_some_and(|other| known(other).is_some() || self.is_given(other) && !self.is_set(arg));
@@ -113,8 +113,8 @@ impl Options {
         self.matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
     }
 
-    /// The value of an option as a file has it. A path is a whole one, so that it means the same from any directory; but where a run lies
-    /// is for the next command to say.
+    /// The value of an option as written to a file. Paths are made absolute, so that they mean the same from any directory, except `out`,
+    /// which the next command gives anew.
     fn value(&self, arg: &Arg) -> Option<Value> {
         let kind = arg.get_value_parser().type_id();
         let number = NUMBERS.iter().any(|number| kind == *number);
@@ -131,7 +131,7 @@ impl Options {
         if arg.get_value_delimiter().is_some() { Some(Value::Array(values.collect())) } else { values.next() }
     }
 
-    /// A file whose options the parser takes.
+    /// Reads a file and checks that the parser accepts each of its options.
     fn read(&self, path: &Path) -> Result<Table> {
         let text = read_text(path, CONFIG_BYTES)?;
         let table: Table = toml::from_str(&text).map_err(|e| {
@@ -143,12 +143,12 @@ impl Options {
             let Some((arg, _)) = self.arguments().find(|(_, long)| long == key) else {
                 let near = did_you_mean(key, self.arguments().map(|(_, key)| key));
                 let advice = near.unwrap_or_else(|| format!("graftling {} --help lists them", self.name));
-                return Err(Error::file(path, format!("'{}' is no option; {advice}", shown(key))));
+                return Err(Error::file(path, format!("'{}' is not an option; {advice}", shown(key))));
             };
             let advice = format!("see graftling {} --help", self.name);
             let problem = format!("'{key}' cannot be {}; {advice}", shown(&value.to_string()));
             let flags = flags(arg, key, value).ok_or_else(|| Error::file(path, problem))?;
-            // Alone, so that a complaint is about this one; with a config nothing else has to be there.
+            // Parsed alone, so that a complaint is about this option; with --config, no other option is required.
             let line = ["graftling", self.name, "--config=FILE"].map(OsString::from).into_iter().chain(flags);
             let wrong = |e| Error::file(path, format!("{}; {advice}", complaint(&e)));
             command_line().try_get_matches_from(line).map_err(wrong)?;
@@ -162,7 +162,7 @@ impl Options {
     }
 }
 
-/// The line as the command and as the matches of its sub-command. Complains as the parser does, and ends.
+/// Parses a line to the command and the matches of its sub-command. Ends the process with the parser's complaint if it is invalid.
 fn parse(name: &str, line: &[OsString]) -> (Cli, ArgMatches) {
     let (cli, matches) = super::parse(line);
     (cli, matches.subcommand_matches(name).expect("this sub-command").clone())
@@ -173,7 +173,7 @@ fn partner(key: &str) -> Option<&'static str> {
     Some(if pair[0] == key { pair[1] } else { pair[0] })
 }
 
-/// The option as it would be typed; `None` if it cannot have such a value.
+/// The option as it would be typed; `None` if it cannot have a value of this type.
 fn flags(arg: &Arg, key: &str, value: &Value) -> Option<Vec<OsString>> {
     let text = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
@@ -194,14 +194,14 @@ fn flags(arg: &Arg, key: &str, value: &Value) -> Option<Vec<OsString>> {
     Some(vec![format!("--{key}={value}").into()])
 }
 
-/// The path from the root; the name of the model that is part of the program stays.
+/// The absolute path; the name of the built-in model stays as it is.
 fn whole_path(path: &str) -> String {
     let is_name = path == BUILTIN && !Path::new(path).exists();
     let whole = std::path::absolute(path).ok().filter(|_| !is_name);
     whole.and_then(|whole| whole.into_os_string().into_string().ok()).unwrap_or_else(|| path.into())
 }
 
-/// What a file or directory is called, wherever it lies.
+/// The name of a file or directory, without its parent.
 pub fn name_of(path: &Path) -> String {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());
     whole.file_name().map_or(whole.display().to_string(), |name| name.to_string_lossy().into_owned())

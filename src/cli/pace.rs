@@ -1,15 +1,15 @@
-//! How fast a run is, from its steady steps: those that also compile kernels say nothing about the ones to come.
+//! How fast a run is, judged by its steady steps: steps that also compile kernels say nothing about those to come.
 
 use std::collections::VecDeque;
 
-/// Steps by which the time left is estimated.
+/// The number of latest steps from which the remaining time is estimated.
 const WINDOW: usize = 32;
-/// A step that takes this many times as long as is usual, and each of its tokens too, has done something else besides.
+/// A step whose time, in total and per token, is more than this many times the median is not steady: it did something else besides.
 const SLOW: f64 = 4.0;
 
-/// Steps at the beginning that compile most kernels and that the device runs in pieces.
+/// The first steps, which compile most kernels and which the device runs in pieces.
 const WARM_UP: usize = 2;
-/// Of two steps one of which took this many times as long, the reports came together.
+/// If a step took this many times longer than the next one, their reports arrived together, and each counts as half of both.
 const TOGETHER: f64 = 8.0;
 
 /// The seconds and tokens of a step.
@@ -18,17 +18,17 @@ type Step = (f64, f64);
 /// The times of a run's steps.
 #[derive(Default)]
 pub struct Pace {
-    /// How many steps there were, but not more than the warm-up has.
+    /// The number of steps so far, at most [`WARM_UP`].
     warm: usize,
-    /// The sum of those, which count as long as there are no others.
+    /// The sum of the warm-up steps, used as long as there are no others.
     warm_up: Step,
     recent: VecDeque<Step>,
-    /// The sum of the steady steps before those.
+    /// The sum of the steady steps before the recent ones.
     before: Step,
 }
 
 impl Pace {
-    /// A step has taken so long and had so many tokens.
+    /// Adds a step that took `seconds` and had `tokens` tokens.
     pub fn step(&mut self, seconds: f64, tokens: u64) {
         let mut step = (seconds, tokens as f64);
         if self.warm < WARM_UP {
@@ -49,14 +49,14 @@ impl Pace {
         self.recent.push_back(step);
     }
 
-    /// Tokens a second over all steady steps; 0 before any step.
+    /// Tokens per second over all steady steps; 0 before any step.
     pub fn tokens_per_second(&self) -> f64 {
         let (seconds, tokens) = self.recent.iter().copied().filter(self.is_steady()).fold(self.before, sum);
         let (seconds, tokens) = if seconds > 0.0 { (seconds, tokens) } else { self.warm_up };
         tokens / seconds.max(1e-9)
     }
 
-    /// The seconds that so many more steps will take, as soon as there is a steady one.
+    /// The seconds that `steps` more steps will take; `None` until there is a steady one.
     pub fn left(&self, steps: u64) -> Option<f64> {
         let steady: Vec<_> = self.recent.iter().filter(|&step| self.is_steady()(step)).collect();
         let seconds: f64 = steady.iter().map(|(seconds, _)| seconds).sum();
@@ -79,7 +79,7 @@ fn sum(one: Step, other: Step) -> Step {
     (one.0 + other.0, one.1 + other.1)
 }
 
-/// A time as people say it.
+/// A duration in everyday units.
 pub fn spoken(seconds: f64) -> String {
     match seconds.round() as u64 {
         seconds @ 0..60 => format!("{seconds} s"),
@@ -106,11 +106,11 @@ mod tests {
     #[test]
     fn compilation_is_left_out() {
         assert_eq!((of([]).tokens_per_second(), of([]).left(5)), (0.0, None));
-        // The first steps are all that there is to tell of, but no measure of the time left.
+        // Without other steps, the first ones give the speed, but not the time left.
         let first = of([(7.0, 100), (1.0, 100)]);
         assert_eq!((first.tokens_per_second(), first.left(5)), (25.0, None));
         for count in [3, 10, 33, 34, 35, 200] {
-            // New shapes of batch compile too, at the beginning and later.
+            // New batch shapes compile too, at the beginning and later.
             let steps = (0..count).map(|i| (if i == 1 || i == 90 { 3.0 } else { 0.5 }, 100));
             let pace = of([(8.0, 100), (5.0, 100)].into_iter().chain(steps));
             close(pace.tokens_per_second(), 200.0);

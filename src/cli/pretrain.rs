@@ -1,4 +1,4 @@
-//! `graftling pretrain`: a model from scratch.
+//! `graftling pretrain`: training a model from scratch.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -35,9 +35,9 @@ with a small.toml such as
   tokenizer = { bpe = 2048 }
   steps = 2000
 
-The file must say the first four. The other keys, each with its default first:
+The first four keys are required. The others, each with its default first:
 
-  tokenizer = \"bytes\" | { bpe = SIZE }, as many tokens, trained on the data
+  tokenizer = \"bytes\" | { bpe = SIZE }, with SIZE tokens, trained on the data
   key-value-heads = heads, head-size = hidden / heads
   feed-forward = 8/3 hidden with a gate | 4 hidden without
   gated = true | false, activation = \"silu\" with a gate | \"gelu\" without
@@ -47,16 +47,16 @@ The file must say the first four. The other keys, each with its default first:
   dropout = 0 | { embedding, attention, attention-output, feed-forward }
   tied-head = true | false, format = \"f16\" | \"f32\"
   schedule = \"cosine\" | \"linear\" | \"constant\", beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8
-  held-out = 0.02, the share of the data that is measured where they have no validation file
-  and the flags above, except --log-every, by their names")]
+  held-out = 0.02, the fraction of the data to validate on if there is no validation file
+  and the flags from --steps to --save-every above, by name")]
 pub struct Pretrain {
-    /// The form of the model and its training, as TOML
+    /// A TOML file that describes the model and its training
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// A .jsonl or .txt file, or a directory with train.jsonl or train.txt, and perhaps valid.jsonl or valid.txt
+    /// A .jsonl or .txt file, or a directory with train.jsonl or train.txt, and optionally valid.jsonl or valid.txt
     #[arg(long)]
     data: PathBuf,
-    /// The directory of the model, which must be new
+    /// The directory for the model, which must be new
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Optimizer steps [default: 1000]
@@ -68,10 +68,10 @@ pub struct Pretrain {
     /// Batches per step [default: 1]
     #[arg(long, value_name = "BATCHES", value_parser = clap::value_parser!(u32).range(1..=65536))]
     grad_accumulation: Option<u32>,
-    /// The largest learning rate [default: 1e-3]
+    /// The peak learning rate [default: 1e-3]
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// Steps of linear warm-up [default: a tenth of all, at most 100]
+    /// Steps of linear warm-up [default: a tenth of all steps, at most 100]
     #[arg(long, value_name = "STEPS")]
     warmup_steps: Option<u64>,
     /// Weight decay [default: 0.01]
@@ -80,13 +80,13 @@ pub struct Pretrain {
     /// Clip the norm of the gradient to this value; 0 disables clipping [default: 1]
     #[arg(long, value_name = "NORM")]
     clip_norm: Option<f64>,
-    /// The seed of the first weights, the order of the data and the dropout [default: 0]
+    /// Seed for the initial weights, the order of the data and dropout [default: 0]
     #[arg(long)]
     seed: Option<u64>,
     /// Save the model and measure its loss every STEPS steps, as well as after the last [default: 500]
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     save_every: Option<u64>,
-    /// Log a step in every STEPS; without it, each in metrics.jsonl and a few on standard error
+    /// Log every STEPS steps; without it, metrics.jsonl gets every step and standard error a few
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     log_every: Option<u64>,
 }
@@ -97,7 +97,7 @@ impl Pretrain {
         let recipe = self.recipe()?;
         let config = &recipe.config;
         if self.out.join("config.json").exists() {
-            return Err(Error::Usage(format!("{} already has a model; give another --out", self.out.display())));
+            return Err(Error::Usage(format!("{} already contains a model; give another --out", self.out.display())));
         }
         let tokenizer_json = match recipe.vocabulary {
             Vocabulary::Bytes => Tokenizer::bytes_json(),
@@ -112,7 +112,7 @@ impl Pretrain {
         let device = open_device(common)?;
         let model = Model::new(config, &[], None, Trains::everything())?.with_half_activations(common.half());
         let total = model.parameters.total();
-        common.note(format!("model      {} parameters, all of which train", HumanCount(total)));
+        common.note(format!("model      {} parameters, all trainable", HumanCount(total)));
         let tokens: usize = data.sequences.iter().map(|s| s.tokens.len()).sum();
         let measured: u64 = held_out.iter().map(Batch::targets).sum();
         let sequences = data.sequences.len();
@@ -179,7 +179,7 @@ impl Pretrain {
         Ok(())
     }
 
-    /// What the file says, changed by the flags.
+    /// The recipe in the file, with the flags applied.
     fn recipe(&self) -> Result<Recipe> {
         let not_negative =
             [("--learning-rate", self.learning_rate), ("--weight-decay", self.weight_decay), ("--clip-norm", self.clip_norm)];
@@ -208,7 +208,8 @@ impl Pretrain {
     }
 }
 
-/// Takes the last sequences out of a dataset: that share of them, but one at least where there are two.
+/// Takes the last sequences out of a dataset: the given fraction, but at least one and not all. `None` if that
+/// is 0 or there are fewer than two.
 fn hold_out(data: &mut Dataset, share: f64) -> Option<Dataset> {
     let len = data.sequences.len();
     if share == 0.0 || len < 2 {
@@ -219,7 +220,7 @@ fn hold_out(data: &mut Dataset, share: f64) -> Option<Dataset> {
     Some(Dataset { path: data.path.clone(), sequences, max_length: data.max_length, cut: 0, dropped: 0 })
 }
 
-/// The matrices in a format, the vectors as they are.
+/// Converts matrices to a format; vectors stay as they are.
 fn in_format(mut weights: Weights, format: DType) -> Weights {
     for weight in weights.tensors.values_mut().filter(|weight| weight.shape.axes().len() > 1) {
         *weight = Weight::new(format, weight.shape.clone(), weight.in_format(format).into_owned());
@@ -227,7 +228,7 @@ fn in_format(mut weights: Weights, format: DType) -> Weights {
     weights
 }
 
-/// The loss of the model as it was saved.
+/// The loss of the saved model.
 fn measure(directory: &Path, device: &Device, held_out: &[Batch]) -> Result<f64> {
     let base = Base::open(directory)?;
     let model = Model::new(&base.config, &[&base.weights], None, Trains::adapters())?;

@@ -1,4 +1,4 @@
-//! What a run tells while it trains: a bar or lines on standard error, warnings, and `metrics.jsonl`.
+//! What a run reports while it trains: a bar or lines on standard error, warnings, and `metrics.jsonl`.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use super::bar::Bar;
 use super::pace::{Pace, spoken};
 
-/// Without --log-every and without a terminal, there is a line whenever this much of a run is done, or time has passed.
+/// Without `--log-every` and without a terminal, a line is printed whenever one part in this many of a run, or this much time, has
+/// passed.
 const SHARE_OF_LINE: u64 = 20;
 const TIME_OF_LINE: Duration = Duration::from_secs(30);
 
@@ -26,13 +27,13 @@ pub struct Progress<'a> {
     metrics: File,
     log_every: Option<u64>,
     steps: u64,
-    /// The epoch and the tokens of each step that is under way.
+    /// The epoch and the tokens of each step in flight.
     under_way: VecDeque<(f64, u64)>,
     tokens: u64,
     begin: Option<Instant>,
-    /// When the last step was over, or the first one after a pause began.
+    /// When the last step ended, or when the first one after a pause began.
     last: Instant,
-    /// The step of the last line, and its time.
+    /// The step and time of the last line.
     line: Option<(u64, Instant)>,
     /// Seconds of training before this process.
     seconds_before: f64,
@@ -42,7 +43,7 @@ pub struct Progress<'a> {
     summary: Summary,
 }
 
-/// What a run comes to.
+/// The results of a run so far.
 #[derive(Clone, Copy, Default)]
 pub struct Summary {
     /// The loss of the first step.
@@ -51,15 +52,15 @@ pub struct Summary {
     pub last: f32,
     /// The last validation loss.
     pub evaluated: Option<f64>,
-    /// Without padding, in steps that compile nothing.
+    /// Tokens per second, without padding, in steps that compile nothing.
     pub tokens_per_second: f64,
-    /// Steps that were skipped because their gradient was not finite.
+    /// The number of steps skipped because their gradient was not finite.
     pub skipped: u32,
 }
 
 impl<'a> Progress<'a> {
-    /// A run from its beginning. Makes its directory, and `metrics.jsonl` anew. Every `log_every` steps there is a line in it, and where
-    /// there is no bar, one on standard error.
+    /// The progress of a new run. Creates its directory and an empty `metrics.jsonl`. Every `log_every` steps add a line to it and, without
+    /// a bar, to standard error.
     pub fn new(bar: &'a Bar<'a>, run: &Path, steps: u64, log_every: Option<u64>) -> Result<Progress<'a>> {
         let path = run.join("metrics.jsonl");
         std::fs::create_dir_all(run).map_err(|e| Error::write(run, e))?;
@@ -87,7 +88,8 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// A run that goes on. Lines of `metrics.jsonl` about later steps go, since those are taken again; from the others its health is known.
+    /// The progress of a resumed run. Removes the lines of `metrics.jsonl` about later steps, which will be repeated, and restores the
+    /// health from the others.
     pub fn resumed(bar: &'a Bar<'a>, run: &Path, steps: u64, log_every: Option<u64>, state: &RunState) -> Result<Progress<'a>> {
         let path = run.join("metrics.jsonl");
         let text = std::fs::read(&path).unwrap_or_default();
@@ -117,7 +119,7 @@ impl<'a> Progress<'a> {
         Ok(progress)
     }
 
-    /// Takes a line of `metrics.jsonl` of an earlier process, whose warnings have been seen.
+    /// Replays a line of `metrics.jsonl` from an earlier process, whose warnings have been printed already.
     fn recall(&mut self, line: &Value) {
         if let Some(loss) = line.get("eval_loss") {
             self.health.measured(line["step"].as_u64().unwrap_or(1), loss.as_f64().unwrap_or(f64::NAN));
@@ -135,7 +137,7 @@ impl<'a> Progress<'a> {
         self.warnings.extend(self.health.observe(&report).iter().map(ToString::to_string));
     }
 
-    /// Puts into a checkpoint's state what there is to say about the run so far, and `metrics.jsonl` safely on disk.
+    /// Stores the progress so far in a checkpoint's state, and syncs `metrics.jsonl` to disk.
     pub fn remember(&self, state: &mut RunState) -> Result<()> {
         let finite = |loss: f32| Some(loss).filter(|loss| loss.is_finite());
         state.tokens = self.tokens;
@@ -146,13 +148,13 @@ impl<'a> Progress<'a> {
         self.metrics.sync_data().map_err(|e| Error::write(&self.path, e))
     }
 
-    /// A step over these begins, with which the run has come as far as `batches` is.
+    /// Starts a step over `accumulated`, after which the run is at the position of `batches`.
     pub fn started(&mut self, batches: &Batches, accumulated: &[Batch]) {
         let position = batches.position();
         let epoch = position.epoch as f64 + position.index as f64 / batches.per_epoch() as f64;
         let tokens = accumulated.iter().flat_map(|batch| &batch.lengths).map(|&length| u64::from(length)).sum();
         if self.begin.is_none() {
-            self.bar.wait("the first step, for which the driver may compile too");
+            self.bar.wait("the first step, in which the driver may compile too");
         }
         let now = Instant::now();
         self.begin.get_or_insert(now);
@@ -162,7 +164,7 @@ impl<'a> Progress<'a> {
         self.under_way.push_back((epoch, tokens));
     }
 
-    /// A step is over.
+    /// Takes the report of a finished step.
     pub fn finished(&mut self, report: &Report, gpu_bytes: u64) -> Result<()> {
         let (epoch, tokens) = self.under_way.pop_front().expect("a report for each step");
         let now = Instant::now();
@@ -197,7 +199,7 @@ impl<'a> Progress<'a> {
         }
         let Summary { evaluated, tokens_per_second, .. } = self.summary;
         let left = self.pace.left(self.steps.saturating_sub(step)).filter(|_| step < self.steps);
-        // What there is, after the step; the numbers say what a narrow terminal leaves out first.
+        // The parts after the step. On a narrow terminal, those of the highest rank are left out first.
         let parts = [
             (1, Some(format!("loss {:.4}", report.loss))),
             (3, evaluated.map(|loss| format!("validation {loss:.4}"))),
@@ -223,12 +225,12 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// The validation loss is about to be measured.
+    /// Shows that the validation loss is being measured.
     pub fn evaluates(&self) {
         self.bar.wait("measuring the validation loss");
     }
 
-    /// The validation loss after `step` steps.
+    /// Takes the validation loss after `step` steps.
     pub fn evaluated(&mut self, step: u64, loss: f64) -> Result<()> {
         self.summary.evaluated = Some(loss);
         self.health.measured(step, loss);
@@ -236,14 +238,14 @@ impl<'a> Progress<'a> {
         self.write(&json!({ "step": step, "eval_loss": loss, "eval_perplexity": loss.exp() }))
     }
 
-    /// Says what a person should know at once, and keeps it for the result.
+    /// Prints a warning at once and keeps it for the result.
     pub fn warn(&mut self, warning: String) {
         self.bar.warn(&warning);
         self.warnings.push(warning);
     }
 
-    /// Says what went wrong in the whole run, if anything did. The result, an adapter or a model, came from `origin`; `better` is a
-    /// checkpoint that is better than the result.
+    /// Warns about what went wrong in the whole run, if anything did. `result` names what was trained and `origin` what it started from;
+    /// `better` is a checkpoint that is better than the result.
     pub fn conclude(&mut self, result: &str, origin: &str, better: Option<&Path>) {
         let problems = self.health.problems().join(", ");
         if problems.is_empty() {
@@ -261,7 +263,7 @@ impl<'a> Progress<'a> {
         self.warn(format!("in this run {problems}{verdict}: use {advice}"));
     }
 
-    /// There is a checkpoint after so many steps: returns the one before, if it is good.
+    /// Takes note of a checkpoint after `step` steps. Returns the previous one, if it turned out good.
     pub fn saved(&mut self, step: u64) -> Option<Best> {
         self.health.saved(step)
     }
@@ -276,13 +278,13 @@ impl<'a> Progress<'a> {
         &self.warnings
     }
 
-    /// What the run has come to so far.
+    /// The results of the run so far.
     pub fn summary(&self) -> Summary {
         self.summary
     }
 
     fn write(&mut self, line: &Value) -> Result<()> {
-        // In one piece, so that no line is there by half unless the disk is full.
+        // In a single write, so that no line is incomplete unless the disk is full.
         let line = format!("{line}\n");
         self.metrics.write_all(line.as_bytes()).map_err(|e| Error::write(&self.path, e))
     }

@@ -1,4 +1,4 @@
-//! The loop of a run: steps, evaluations and checkpoints, in one or two phases.
+//! The training loop of a run: steps, evaluations and checkpoints, in one or two phases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,10 +20,10 @@ use super::progress::Progress;
 use super::setup::{Setup, cut_batch, smaller_step};
 use super::{Common, interrupt};
 
-/// How long a run without --save-every goes on between checkpoints.
+/// The time between checkpoints of a run without `--save-every`.
 const SAVE_AFTER: Duration = Duration::from_secs(600);
 
-/// All that a run needs, and how far it is.
+/// All that a run needs, and its state.
 pub struct Run<'a> {
     pub common: &'a Common,
     pub device: &'a Device,
@@ -45,41 +45,41 @@ pub struct Run<'a> {
     pub log_every: Option<u64>,
     pub out: &'a Path,
     pub checkpoints: Checkpoints,
-    /// The step of the checkpoint that the run goes on from.
+    /// The step of the checkpoint that the run resumes from.
     pub resumed: Option<u64>,
     pub state: RunState,
-    /// Adam's, of the tensors that train next; none at the beginning.
+    /// The Adam moments of the tensors that train next; `None` at the beginning.
     pub moments: Option<Weights>,
 }
 
-/// How many weights of each part train.
+/// The number of trainable weights in each part.
 type Parts = BTreeMap<&'static str, u64>;
 
-/// What trains at a time, on the device.
+/// What trains at the moment, on the device.
 struct Phase<'p> {
     model: &'p Model,
     memory: &'p Memory,
     trainer: Trainer<'p>,
     /// Tensors of the base that do not train but differ from the base's files.
     changed: BTreeSet<String>,
-    /// The last checkpoint that this phase made or began with.
+    /// The last checkpoint that this phase wrote or started from.
     earlier: Option<PathBuf>,
 }
 
 impl Run<'_> {
-    /// Trains from where the state is to the end, and saves the adapter. `begin` is called when all is ready.
+    /// Trains from the current state to the end and saves the adapter. `begin` is called once everything is ready.
     pub fn go(mut self, begin: &dyn Fn() -> Result<()>) -> Result<()> {
         let bar = Bar::new(self.common, self.steps);
         let mut progress = None;
         let trained = self.phases(&bar, &mut progress, begin);
         bar.clear();
         let Some(progress) = progress else { return trained.map(drop) };
-        // The curve of a run that failed is of interest too.
+        // The loss curve of a failed run is useful too.
         let drawn = graftling::plot::write(self.out, &format!("{}, {}", self.setup.identity.model, self.adapters));
         if let Err(Error::Diverged { .. } | Error::DivergedWeight { .. }) = &trained
             && let Some(&step) = self.checkpoints.steps().last()
         {
-            self.common.warn(format!("{} is the last checkpoint, whose weights are finite", self.checkpoints.path(step).display()));
+            self.common.warn(format!("{} is the last checkpoint; its weights are finite", self.checkpoints.path(step).display()));
         }
         let (saved, counts, trained) = trained?;
         drawn?;
@@ -93,11 +93,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Says what has become of the run.
+    /// Prints the result of the run.
     fn tell(&self, directory: &Path, saved: &SavedAdapter, [total, trainable, bytes]: [u64; 3], parts: &Parts, mut progress: Progress) {
         let moved = adapter_fingerprint(&saved.weights) != self.state.start;
         if !moved {
-            let problem = "no weight of the adapter has moved, so it does nothing that it did not do before";
+            let problem = "no weight of the adapter has moved, so training changed nothing";
             progress.warn(format!("{problem}; use a higher learning rate or more steps"));
         }
         let (steps, summary) = (self.steps, progress.summary());
@@ -110,8 +110,8 @@ impl Run<'_> {
         let disk = bytes_on_disk(self.out);
         let checkpoints = self.checkpoints.steps().iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
         let checkpoints =
-            format!("{} {checkpoints}", if checkpoints.contains(',') { "checkpoints of steps" } else { "a checkpoint of step" });
-        self.common.note(format!("disk       {} takes {}, with {checkpoints}", self.out.display(), BinaryBytes(disk)));
+            format!("{} {checkpoints}", if checkpoints.contains(',') { "the checkpoints of steps" } else { "the checkpoint of step" });
+        self.common.note(format!("disk       {} takes {}, including {checkpoints}", self.out.display(), BinaryBytes(disk)));
 
         let evaluated = summary.evaluated.map_or(String::new(), |loss| format!(", validation {loss:.4}"));
         let best = |best: Best| format!(" (best {:.4} after step {}: {})", best.loss, best.step, path(best).display());
@@ -133,7 +133,7 @@ impl Run<'_> {
 }
 
 impl Run<'_> {
-    /// All phases.
+    /// Runs all phases.
     fn phases<'b>(
         &mut self,
         bar: &'b Bar<'b>,
@@ -146,8 +146,8 @@ impl Run<'_> {
         Ok(self.phase(self.trains, bar, progress, begin)?.expect("the last phase has a result"))
     }
 
-    /// Trains what `trains` says. The last phase returns what there is to save; how many weights there are, how many train, and the bytes of
-    /// device memory; and how many weights of each part train. The one before leaves all that the last needs in `self`.
+    /// Trains what `trains` selects. The last phase returns the adapter to save; the number of weights, the number that train, and the
+    /// bytes of device memory; and the parts that train. The phase before it leaves in `self` what the last one needs.
     fn phase<'b>(
         &mut self,
         trains: Trains,
@@ -173,7 +173,7 @@ impl Run<'_> {
         bar.note(format!("memory     up to {} on the device", BinaryBytes(estimate.total())));
 
         let memory = self.setup.upload(device, &model, self.state.seed, true)?;
-        // Taken, since a checkpoint's files are not needed any more and may be removed.
+        // Taken, since the checkpoint's files are no longer needed and may be removed.
         let changes = std::mem::take(&mut self.setup.changes);
         let changed = changes.into_iter().flat_map(|w| w.tensors.into_keys()).filter(|name| !is_adapter(name)).collect();
         let compiling = bar.compiling(device);
@@ -190,7 +190,7 @@ impl Run<'_> {
             trainer.restore(&self.state.trainer, &moments)?;
         }
         let earlier = self.resumed.filter(|&step| step == self.state.trainer.step).map(|step| self.checkpoints.path(step));
-        // An older one may have its tensors in another order.
+        // Checkpoints without this file are older and may have their tensors in another order.
         let earlier = earlier.filter(|path| path.join(MADE_ON).exists());
         let mut phase = Phase { model: &model, memory: &memory, trainer, changed, earlier };
         if progress.is_none() {
@@ -219,13 +219,13 @@ impl Run<'_> {
         Ok(Some((phase.saved(self)?, [total, trainable, bytes], parts)))
     }
 
-    /// Steps until the phase is over, with evaluations and checkpoints before each and after the last.
+    /// Runs the steps of a phase. Evaluations and checkpoints that are due come before each step and after the last.
     fn steps_of(&mut self, phase: &mut Phase, full: bool, progress: &mut Progress) -> Result<()> {
         let mut evaluator = Evaluator::new(self.device, phase.model, phase.memory);
         let mut done = self.state.trainer.step;
         let (mut saved, mut saved_at) = (self.resumed, Instant::now());
         loop {
-            // What is due then, the next phase does.
+            // The next phase does what is due now.
             if full && done == self.full_steps {
                 return phase.drain(progress);
             }
@@ -267,13 +267,13 @@ impl Run<'_> {
         }
     }
 
-    /// At the beginning, every so many steps, and at the end, but once only.
+    /// Whether to evaluate after `done` steps: at the beginning, every `eval_every` steps, and at the end, but only once per step.
     fn evaluation_is_due(&self, done: u64) -> bool {
         let every = self.eval_every.is_some_and(|every| done.is_multiple_of(every));
         (done == 0 || done == self.steps || every) && self.state.evaluated != Some(done)
     }
 
-    /// Without validation data, the best checkpoint is the one up to which the mean loss was lowest.
+    /// Without validation data, tracks the best checkpoint as the one up to which the mean loss was lowest.
     fn keep_best(&mut self, done: u64, progress: &mut Progress) {
         let good = progress.saved(done).filter(|_| self.valid.is_none());
         if let Some(good) = good.filter(|good| self.state.best.is_none_or(|best| good.loss < best.loss)) {
@@ -298,7 +298,7 @@ impl Run<'_> {
 }
 
 impl Phase<'_> {
-    /// Waits for the steps that are under way.
+    /// Waits for the steps in flight.
     fn drain(&mut self, progress: &mut Progress) -> Result<()> {
         while let Some(report) = self.trainer.finish()? {
             progress.finished(&report, self.bytes())?;
@@ -310,7 +310,7 @@ impl Phase<'_> {
         self.memory.bytes() + self.trainer.bytes()
     }
 
-    /// What differs from the base's files, as it is saved.
+    /// All that differs from the base's files, ready to be saved.
     fn saved(&self, run: &Run) -> Result<SavedAdapter> {
         let wanted = |name: &str| is_adapter(name) || self.model.trains(name) || self.changed.contains(name);
         let weights = self.model.download(run.device, self.memory, wanted)?;
@@ -318,7 +318,7 @@ impl Phase<'_> {
     }
 }
 
-/// The bytes of all files below a directory, of each once.
+/// The total size in bytes of all files below a directory, each counted once.
 fn bytes_on_disk(directory: &Path) -> u64 {
     let mut seen = BTreeSet::new();
     let (mut bytes, mut directories) = (0, vec![directory.to_path_buf()]);
@@ -335,7 +335,7 @@ fn bytes_on_disk(directory: &Path) -> u64 {
     bytes
 }
 
-/// Whether a file has not been seen by another name: checkpoints share files.
+/// Whether a file has not been seen under another name: checkpoints share files through hard links.
 #[cfg(unix)]
 fn is_new(file: &std::fs::Metadata, seen: &mut BTreeSet<(u64, u64)>) -> bool {
     use std::os::unix::fs::MetadataExt;

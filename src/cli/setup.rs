@@ -1,4 +1,4 @@
-//! What training, evaluating and generating begin with: a base, what is put on it, and both on the device.
+//! The setup of training, evaluation and generation: a base with its adapter, and both on the device.
 
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,13 @@ use graftling::{Error, Result};
 use super::Common;
 use super::options::name_of;
 
-/// A base, and the adapter that was saved for it.
+/// A base, and the saved adapter for it.
 pub struct Setup {
     pub base: Base,
-    /// Which base that is.
+    /// The identity of the base.
     pub identity: BaseIdentity,
     pub adapter: Option<SavedAdapter>,
-    /// What comes after the base's own weights.
+    /// Weights that override or extend the base's own.
     pub changes: Vec<Weights>,
     /// Whether activations may be f16.
     half: bool,
@@ -35,7 +35,7 @@ impl Setup {
         Ok(Setup { base, identity, adapter, changes, half: common.half() })
     }
 
-    /// The model with those adapters, or with the saved one where there is none.
+    /// The model with `adapters`, or with the saved adapter if that is `None`.
     pub fn model(&self, config: &Config, adapters: Option<&AdapterConfig>, trains: Trains) -> Result<Model> {
         let saved = self.adapter.as_ref().map(|adapter| &adapter.config);
         let model = Model::new(config, &self.sources(), adapters.or(saved), trains)?;
@@ -47,13 +47,13 @@ impl Setup {
         model.upload(device, &self.sources(), seed, training)
     }
 
-    /// All weights, of which later ones count.
+    /// All weights; later sources override earlier ones.
     pub fn sources(&self) -> Vec<&Weights> {
         [&self.base.weights].into_iter().chain(&self.changes).collect()
     }
 }
 
-/// Says when several adapters were given as one.
+/// Fails if several adapters were given as one, separated by commas.
 pub fn check_adapters(directories: &[PathBuf]) -> Result<()> {
     let joined = |directory: &&PathBuf| directory.to_str().is_some_and(|text| text.contains(',')) && !directory.exists();
     let Some(directory) = directories.iter().find(joined) else { return Ok(()) };
@@ -62,13 +62,13 @@ pub fn check_adapters(directories: &[PathBuf]) -> Result<()> {
     Err(Error::Usage(format!("--adapter takes one directory; repeat it for several: {}", flags.join(" "))))
 }
 
-/// The config without dropout, or with one share everywhere.
+/// The config, with the dropout rate `share` everywhere if it is given.
 pub fn with_dropout(config: &Config, share: Option<f32>) -> Config {
     let dropout = share.map_or(config.dropout, BaseDropout::all);
     Config { dropout, ..config.clone() }
 }
 
-/// The longest sequence: what was asked for, or 512, within the model's context.
+/// The maximum sequence length: the requested one, or 512, within the model's context.
 pub fn max_length(config: &Config, wanted: Option<u32>) -> Result<u32> {
     let context = config.context;
     match wanted {
@@ -78,7 +78,7 @@ pub fn max_length(config: &Config, wanted: Option<u32>) -> Result<u32> {
     }
 }
 
-/// What is said of a batch, [rows, length], that a device does not take at once.
+/// The note about a batch, [rows, length], that the device cannot compute at once; `None` if it can.
 pub fn cut_batch([rows, length]: [u32; 2], micro_batch: u32) -> Option<String> {
     let (count, rest) = (rows.div_ceil(micro_batch), rows % micro_batch);
     let of = if rest == 0 { "of" } else { "of up to" };
@@ -86,7 +86,7 @@ pub fn cut_batch([rows, length]: [u32; 2], micro_batch: u32) -> Option<String> {
     (count > 1).then(|| format!("a batch of {rows} × {length} tokens does not fit the limits of this device: {cut}"))
 }
 
-/// What makes a step smaller where memory runs out: what `others` says, and batches that add up to the same step, unless it has one row.
+/// The advice for a step that runs out of memory: smaller batches that add up to the same step, unless it has one row, and `others`.
 pub fn smaller_step(batch: u32, accumulation: u64, micro_batch: u32, others: &[Option<&str>]) -> String {
     let rows = (1..=micro_batch / 2).rev().find(|rows| batch.is_multiple_of(*rows));
     let same =
@@ -99,7 +99,7 @@ pub fn open_device(common: &Common) -> Result<Device> {
     let device = Device::open(common.device.as_deref())?;
     common.note(format!("device     {}", device.info()));
     if common.half() && !device.traits().half {
-        common.warn("this device has no 16-bit floats: --precision f16 is for matrices only, activations are f32");
+        common.warn("this device has no 16-bit floats: --precision f16 applies to matrices only, activations stay f32");
     }
     Ok(device)
 }
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(cut_batch([20, 512], 20), None);
     }
 
-    /// What was done already is not advised.
+    /// Advice never repeats what has been done already.
     #[test]
     fn the_advice_is_new() {
         let advice = smaller_step(40, 2, 20, &[Some("--gradient-checkpointing true"), None]);

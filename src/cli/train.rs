@@ -1,4 +1,4 @@
-//! `graftling train`: adapters, and perhaps parts of the base, on a data set.
+//! `graftling train`: training an adapter, and optionally parts of the base, on a data set.
 
 use std::path::{Path, PathBuf};
 
@@ -23,31 +23,31 @@ use super::{Cli, Command, Common, interrupt};
   graftling train --model SmolLM2-135M-Instruct.Q4_1.gguf --data notes.txt --out RUN --adapter 'seq_bn[reduction_factor=8]' --steps 200
   graftling train --out RUN --resume")]
 pub struct Train {
-    /// A directory in Hugging Face form, a .gguf file, or builtin: a small GPT of bytes, to try things out
+    /// A directory in Hugging Face format, a .gguf file, or builtin: a small byte-level GPT to try things out
     #[arg(long, required_unless_present_any = ["config", "resume"])]
     model: Option<PathBuf>,
-    /// A .jsonl or .txt file, or a directory with train.jsonl or train.txt, and perhaps valid.jsonl or valid.txt
+    /// A .jsonl or .txt file, or a directory with train.jsonl or train.txt, and optionally valid.jsonl or valid.txt
     #[arg(long, required_unless_present_any = ["config", "resume"])]
     data: Option<PathBuf>,
-    /// The directory of the run, which must be new unless it is resumed
+    /// The directory for the run, which must be new unless it is resumed
     #[arg(long, value_name = "RUN", required_unless_present = "config")]
     out: Option<PathBuf>,
     /// Resume the run in RUN from its newest checkpoint, with its own options
     #[arg(long)]
     resume: bool,
-    /// A file with options, such as another run's run.toml; those that are typed count before it
+    /// A file with options, such as another run's run.toml; those on the command line take precedence
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
     /// The adapter: PRESET[key=value,…], such as identity_bn, seq_bn[reduction_factor=8] or double_seq_bn[bottleneck=32]
     #[arg(long, value_name = "SPEC", default_value = "identity_bn")]
     adapter: String,
-    /// The name under which the adapter is saved
+    /// The name to save the adapter under
     #[arg(long, value_name = "NAME", default_value = "default")]
     adapter_name: String,
-    /// Start from a saved adapter, whose form is kept; a head beside it trains only with --train head
+    /// Start from a saved adapter and keep its configuration; a head saved with it trains only with --train head
     #[arg(long, value_name = "DIR", conflicts_with = "adapter")]
     init_adapter: Option<PathBuf>,
-    /// Parts of the base that train beside the adapter
+    /// Parts of the base to train along with the adapter
     #[arg(long, value_name = "PARTS", value_delimiter = ',')]
     train: Vec<Part>,
     /// Train everything for the first STEPS steps, then freeze the base and continue with the adapter only
@@ -65,13 +65,13 @@ pub struct Train {
     /// Batches per step
     #[arg(long, value_name = "BATCHES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536))]
     grad_accumulation: u32,
-    /// Computes activations inside a block again in the backward pass, to the same bits: less memory, a third more work
+    /// Recompute the activations inside each block in the backward pass: the same bits with less memory and a third more work
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
     gradient_checkpointing: bool,
-    /// Maximum tokens per sequence [default: 512, or the model's context where that is shorter]
+    /// Maximum tokens per sequence [default: 512, or the model's context if that is shorter]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<u32>,
-    /// The largest learning rate
+    /// The peak learning rate
     #[arg(long, default_value_t = 1e-4)]
     learning_rate: f64,
     /// What the learning rate does after the warm-up
@@ -80,7 +80,7 @@ pub struct Train {
     /// Steps of linear warm-up
     #[arg(long, value_name = "STEPS", default_value_t = 0)]
     warmup_steps: u64,
-    /// adam adds the weight decay to the gradient, adamw takes it from the weights
+    /// adam adds the weight decay to the gradient, adamw subtracts it from the weights
     #[arg(long, default_value = "adam")]
     optimizer: Optimizer,
     /// The decay of the mean gradient
@@ -98,25 +98,25 @@ pub struct Train {
     /// Clip the norm of the gradient to this value
     #[arg(long, value_name = "NORM")]
     clip_norm: Option<f64>,
-    /// The dropout of the adapter and the base, instead of their own
+    /// The dropout rate of the adapter and the base, instead of their own
     #[arg(long, value_name = "SHARE")]
     dropout: Option<f32>,
-    /// Whether the order of the data changes from epoch to epoch
+    /// Whether to shuffle the data anew in each epoch
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     shuffle: bool,
-    /// Also learn prompts and all turns of a chat
+    /// Also train on prompts and on all turns of a chat
     #[arg(long)]
     train_on_prompt: bool,
-    /// The seed of the adapter's start, the order of the data and the dropout
+    /// Seed for the adapter's initial weights, the order of the data and dropout
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Measure the validation loss every STEPS steps, as well as before the first and after the last
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     eval_every: Option<u64>,
-    /// Save a checkpoint every STEPS steps, as well as after the last and the best [default: every ten minutes]
+    /// Save a checkpoint every STEPS steps, as well as after the last and whenever validation improves [default: every ten minutes]
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     save_every: Option<u64>,
-    /// Log a step in every STEPS; without it, each in metrics.jsonl and a few on standard error
+    /// Log every STEPS steps; without it, metrics.jsonl gets every step and standard error a few
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     log_every: Option<u64>,
 }
@@ -152,11 +152,11 @@ impl Train {
         if train.resume {
             let file = out.join(RUN_TOML);
             if !file.exists() {
-                return Err(Error::file(file, "does not exist, so there is no run to go on with; begin one without --resume"));
+                return Err(Error::file(file, "does not exist, so there is no run to resume; start one without --resume"));
             }
             options.resume(&file)?;
         } else if let Some(file) = [RUN_TOML, "metrics.jsonl", "checkpoints", "adapter"].into_iter().find(|file| out.join(file).exists()) {
-            let problem = format!("{} already has a run ({file}); go on with it by --resume, or give another --out", out.display());
+            let problem = format!("{} already has a run ({file}); continue it with --resume, or give another --out", out.display());
             return Err(Error::Usage(problem));
         }
         let (common, train) = if train.resume { train_of(&options) } else { (common, train) };
@@ -214,7 +214,7 @@ impl Train {
         let lengths = || data.sequences.iter().map(|s| s.tokens.len());
         let (tokens, longest) = (lengths().sum::<usize>(), lengths().max().unwrap_or(1));
         common.note(format!("data       {}, {}", count(data.sequences.len(), "sequence"), count(tokens, "token")));
-        for (number, what) in [(data.cut, "cut at --max-length"), (data.dropped, "left out, since they have no target within it")] {
+        for (number, what) in [(data.cut, "cut at --max-length"), (data.dropped, "dropped, since they have no target within it")] {
             if number > 0 {
                 common.note(format!("           {what}: {}", count(number, "sequence")));
             }
@@ -258,7 +258,7 @@ impl Train {
         run.go(&write_options)
     }
 
-    /// The checkpoint to go on from; none for a run from the beginning.
+    /// The checkpoint to resume from; `None` for a run from the beginning.
     fn newest(&self, common: &Common, out: &Path, checkpoints: &Checkpoints) -> Result<Option<Checkpoint>> {
         if !self.resume {
             return Ok(None);
@@ -272,7 +272,7 @@ impl Train {
         match &newest {
             Some(checkpoint) => common.note(format!("resumed    after step {}", checkpoint.state.trainer.step)),
             None if found > 0 => {
-                let problem = "has no whole checkpoint; remove it to begin the run again";
+                let problem = "has no intact checkpoint; remove it to start the run over";
                 return Err(Error::file(out.join("checkpoints"), problem));
             }
             None => common.note("resumed    from the beginning, since there is no checkpoint yet"),
@@ -280,37 +280,33 @@ impl Train {
         Ok(newest)
     }
 
-    /// Whether a checkpoint is one of this very run.
+    /// Checks that a checkpoint belongs to this very run.
     fn check_resumed(&self, checkpoint: &Checkpoint, checkpoints: &Checkpoints, now: &RunState, steps: u64) -> Result<()> {
         let Checkpoint { adapter, state, .. } = checkpoint;
         let path = checkpoints.path(state.trainer.step);
         let problem = if adapter.name != self.adapter_name {
             format!("has the adapter '{}', but this run's is '{}'; do not mix runs", adapter.name, self.adapter_name)
         } else if state.data != now.data {
-            "is of a run on other data; give back the data of then, or begin a new run".into()
+            "is of a run on other data; restore that data, or begin a new run".into()
         } else if state.seed != now.seed {
-            format!("is of a run with the seed {}, but run.toml says {}; do not mix runs", state.seed, now.seed)
+            format!("is of a run with seed {}, but run.toml says {}; do not mix runs", state.seed, now.seed)
         } else if state.position.epoch > state.trainer.step.saturating_mul(u64::from(self.grad_accumulation)) {
-            format!(
-                "says that {} took {}; take another checkpoint",
-                count(state.trainer.step, "step"),
-                count(state.position.epoch, "epoch")
-            )
+            format!("says that {} took {}; use another checkpoint", count(state.trainer.step, "step"), count(state.position.epoch, "epoch"))
         } else if state.trainer.step > steps {
-            return Err(Error::Usage(format!("the run already has {}; ask for as many or more", count(state.trainer.step, "step"))));
+            return Err(Error::Usage(format!("the run already has {}; ask for at least that many", count(state.trainer.step, "step"))));
         } else {
             return Ok(());
         };
         Err(Error::file(path, problem))
     }
 
-    /// Options whose range clap does not know.
+    /// Checks options whose range clap does not check.
     fn check(&self) -> Result<()> {
         let usage = |problem: String| Err(Error::Usage(problem));
         let shares = [("--beta1", Some(self.beta1)), ("--beta2", Some(self.beta2)), ("--dropout", self.dropout.map(f64::from))];
         for (name, share) in shares {
             if share.is_some_and(|share| !(0.0..1.0).contains(&share)) {
-                return usage(format!("{name} is not a share from 0 to below 1; give one"));
+                return usage(format!("{name} must be at least 0 and below 1"));
             }
         }
         let positive = [
@@ -357,18 +353,18 @@ impl Train {
 
 const RUN_TOML: &str = "run.toml";
 
-/// Whether the model is still the one that the run began with; whatever else has its path now would make it another run.
+/// Checks that the model is still the one that the run began with: any other model at its path would make it another run.
 fn check_base(checkpoint: &Checkpoint, now: &BaseIdentity, model: &Path) -> Result<()> {
     let changed = match checkpoint.adapter.made_on.as_ref().map(|then| then.likeness(now)) {
         None | Some(Likeness::Same) => return Ok(()),
-        Some(Likeness::OtherWeights) => "its weights are not the same".into(),
+        Some(Likeness::OtherWeights) => "its weights differ".into(),
         Some(Likeness::OtherForm(difference)) => difference,
     };
-    let problem = format!("is not the model that this run began with: {changed}; put that one back, or begin a new run");
+    let problem = format!("is not the model that this run began with: {changed}; restore that model, or begin a new run");
     Err(Error::file(model, problem))
 }
 
-/// The command that was given, files and all.
+/// The given command, with the options from files.
 fn train_of(options: &Options) -> (Common, Box<Train>) {
     match options.cli() {
         Cli { common, command: Command::Train(train) } => (common, train),
@@ -384,7 +380,7 @@ fn whole(number: u64) -> toml::Value {
     toml::Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-/// What the sequences are and in which order.
+/// A fingerprint of the sequences and their order.
 fn fingerprint_of(data: &Dataset) -> String {
     fingerprint(data.sequences.iter().flat_map(|s| [&s.tokens, &s.targets]).map(|numbers| bytemuck::cast_slice(numbers)))
 }

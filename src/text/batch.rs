@@ -1,6 +1,6 @@
 //! Sequences of tokens: cutting, shuffling and batching.
 
-/// The target of a position without a loss; the same number as in `shaders/vocabulary/loss.wgsl`.
+/// The target of a position without a loss; the same value as in `shaders/vocabulary/loss.wgsl`.
 pub const IGNORED: u32 = u32::MAX;
 
 /// A sequence of tokens and its targets.
@@ -8,7 +8,7 @@ pub const IGNORED: u32 = u32::MAX;
 pub struct Sequence {
     /// The tokens.
     pub tokens: Vec<u32>,
-    /// The token after each token, or [`IGNORED`] where there is none or it is not learned. As many as there are tokens.
+    /// For each token, the next one, or [`IGNORED`] where there is none or it is not learned.
     pub targets: Vec<u32>,
 }
 
@@ -74,7 +74,7 @@ impl Batch {
         Batch { rows: sequences.len() as u32, length: length as u32, tokens, targets, lengths }
     }
 
-    /// Creates a batch of sequences that bring their own targets, padded to [`round_length`] of the longest.
+    /// Creates a batch of sequences that have their own targets, padded to [`round_length`] of the longest.
     ///
     /// # Panics
     /// If there are no sequences, or one is empty or longer than `max_length`.
@@ -141,7 +141,7 @@ pub fn order_of(tokens: &[u32]) -> Vec<u32> {
     order
 }
 
-/// The numbers below `len` in an order that depends only on the seed and the epoch (Fisher–Yates with SplitMix64).
+/// The numbers below `len`, in an order that depends only on the seed and the epoch (Fisher–Yates with SplitMix64).
 pub fn shuffled(len: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut random = crate::random::Random::new(seed, 0x5EED_0000 + epoch);
     let mut order: Vec<usize> = (0..len).collect();

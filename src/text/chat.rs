@@ -26,7 +26,7 @@ const MARK: &str = "\u{F8FF}\u{10FFFD}graftling\u{10FFFD}\u{F8FF}";
 /// The roles that chat templates have.
 const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
 
-/// What other tools call them.
+/// Other tools' names for these roles.
 const OTHER_ROLES: [(&str, &[&str]); 4] = [
     ("system", &["developer", "instruction"]),
     ("user", &["human", "person", "customer", "prompter"]),
@@ -90,12 +90,13 @@ impl ChatTemplate {
         ChatTemplate::new(source, bos.as_deref(), eos.as_deref()).map_err(|e| Error::file(tokenizer.path(), format!("cannot be used: {e}")))
     }
 
-    /// Says which role is none that chat templates have: many write it out as it is, and a model learns a word that it never sees again.
+    /// Checks that the roles are ones that chat templates know. Many templates write out any role as it is, and the model would learn a
+    /// word that it never sees again.
     ///
     /// # Errors
-    /// [`Error::Usage`], naming the message and its role.
+    /// [`Error::Usage`], which names the message and its role.
     pub fn check_roles(&self, messages: &[Message]) -> Result<()> {
-        // A template may have others, which it then names.
+        // A template can know other roles, which then appear in it in quotes.
         let named = |role: &str| !role.is_empty() && ['\'', '"'].iter().any(|quote| self.source.contains(&format!("{quote}{role}{quote}")));
         let Some((at, role)) = messages.iter().map(|m| m.role.as_str()).enumerate().find(|(_, role)| !ROLES.contains(role) && !named(role))
         else {

@@ -1,4 +1,4 @@
-//! Training data: files to sequences of tokens.
+//! Training data: from files to sequences of tokens.
 
 mod rows;
 #[cfg(test)]
@@ -12,12 +12,12 @@ use crate::error::{Error, Result};
 use crate::files::{not_utf8, open, read_text, unreadable};
 use rows::Row;
 
-/// How data become sequences.
+/// How data are turned into sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataOptions {
-    /// The most tokens of a sequence; at least 2.
+    /// The maximum tokens per sequence; at least 2.
     pub max_length: usize,
-    /// Learn prompts and all turns of a chat too, not only what the model is to say.
+    /// Also learn prompts and all turns of a chat, not only what the model is to say.
     pub train_on_prompt: bool,
 }
 
@@ -28,31 +28,31 @@ pub struct Dataset {
     pub path: PathBuf,
     /// The sequences in the order of the file. There is at least one, and each has a target.
     pub sequences: Vec<Sequence>,
-    /// The most tokens of a sequence.
+    /// The maximum tokens per sequence.
     pub max_length: usize,
-    /// How many rows were longer and lost their end, those that were dropped included.
+    /// The number of rows that were longer and were cut, including those then dropped.
     pub cut: usize,
-    /// How many rows were dropped since nothing that is to be learned lay within the maximum length.
+    /// The number of rows dropped because nothing to be learned was within the maximum length.
     pub dropped: usize,
 }
 
-/// What a run learns from and what it is measured on.
+/// The data that a run learns from and is measured on.
 #[derive(Clone, Debug)]
 pub struct Splits {
-    /// To learn from.
+    /// The data to learn from.
     pub train: Dataset,
-    /// To measure while it learns.
+    /// The data to measure during training.
     pub valid: Option<Dataset>,
-    /// To measure in the end.
+    /// The data to measure at the end.
     pub test: Option<Dataset>,
 }
 
 impl Splits {
-    /// Reads a `.jsonl` or `.txt` file, or a directory with `train.jsonl` and perhaps `valid.jsonl` and `test.jsonl`. In a directory, each
-    /// may also be a `.txt`.
+    /// Reads a `.jsonl` or `.txt` file, or a directory with `train.jsonl` and optionally `valid.jsonl` and `test.jsonl`. In a directory,
+    /// each can also be a `.txt`.
     ///
     /// # Errors
-    /// [`Error::File`], naming file and line.
+    /// [`Error::File`], which names the file and line; otherwise as [`Dataset::read`].
     pub fn read(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Splits> {
         if !path.is_dir() {
             return Ok(Splits { train: Dataset::read(path, tokenizer, options)?, valid: None, test: None });
@@ -72,8 +72,8 @@ fn no_train(path: &Path) -> Error {
     Error::file(path, "has no train.jsonl; put one there or give the path of a .jsonl or .txt file")
 }
 
-/// Calls `each` with the texts that a data set has to learn from: a whole file, or of each row the text, the prompt and the completion, or
-/// the messages one by one. Returns the file that they are in.
+/// Calls `each` with every text of the training data: a whole file, or from each row the text, the prompt and the completion, or the
+/// messages one by one. Returns the file that was read.
 pub(super) fn each_text(path: &Path, mut each: impl FnMut(String)) -> Result<PathBuf> {
     let file = if path.is_dir() { split(path, "train").ok_or_else(|| no_train(path))? } else { path.into() };
     if is_text(&file)? {
@@ -91,7 +91,7 @@ pub(super) fn each_text(path: &Path, mut each: impl FnMut(String)) -> Result<Pat
     Ok(file)
 }
 
-/// Whether a file is a text as a whole, by its name.
+/// Whether a file is one whole text, judged by its name.
 fn is_text(path: &Path) -> Result<bool> {
     let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
     match extension.as_ref().and_then(|extension| extension.to_str()) {
@@ -103,7 +103,7 @@ fn is_text(path: &Path) -> Result<bool> {
     }
 }
 
-/// Calls `each` with the rows of a `.jsonl` file and their lines, from 1.
+/// Calls `each` with the line number, from 1, and content of each row of a `.jsonl` file.
 fn each_row(path: &Path, mut each: impl FnMut(usize, Row) -> Result<()>) -> Result<()> {
     let mut reader = BufReader::new(open(path, "give the path of a .jsonl file")?);
     let (mut bytes, mut line) = (Vec::new(), 0);
@@ -127,18 +127,18 @@ impl Dataset {
     /// A row of a `.jsonl` file is one sequence, cut at the maximum length. It has `messages`, or `prompt` and `completion`, or `text`;
     /// the first of these counts, and other keys are ignored.
     ///
-    /// - A `text` is tokenised as it stands, with BOS only where the model asks for it and nothing behind it.
-    /// - A `prompt` is tokenised as a text is, so that its tokens are those it has when the model is to continue it. Its `completion`
-    ///   follows, with the tokens it has behind the prompt where those of the prompt stay the same, and otherwise on its own; then the
-    ///   end token, if the model has one. The prompt is not learned.
-    /// - `messages` go through the model's chat template, and the whole is tokenised at once. Only the assistant's turns are learned: of a
-    ///   token that lies across the beginning or the end of a turn, nothing.
+    /// - A `text` is tokenised as it stands, with BOS only if the model asks for it and nothing after it.
+    /// - A `prompt` is tokenised like a text, so that it has the same tokens as when the model is to continue it. Its `completion` follows.
+    ///   The two are tokenised together if that does not change the prompt's tokens, and otherwise separately. Then comes the end token, if
+    ///   the model has one. The prompt is not learned.
+    /// - `messages` go through the model's chat template, and the whole is tokenised at once. Only the assistant's turns are learned; a
+    ///   token that crosses the beginning or end of a turn is not.
     ///
-    /// A `.txt` file is one text. It is cut into full sequences, and what is left over at the end is dropped unless it is all there is.
+    /// A `.txt` file is one text. It is cut into full sequences, and the remainder is dropped unless it is the whole text.
     ///
     /// # Errors
-    /// [`Error::File`], naming the line if there is one: the file cannot be read, a row is none of the three kinds or has nothing to learn,
-    /// or no row is left. [`Error::Usage`] if the maximum length is below 2.
+    /// [`Error::File`], which names the line if there is one, if the file cannot be read, if a row is none of the three kinds or has
+    /// nothing to learn, or if no row is left. [`Error::Usage`] if the maximum length is below 2.
     pub fn read(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Dataset> {
         if options.max_length < 2 {
             let problem = format!("the maximum length is {}, but a sequence needs two tokens", options.max_length);
@@ -194,13 +194,13 @@ impl Dataset {
             (0, 0) => Err(Error::file(&self.path, "has no rows; give at least one line of JSON")),
             (0, dropped) => {
                 let length = self.max_length;
-                let problem = format!("has {dropped} rows, and in none does what is to be learned begin within {length} tokens");
+                let problem = format!("has {dropped} rows, none of which has anything to learn within {length} tokens");
                 Err(Error::file(&self.path, format!("{problem}; use a longer maximum length")))
             }
         }
     }
 
-    /// A problem with a text as a problem of the file.
+    /// Turns a text's error into one of the file.
     fn at(&self, line: Option<usize>, e: &Error) -> Error {
         match line {
             Some(line) => Error::file(&self.path, format!("line {line}: {e}")),

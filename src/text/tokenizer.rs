@@ -20,7 +20,7 @@ use crate::weights::Gguf;
 
 /// Encodes text as tokens and decodes tokens to text, with the special tokens that the model's files name.
 pub struct Tokenizer {
-    /// Without post-processor, truncation and padding, whose tasks this module handles itself.
+    /// Has no post-processor, truncation or padding: this module handles their tasks itself.
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     special: Special,
@@ -204,7 +204,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Encodes a text that continues another one: without the space that SentencePiece puts first.
+    /// Encodes a text that continues another one, so without the space that SentencePiece puts first.
     ///
     /// # Errors
     /// [`Error::Usage`] if the tokenizer cannot encode it.

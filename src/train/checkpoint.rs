@@ -1,4 +1,4 @@
-//! A checkpoint: a directory with an adapter, Adam's moments, and all the numbers that the next step depends on.
+//! A checkpoint: a directory with an adapter, the Adam moments, and all other state that the next step depends on.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,10 +15,10 @@ use crate::weights::{Weights, fingerprint};
 
 const STATE: &str = "state.json";
 const MOMENTS: &str = "moments.safetensors";
-/// Of the form of checkpoints.
+/// The version of the checkpoint format.
 const VERSION: u32 = 1;
 
-/// All that a run has to remember, beside weights and moments.
+/// All the state of a run apart from weights and moments.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunState {
@@ -26,13 +26,13 @@ pub struct RunState {
     pub trainer: TrainerState,
     /// The batch that comes next.
     pub position: Position,
-    /// The seed of order, start and dropout.
+    /// The seed of the data order, the initial weights and dropout.
     pub seed: u64,
-    /// A fingerprint of the sequences that it learns from.
+    /// A fingerprint of the training sequences.
     pub data: String,
     /// A fingerprint of the adapter before the first step.
     pub start: String,
-    /// Tokens without padding so far.
+    /// Tokens so far, without padding.
     pub tokens: u64,
     /// Seconds of training so far.
     pub seconds: f64,
@@ -42,17 +42,17 @@ pub struct RunState {
     pub last_loss: Option<f32>,
     /// The last validation loss.
     pub eval_loss: Option<f64>,
-    /// The steps that were done when it was measured.
+    /// The number of completed steps when it was measured.
     pub evaluated: Option<u64>,
-    /// The best validation loss of all that were measured after a step.
+    /// The best checkpoint so far: by validation loss after a step, or without validation data by mean training loss.
     pub best: Option<Best>,
 }
 
-/// The best validation loss so far.
+/// The best loss so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Best {
-    /// Steps that were done.
+    /// The number of completed steps.
     pub step: u64,
     /// The loss.
     pub loss: f64,
@@ -60,13 +60,13 @@ pub struct Best {
 
 /// A run at one moment.
 pub struct Checkpoint {
-    /// What has trained so far, as it is saved in the end.
+    /// What has been trained so far, in the format of the final adapter.
     pub adapter: SavedAdapter,
-    /// An earlier checkpoint whose base is the same, so that it need not be written again; `adapter.base` is then none.
+    /// An earlier checkpoint with the same base, which then need not be written again; `adapter.base` is then `None`.
     pub base_of: Option<PathBuf>,
-    /// What [`Trainer::moments`](super::Trainer::moments) gave.
+    /// The result of [`Trainer::moments`](super::Trainer::moments).
     pub moments: Weights,
-    /// The rest.
+    /// The other state.
     pub state: RunState,
 }
 
@@ -75,10 +75,10 @@ pub struct Checkpoint {
 #[serde(deny_unknown_fields)]
 struct StateFile {
     version: u32,
-    /// The length and the fingerprint of every other file, by name.
+    /// The length in bytes and the fingerprint of every other file, by name.
     files: BTreeMap<String, (u64, String)>,
     state: RunState,
-    /// The fingerprint of all the above.
+    /// The fingerprint of all fields above.
     fingerprint: String,
 }
 
@@ -96,7 +96,7 @@ impl StateFile {
 }
 
 impl Checkpoint {
-    /// Writes the directory, complete or not at all. It is that of an adapter too.
+    /// Writes the directory, whole or not at all. It is also the directory of an adapter.
     ///
     /// # Errors
     /// [`Error::DivergedWeight`] if a weight or a moment is not finite, or [`Error::Write`].
@@ -116,27 +116,27 @@ impl Checkpoint {
     /// Reads and checks a checkpoint; its tensors stay in their files.
     ///
     /// # Errors
-    /// [`Error::File`], naming what is missing or damaged.
+    /// [`Error::File`], which names what is missing or damaged.
     pub fn read(directory: &Path) -> Result<Checkpoint> {
         let path = directory.join(STATE);
-        let damaged = |what: &str| Error::file(&path, format!("is not the whole state of a checkpoint ({what}); take another one"));
+        let damaged = |what: &str| Error::file(&path, format!("is not the complete state of a checkpoint ({what}); use another one"));
         let file: StateFile = serde_json::from_str(&read_text(&path, CONFIG_BYTES)?).map_err(|e| damaged(&e.to_string()))?;
         if file.version != VERSION {
             let problem = format!("is of version {}, but this program reads version {VERSION}; use the one that wrote it", file.version);
             return Err(Error::file(&path, problem));
         }
         if file.fingerprint != file.fingerprint_now() {
-            return Err(damaged("its fingerprint is another"));
+            return Err(damaged("its fingerprint does not match"));
         }
-        let present = files(directory).map_err(|e| Error::file(directory, format!("cannot be read ({e}); take another checkpoint")))?;
+        let present = files(directory).map_err(|e| Error::file(directory, format!("cannot be read ({e}); use another checkpoint")))?;
         for (name, recorded) in &file.files {
             let problem = match present.get(name) {
                 Some(found) if found == recorded => continue,
-                Some(found) if found.0 != recorded.0 => format!("has {} bytes where {} were written", found.0, recorded.0),
-                Some(_) => "has other bytes than were written".into(),
+                Some(found) if found.0 != recorded.0 => format!("has {} bytes, but {} were written", found.0, recorded.0),
+                Some(_) => "does not have the bytes that were written".into(),
                 None => "is missing".into(),
             };
-            return Err(Error::file(directory.join(name), format!("{problem}; take another checkpoint")));
+            return Err(Error::file(directory.join(name), format!("{problem}; use another checkpoint")));
         }
         let adapter = read_adapter(directory)?;
         adapter.weights.check()?;
@@ -146,7 +146,7 @@ impl Checkpoint {
     }
 }
 
-/// Length and fingerprint of all files but the state.
+/// The length and fingerprint of each file except the state.
 fn files(directory: &Path) -> std::io::Result<BTreeMap<String, (u64, String)>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(directory)? {

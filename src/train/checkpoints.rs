@@ -1,4 +1,4 @@
-//! The checkpoints of a run: which there are, which is the newest whole one, and which may go.
+//! The checkpoints of a run: which exist, which is the newest intact one, and which can be removed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,24 +6,24 @@ use std::path::{Path, PathBuf};
 use super::Checkpoint;
 use crate::error::{Error, Result};
 
-/// How many of the newest are kept, beside the best.
+/// The number of newest checkpoints to keep, in addition to the best.
 const KEPT: usize = 3;
 
-/// The directory `checkpoints` of a run.
+/// The `checkpoints` directory of a run.
 pub struct Checkpoints {
     directory: PathBuf,
 }
 
-/// What a run can go on from.
+/// What a run can resume from.
 pub struct Found {
-    /// The newest whole checkpoint, if there is one.
+    /// The newest intact checkpoint, if there is one.
     pub newest: Option<Checkpoint>,
-    /// What is wrong with those after it.
+    /// What is wrong with the checkpoints after it.
     pub torn: Vec<Error>,
 }
 
 impl Checkpoints {
-    /// Those of the run in that directory.
+    /// The checkpoints of the run in a directory.
     pub fn of(run: &Path) -> Checkpoints {
         Checkpoints { directory: run.join("checkpoints") }
     }
@@ -33,7 +33,7 @@ impl Checkpoints {
         self.directory.join(format!("step-{step:06}"))
     }
 
-    /// The steps after which there is a checkpoint, whole or not, from the first to the last.
+    /// The steps after which there is a checkpoint, intact or not, in ascending order.
     pub fn steps(&self) -> Vec<u64> {
         let mut steps: Vec<u64> = self.names().filter_map(|name| name.strip_prefix("step-")?.parse().ok()).collect();
         steps.sort_unstable();
@@ -45,14 +45,14 @@ impl Checkpoints {
         entries.filter_map(|entry| entry.file_name().into_string().ok())
     }
 
-    /// The newest whole one, and what is wrong with any after it.
+    /// Reads the newest intact checkpoint, and tells what is wrong with those after it.
     pub fn newest(&self) -> Found {
         let mut torn = Vec::new();
         for step in self.steps().into_iter().rev() {
             match Checkpoint::read(&self.path(step)) {
                 Ok(checkpoint) if checkpoint.state.trainer.step == step => return Found { newest: Some(checkpoint), torn },
                 Ok(other) => {
-                    let problem = format!("is that of step {}; rename or remove it", other.state.trainer.step);
+                    let problem = format!("is the checkpoint of step {}; rename or remove it", other.state.trainer.step);
                     torn.push(Error::file(self.path(step), problem));
                 }
                 Err(error) => torn.push(error),
@@ -61,10 +61,10 @@ impl Checkpoints {
         Found { newest: None, torn }
     }
 
-    /// Writes a checkpoint, and removes all but the newest three and the best by its validation loss.
+    /// Writes a checkpoint, then removes all but the newest three and the best.
     ///
     /// # Errors
-    /// [`Error::Write`]; those that were there are then still there.
+    /// [`Error::Write`]; the existing checkpoints are then still there.
     pub fn write(&self, checkpoint: &Checkpoint) -> Result<PathBuf> {
         let state = &checkpoint.state;
         let path = self.path(state.trainer.step);
@@ -72,13 +72,13 @@ impl Checkpoints {
         let steps = self.steps();
         let old = steps.iter().rev().skip_while(|&&step| step > state.trainer.step).skip(KEPT);
         for &step in old.filter(|&&step| state.best.is_none_or(|best| best.step != step)) {
-            // One that cannot be removed takes room, and does no other harm.
+            // One that cannot be removed takes up space, but does no other harm.
             drop(fs::remove_dir_all(self.path(step)));
         }
         Ok(path)
     }
 
-    /// Removes checkpoints that an earlier process was about to write.
+    /// Removes checkpoints that an earlier process left unfinished.
     pub fn clean(&self) {
         let partial = self.names().filter(|name| name.ends_with(".partial")).map(|name| self.directory.join(name));
         partial.for_each(|path| drop(fs::remove_dir_all(path)));

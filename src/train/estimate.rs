@@ -1,4 +1,4 @@
-//! The device memory that training will take, told before it is taken.
+//! An estimate of the device memory that training will take, without allocating any.
 
 use super::micro_batch::micro_batch;
 use super::trainer::{Mode, record, record_update};
@@ -8,21 +8,21 @@ use crate::graph::Traits;
 use crate::model::Model;
 use crate::ops::optimizer::Adam;
 
-/// Bytes of device memory, and how a batch is computed.
+/// The bytes of device memory for each purpose, and how a batch is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {
-    /// Of frozen weights.
+    /// The bytes of frozen weights.
     pub weights: u64,
-    /// Of trained weights, their gradients and their two moments.
+    /// The bytes of trained weights, their gradients and their two moments.
     pub trained: u64,
-    /// Of activations and all else that the programs need.
+    /// The bytes of activations and all else that the programs need.
     pub programs: u64,
-    /// The rows that are computed at once: all of a batch, or fewer where the device's limits do not allow it.
+    /// The rows that are computed at once: the whole batch, or fewer if the device's limits require it.
     pub micro_batch: u32,
 }
 
 impl Estimate {
-    /// What training a model on batches of `rows` sequences of `length` tokens takes, with [`checkpointing`](super::TrainOptions) or without.
+    /// Estimates training on batches of `rows` sequences of `length` tokens, with or without [`checkpointing`](super::TrainOptions).
     ///
     /// # Errors
     /// [`Error::Limit`](crate::Error::Limit) if the device's limits do not allow even one row at a time.
@@ -41,7 +41,7 @@ impl Estimate {
         })
     }
 
-    /// All of it.
+    /// The total in bytes.
     pub fn total(&self) -> u64 {
         self.weights + self.trained + self.programs
     }

@@ -1,10 +1,10 @@
-//! The extremes of models and devices, for tests of what may be asked.
+//! Extreme models and devices, for tests of everything that users can ask for.
 
 use crate::graph::Traits;
 use crate::model::{AdapterConfig, BaseDropout, Biases, Config, Family, LARGEST, Model, NormKind, Positions, Trains};
 use crate::ops::{Activation, RopePairs, RopeScaling};
 
-/// A Llama of one layer.
+/// A one-layer Llama.
 fn small() -> Config {
     Config {
         family: Family::Llama,
@@ -29,15 +29,15 @@ fn small() -> Config {
     }
 }
 
-/// A GPT of one layer, with all that a Llama lacks.
+/// A one-layer GPT with everything that a Llama lacks.
 fn gpt() -> Config {
     let biases = Biases { qkv: true, attention_output: true, ffn: true, head: true };
     let config = Config { family: Family::Graftling, norm: NormKind::LayerNorm, norm_first: false, gated: false, biases, ..small() };
     Config { positions: Positions::Learned, head_norm: false, tied: false, activation: Activation::Gelu, ..config }
 }
 
-/// Models with the extremes that a file may ask for, each alone and all together; in half of them everything trains. The largest
-/// vocabulary has a context of one, since a recording has a part for every 128 words of a long batch.
+/// Models with the extremes that a file can ask for, each alone and all together; in half of them everything trains. The largest
+/// vocabulary has a context of one, since a recording has a part for every 128 tokens of the vocabulary when batches are long.
 pub fn models() -> Vec<Model> {
     let mut all = Vec::new();
     for config in [small(), gpt()] {
@@ -62,7 +62,7 @@ pub fn models() -> Vec<Model> {
     all.into_iter().enumerate().map(model).collect()
 }
 
-/// The least that WebGPU promises, what desktops have, and more than there is, for each class of devices; and very little.
+/// The least that WebGPU guarantees, what desktops have, and more than any device has, for each class of devices; and very little.
 pub fn devices() -> Vec<Traits> {
     let lavapipe = Traits { cpu: true, subgroup: Some(8), max_image_rows: 16_384, ..Traits::minimal() };
     let endless = Traits { max_binding: u64::MAX, max_buffer: 1 << 45, max_workgroups: u32::MAX, ..Traits::minimal() };

@@ -1,27 +1,28 @@
-//! Whether training goes well, from its reports alone: a loss that rises, gradients that vanish or explode, steps that are skipped.
+//! Judges from its reports alone whether training goes well: rising losses, vanishing or exploding gradients, skipped steps.
 
 use std::collections::VecDeque;
 use std::fmt;
 
 use super::{Best, Report};
 
-/// Losses of which the mean is taken, and gradient norms of which the median is.
+/// The number of losses in a mean, and of gradient norms in a median.
 const WINDOW: usize = 32;
-/// Losses by which their noise is judged.
+/// The number of losses from which their noise is estimated.
 const HISTORY: usize = 256;
-/// Losses before which nothing is said of them.
+/// The number of losses before which they are not judged.
 const SOONEST: usize = 10;
-/// Losses count by their logarithms, since batches differ and training fails by factors. Below this all is learned.
+/// The lower bound of losses before their logarithms are taken: below this, everything is learned. Logarithms are compared because training
+/// fails by factors.
 const LEAST_LOSS: f64 = 1e-3;
-/// How many standard errors apart two means must lie. That many, since of all the means in a long run the outermost are compared.
+/// The number of standard errors by which two means must differ. It is large because a long run compares the extremes of many means.
 const STANDARD_ERRORS: f64 = 6.0;
-/// The factor by which a loss must rise at least.
+/// The least factor by which a loss must rise.
 const LEAST_RISE: f64 = 1.1;
-/// The part of what had been gained that must be lost again.
+/// The fraction of the progress that must be lost again.
 const LOST: f64 = 0.5;
-/// Steps in a row after which a gradient counts as vanished or exploding.
+/// The number of steps in a row after which a gradient counts as vanished or exploding.
 const IN_A_ROW: u32 = 3;
-/// How many times the usual norm an exploding gradient has at least.
+/// An exploding gradient has at least this many times the usual norm.
 const EXPLODING: f32 = 100.0;
 /// A validation loss has no noise, but a change this small means nothing.
 const LEAST_VALIDATION_RISE: f64 = 0.01;
@@ -29,25 +30,25 @@ const LEAST_VALIDATION_RISE: f64 = 0.01;
 /// Something that is wrong with a run. Steps count from 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Warning {
-    /// The loss lies well above what it was.
+    /// The loss is well above what it was.
     Rising(Rise),
-    /// The norm of the gradient is 0 or denormal since `step`.
+    /// The norm of the gradient has been 0 or denormal since `step`.
     Vanished {
-        /// The first step of which that is true.
+        /// The first such step.
         step: u64,
     },
     /// The norm of the gradient is far above what is usual in this run.
     Exploding {
-        /// The first step of which that is true.
+        /// The first such step.
         step: u64,
         /// Its latest norm.
         norm: f32,
-        /// The highest median of the norms before.
+        /// The highest median of the earlier norms.
         usual: f32,
     },
     /// A step was skipped because its gradient is not finite.
     Skipped {
-        /// The first of which that is true.
+        /// The first such step.
         step: u64,
     },
 }
@@ -57,17 +58,17 @@ pub enum Warning {
 pub struct Rise {
     /// What the loss was.
     pub from: f64,
-    /// The step at which it was that, or the last of those whose mean that is.
+    /// The step of that loss, or the last step of that mean.
     pub at: u64,
-    /// What it is now, the geometric mean of the latest losses.
+    /// What the loss is now: the geometric mean of the latest losses.
     pub to: f64,
-    /// The step from which on all losses lie nearer to `to` than to `from`.
+    /// The step since which all losses have been closer to `to` than to `from`.
     pub since: u64,
-    /// Whether it lies well above that of the first steps too.
+    /// Whether the loss is also well above that of the first steps.
     pub above_start: bool,
 }
 
-/// Watches a run.
+/// Watches the health of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     /// The logarithms of the latest finite losses, with their steps.
@@ -85,23 +86,23 @@ pub struct Health {
     exploding: u32,
     skipped: u64,
     checkpoint: Option<Candidate>,
-    /// The validation losses before any step and after the last one that was measured.
+    /// The validation loss before the first step, and the latest one.
     validation: Option<[f64; 2]>,
     warnings: Vec<Warning>,
 }
 
-/// A checkpoint that may turn out to be the best: what its step made of the model, only the losses after it show.
+/// A checkpoint that may turn out to be the best: only the losses after it show the effect of its last step.
 #[derive(Clone, Debug)]
 struct Candidate {
     step: u64,
-    /// The mean over the window before it.
+    /// The mean loss over the window up to it.
     mean: f64,
-    /// The sum of the losses after it, and how many they are, no more than a window has.
+    /// The sum and the number of the losses after it, at most a window.
     after: (f64, usize),
 }
 
 impl Health {
-    /// Takes the report of the next step and returns what has begun to go wrong with it. Of each kind only the first is told.
+    /// Takes the report of the next step and returns what has begun to go wrong. Each kind of warning is returned only once.
     pub fn observe(&mut self, report: &Report) -> &[Warning] {
         let (before, step) = (self.warnings.len(), report.step + 1);
         if !report.skipped {
@@ -116,14 +117,14 @@ impl Health {
         &self.warnings[before..]
     }
 
-    /// Takes the validation loss after `step` steps. Later ones say something if there is one of step 0.
+    /// Takes the validation loss after `step` steps. Later ones count only if there is one of step 0.
     pub fn measured(&mut self, step: u64, loss: f64) {
         let before = self.validation.map(|[before, _]| before).or(Some(loss).filter(|_| step == 0));
         self.validation = before.map(|before| [before, loss]);
     }
 
-    /// Takes note of a checkpoint after `step` steps. Returns the mean loss up to the checkpoint before it, if the steps after that one bear
-    /// it out.
+    /// Records a checkpoint after `step` steps. Returns the mean loss up to the previous checkpoint, if the steps after that one
+    /// confirm it.
     pub fn saved(&mut self, step: u64) -> Option<Best> {
         let good = self
             .checkpoint
@@ -134,7 +135,7 @@ impl Health {
         good.map(|Candidate { step, mean, .. }| Best { step, loss: mean.exp() })
     }
 
-    /// How far the loss lies above what it was, if that is more than chance and worth telling.
+    /// How far the loss is above what it was, if that is more than chance and large enough to matter.
     pub fn rise(&self) -> Option<Rise> {
         let first = self.first.filter(|_| self.losses.len() >= SOONEST)?;
         let count = WINDOW.min(self.losses.len() - 1);
@@ -143,7 +144,7 @@ impl Health {
             now - from > self.chance(of, count) && now.exp() - from.exp() > LOST * (start.exp() - from.exp())
         };
         let window = self.lowest.zip(self.start);
-        // The first loss alone too, for training that goes wrong at once leaves no better measure of the beginning.
+        // Compared with the first loss alone too: training that goes wrong at once leaves no better measure of the beginning.
         let above_first = is_above(first.1, 1, first.1);
         let above_start = above_first || window.is_some_and(|(_, start)| is_above(start, WINDOW, start));
         let lowest = window.and_then(|(lowest, start)| is_above(lowest.1, WINDOW, start).then_some(lowest));
@@ -154,7 +155,7 @@ impl Health {
         Some(Rise { from: from.exp(), at, to: now.exp(), since, above_start })
     }
 
-    /// What is wrong with the run as it is now, in the words of one clause each; nothing if all is well.
+    /// What is wrong with the run now, one clause each; empty if all is well.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if let Some([from, to]) = self.validation.filter(|_| self.validation_rose()) {
@@ -175,12 +176,13 @@ impl Health {
         problems
     }
 
-    /// Whether the model is worse than it was before the first step: by its validation loss, or by its loss where that was not measured.
+    /// Whether the model is worse than before the first step: by its validation loss, or if that is not measured, by its training loss.
     pub fn is_worse_than_at_start(&self) -> bool {
         self.validation_rose() || self.validation.is_none() && self.rise().is_some_and(|rise| rise.above_start)
     }
 
-    /// Whether a loss of a checkpoint, of validation where that is measured, is below that of the model before the first step, as far as is known.
+    /// Whether a checkpoint's loss is below that of the model before the first step, as far as is known. `loss` is the validation loss if
+    /// that is measured.
     pub fn is_below_start(&self, loss: f64) -> bool {
         let rise = || self.rise().filter(|rise| rise.above_start);
         self.validation.map_or_else(|| rise().is_none_or(|rise| loss < rise.from), |[before, _]| loss < before)
@@ -193,7 +195,7 @@ impl Health {
     fn observe_norm(&mut self, step: u64, report: &Report) {
         let norm = report.gradient_norm;
         let count = |so_far: u32, is_now: bool| if is_now { so_far.saturating_add(1) } else { 0 };
-        // Who makes no mistakes has no gradient either.
+        // A model that makes no mistakes has no gradient either.
         self.vanished = count(self.vanished, norm < f32::MIN_POSITIVE && report.loss != 0.0);
         self.exploding = count(self.exploding, self.norms.len() >= SOONEST && self.usual > 0.0 && norm > EXPLODING * self.usual);
         let begin = step.saturating_sub(u64::from(IN_A_ROW - 1));
@@ -230,7 +232,7 @@ impl Health {
         }
     }
 
-    /// Keeps a warning that is the first of its kind.
+    /// Keeps a warning if it is the first of its kind.
     fn warn(&mut self, warning: Warning) {
         let kind = std::mem::discriminant(&warning);
         if self.warnings.iter().all(|earlier| std::mem::discriminant(earlier) != kind) {
@@ -238,13 +240,14 @@ impl Health {
         }
     }
 
-    /// By how much the mean of so many logarithms may lie above that of so many others without a reason.
+    /// How far the mean of `one` logarithms can be above that of `other` logarithms by chance.
     fn chance(&self, one: usize, other: usize) -> f64 {
         let noise = STANDARD_ERRORS * self.deviation() * (1.0 / one as f64 + 1.0 / other as f64).sqrt();
         noise.max(LEAST_RISE.ln())
     }
 
-    /// The mean of so many logarithms, the latest; without the lowest and the highest where there are enough, so that one odd batch does not count.
+    /// The mean of the latest `count` logarithms. If there are enough, the lowest and the highest are left out, so that one odd batch does
+    /// not count.
     fn latest(&self, count: usize) -> f64 {
         let mut latest: Vec<f64> = self.losses.iter().rev().take(count).map(|&(_, loss)| loss).collect();
         latest.sort_by(f64::total_cmp);
@@ -252,8 +255,8 @@ impl Health {
         kept.iter().sum::<f64>() / kept.len() as f64
     }
 
-    /// The standard deviation of single logarithms, from the differences of neighbours (von Neumann 1941), which a trend hardly changes. Of few
-    /// the largest is left out: it may be the very jump that is to be judged.
+    /// The standard deviation of single logarithms, from the differences of neighbours (von Neumann 1941), which a trend hardly changes. If
+    /// there are few, the largest difference is left out: it may be the very jump being judged.
     fn deviation(&self) -> f64 {
         let differences = self.losses.iter().zip(self.losses.iter().skip(1)).map(|((_, a), (_, b))| (b - a) * (b - a));
         let (sum, largest) = differences.fold((0.0, 0.0f64), |(sum, largest), square| (sum + square, largest.max(square)));
@@ -300,7 +303,7 @@ mod tests {
     use super::*;
     use crate::random::Random;
 
-    /// What is told of a run with these losses and a gradient norm of 1, and how the run ends.
+    /// The warnings about a run with these losses and a gradient norm of 1, and its health at the end.
     fn losses(losses: impl IntoIterator<Item = f64>) -> (Vec<Warning>, Health) {
         run(losses.into_iter().map(|loss| (loss as f32, 1.0)))
     }
@@ -363,11 +366,11 @@ mod tests {
     fn noise_is_no_rise() {
         for seed in 0..10 {
             let mut random = Random::new(seed, 0);
-            // Flat, as with a learning rate that is far too low; of normal, long-tailed and two-fold losses.
+            // Flat, as with a learning rate that is far too low, with normal, long-tailed and bimodal losses.
             assert_eq!(losses((0..3000).map(|_| 3.0 + 0.6 * random.normal())).0, []);
             assert_eq!(losses((0..3000).map(|_| 2.0 * (0.8 * random.normal()).exp())).0, []);
             assert_eq!(losses((0..3000).map(|_| if random.uniform() < 0.5 { 0.2 } else { 5.0 })).0, []);
-            // Learned by heart, with a row now and then that is not.
+            // Learned by heart, except for an occasional row.
             assert_eq!(losses((0..1000).map(|i| 4.0 * (-0.02 * f64::from(i)).exp() + 0.3 * random.uniform().powi(8))).0, []);
             // Single spikes.
             assert_eq!(losses((0..1000).map(|i| if i % 250 == 99 { 90.0 } else { 3.0 + 0.1 * random.normal() })).0, []);
@@ -397,7 +400,7 @@ mod tests {
         assert_eq!(told, [Warning::Exploding { step: 41, norm: 400.0, usual: 1.5 }]);
         assert_eq!(health.problems(), ["the gradient exploded at step 41"]);
         assert_eq!(run(usual.into_iter().chain([(3.0, 400.0); 2]).chain(usual)).0, []);
-        // Norms that had fallen with the loss and come back.
+        // Norms that fell with the loss and rise again.
         let falls = (0..200).map(|i| (3.0, 10f32.powf(-0.03 * i as f32)));
         assert_eq!(run(falls.chain(usual)).0, []);
     }
@@ -420,7 +423,7 @@ mod tests {
         }
     }
 
-    /// A checkpoint whose own step ruined the model has good losses behind it, and is not good.
+    /// A checkpoint whose own step ruined the model is not good, although the losses before it are.
     #[test]
     fn checkpoints_are_judged_by_what_follows() {
         let mut random = Random::new(3, 0);

@@ -6,12 +6,12 @@ use crate::gpu::Metrics;
 use crate::graph::Traits;
 use crate::model::Model;
 
-/// The loss scale of a run whose gradients pass through f16. Rule and numbers are those of PyTorch's `GradScaler`: it starts at 2¹⁶, an
-/// overflow halves it, and 2000 steps in a row without one double it. The device applies the rule (`shaders/optimizer/optimizer.wgsl`).
+/// The loss scale of a run whose gradients pass through f16. The rule and constants are those of PyTorch's `GradScaler`: it starts at 2¹⁶,
+/// an overflow halves it, and 2000 steps in a row without one double it. The device applies the rule (`shaders/optimizer/optimizer.wgsl`).
 ///
 /// PyTorch scales the mean loss, so the gradient of a token's own loss is multiplied by scale / targets, which depends on the batch. Here
-/// it is multiplied by scale / 1024 whatever the batch: 64 at first. f16 has all its bits from 6.1e-5 to 65,504, so a token's gradients
-/// then keep them from 1e-6 to 1e3, and lose them gradually down to 1e-9.
+/// it is multiplied by scale / 1024 whatever the batch: 64 at first. f16 has full precision from 6.1e-5 to 65,504, so a token's
+/// gradients have it from 1e-6 to 1e3 and lose it gradually down to 1e-9.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossScaler {
@@ -34,22 +34,23 @@ impl LossScaler {
     /// No scaling: gradients are f32.
     pub(super) const NONE: LossScaler = LossScaler { scale: 1.0, growth_tracker: 0 };
 
-    /// How many steps in a row without an overflow double the scale, where a model's gradients pass through f16.
+    /// The number of steps in a row without an overflow that double the scale; `None` if the model's gradients do not pass through f16.
     pub(super) fn growth_interval(model: &Model, traits: &Traits) -> Option<u32> {
         (model.half && traits.half).then_some(2000)
     }
 
-    /// The factor of gradients beside the scale ([`Step::backward_scale`](crate::gpu::Step)), in a step with this many targets.
+    /// The factor that multiplies gradients in addition to the scale, in a step with this many targets
+    /// ([`Step::backward_scale`](crate::gpu::Step)).
     pub(super) fn backward_scale(targets: u64) -> f32 {
         targets as f32 / TARGETS
     }
 
-    /// The scaler in the metrics.
+    /// Reads the scaler from the metrics.
     pub(super) fn of(metrics: Metrics) -> LossScaler {
         LossScaler { scale: metrics.loss_scale, growth_tracker: metrics.growth_tracker }
     }
 
-    /// The metrics with this scaler.
+    /// Returns the metrics with this scaler.
     pub(super) fn put_into(self, metrics: Metrics) -> Metrics {
         Metrics { loss_scale: self.scale, growth_tracker: self.growth_tracker, ..metrics }
     }

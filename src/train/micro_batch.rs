@@ -1,21 +1,21 @@
-//! How many rows of a batch a device takes at once: all that its limits allow.
+//! How many rows of a batch a device computes at once: as many as its limits allow.
 
 use super::trainer::{Mode, record};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, MAX_ELEMENTS, Traits, fitting};
 use crate::model::Model;
 
-/// The rows of each micro-batch, the last perhaps fewer, where a batch of `rows` sequences of `length` tokens is cut into as few equal
-/// ones as the limits of a device allow: most often it is whole. It follows from the arguments alone, so that a resumed run makes the same
-/// cut.
+/// The rows of each micro-batch when a batch of `rows` sequences of `length` tokens is cut into as few equal micro-batches as the device's
+/// limits allow. The last may have fewer rows; usually the batch stays whole. The result depends only on the arguments, so a resumed run
+/// makes the same cut.
 ///
 /// # Errors
-/// [`Error::Limit`] if not even one row fits. It says how long a row that fits may be.
+/// [`Error::Limit`] if not even one row fits. Its advice says which length fits.
 pub(super) fn micro_batch(model: &Model, traits: &Traits, [rows, length]: [u32; 2], mode: Mode) -> Result<u32> {
     let training = mode != Mode::Evaluating;
     Graph::new(traits, &model.parameters, training).check_limits()?;
     let check = |rows, length| record(model, traits, [rows, length], mode).0.check_limits();
-    // The residual stream is a binding of f32 too: there is no need to record what makes even that too large.
+    // The residual stream is an f32 binding too: batches that make even that too large need not be recorded.
     let elements = (traits.max_binding / 4).min(MAX_ELEMENTS) / u64::from(model.config.hidden_size);
     let most = u64::from(rows).min(elements / u64::from(length)) as u32;
     if most == rows && check(rows, length).is_ok() {
@@ -47,7 +47,7 @@ mod tests {
     use crate::ops::optimizer::Adam;
     use crate::train::trainer::record_update;
 
-    /// Whatever flags and files ask for gets a recording, or an error that says what to do.
+    /// Anything that flags and files can ask for is recorded, or refused with an error that says what to do.
     #[test]
     fn extremes_are_recorded_or_refused() {
         let (mut asked, mut refused) = (0, 0);
@@ -81,12 +81,12 @@ mod tests {
         assert!(refused > 20 && asked > refused + 20, "{refused} of {asked} were refused");
     }
 
-    /// The largest micro-batch that fits, and batches in equal parts.
+    /// Batches are cut into as few equal parts as fit.
     #[test]
     fn parts_are_few_and_equal() {
         let model = &models()[0];
         let cut = |rows: u32, most: u64| {
-            // Of this model, a slice of logits is widest: 128 for each token.
+            // The widest tensor of this model is a slice of logits: 128 per token.
             let traits = Traits { max_binding: most * 1000 * 128 * 4, ..Traits::desktop() };
             micro_batch(model, &traits, [rows, 1000], Mode::Training { checkpointing: false }).expect("some rows fit")
         };

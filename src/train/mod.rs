@@ -1,4 +1,4 @@
-//! Training: steps, schedules, what they report, and checkpoints to go on from.
+//! Training: steps, schedules, reports, and checkpoints to resume from.
 
 mod checkpoint;
 mod checkpoints;

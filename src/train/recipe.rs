@@ -1,4 +1,4 @@
-//! The config file of `pretrain`: the form of a model from scratch, its tokenizer, and how it is trained.
+//! The config file of `pretrain`: a new model's architecture, its tokenizer, and how to train it.
 
 #[cfg(test)]
 mod tests;
@@ -15,7 +15,7 @@ use crate::ops::optimizer::Adam;
 use crate::ops::{Activation, RopePairs, RopeScaling};
 use crate::text::LARGEST_VOCABULARY;
 
-/// Every key: the form of the model, then its training, which flags of the same names change.
+/// Every key: the model first, then its training.
 const KEYS: [&str; 34] = [
     "tokenizer",
     "layers",
@@ -53,7 +53,7 @@ const KEYS: [&str; 34] = [
     "format",
 ];
 
-/// The most parameters of a model from scratch. A model of more is a slip of the pen.
+/// The most parameters of a model from scratch. A larger number must be a mistake.
 const MOST_PARAMETERS: u128 = 1 << 36;
 /// The most tokens of a batch.
 const MOST_TOKENS: u64 = 1 << 24;
@@ -61,45 +61,45 @@ const MOST_TOKENS: u64 = 1 << 24;
 /// A model from scratch and its training.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
-    /// The form of the model, whose vocabulary is that of the tokenizer.
+    /// The model's config, with the vocabulary size of the tokenizer.
     pub config: Config,
     /// The tokenizer.
     pub vocabulary: Vocabulary,
     /// Optimizer steps.
     pub steps: u64,
-    /// Sequences of a batch, each up to the context long.
+    /// Sequences per batch, each up to the context long.
     pub batch_size: u32,
-    /// Batches of a step.
+    /// Batches per step.
     pub grad_accumulation: u32,
-    /// The largest learning rate.
+    /// The peak learning rate.
     pub learning_rate: f64,
     /// What the learning rate does after the warm-up.
     pub schedule: Shape,
-    /// Steps in which the learning rate rises; a tenth of all, but at most 100, where there is none.
+    /// Steps of linear warm-up; if `None`, a tenth of all steps, at most 100.
     pub warmup_steps: Option<u64>,
     /// The optimizer.
     pub adam: Adam,
-    /// The seed of the first weights, the order of the data and the dropout.
+    /// The seed of the initial weights, the order of the data and dropout.
     pub seed: u64,
-    /// The share of the data that is held out where they have no validation file.
+    /// The fraction of the data to hold out if there is no validation file.
     pub held_out: f64,
-    /// Save the model and measure the loss of what is held out each time that so many steps are done.
+    /// Save the model and measure the loss on the held-out data every this many steps.
     pub save_every: u64,
     /// The format of matrices in the file: F16 or F32.
     pub format: DType,
 }
 
-/// The tokens of a model from scratch.
+/// The vocabulary of a model from scratch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vocabulary {
     /// The 256 bytes.
     Bytes,
-    /// So many, trained on the data.
+    /// Byte-level BPE with this many tokens, trained on the data.
     Bpe(u32),
 }
 
 impl Vocabulary {
-    /// How many tokens there are.
+    /// The number of tokens.
     pub fn size(self) -> u32 {
         match self {
             Vocabulary::Bytes => 256,
@@ -112,15 +112,15 @@ impl Recipe {
     /// Reads and checks a config file.
     ///
     /// # Errors
-    /// [`Error::File`], naming the key: it is unknown, of the wrong type or size, or missing; or the file is not TOML.
+    /// [`Error::File`] if a key, which it names, is unknown, missing, or of the wrong type or size; or if the file is not TOML.
     pub fn read(path: &Path) -> Result<Recipe> {
         Recipe::parse(&read_text(path, CONFIG_BYTES)?).map_err(|problem| Error::file(path, problem))
     }
 
-    /// Checks the text of a config file.
+    /// Parses and checks the text of a config file.
     ///
     /// # Errors
-    /// The part of a sentence that follows the file's name.
+    /// The problem, which completes a sentence that begins with the file's name.
     pub fn parse(text: &str) -> Checked<Recipe> {
         let mut keys = Keyed::toml(text, &KEYS)?;
         let vocabulary = vocabulary(&mut keys)?;
@@ -141,8 +141,8 @@ impl Recipe {
                 epsilon: keys.number("epsilon", "a number above 0", |n| n > 0.0)?.unwrap_or(1e-8),
                 weight_decay: keys.number("weight-decay", "a number from 0 up", |n| n >= 0.0)?.unwrap_or(0.01),
                 decoupled: true,
-                // Unlike an adapter, a model whose first weights are chance profits from it always.
-                clip_norm: keys.number("clip-norm", "a number from 0 up, where 0 is none", |n| n >= 0.0)?.map_or(Some(1.0), above_zero),
+                // Unlike an adapter, a model with random initial weights always profits from clipping.
+                clip_norm: keys.number("clip-norm", "a number from 0 up (0 for none)", |n| n >= 0.0)?.map_or(Some(1.0), above_zero),
             },
             seed: keys.whole("seed", 0, u64::MAX)?.unwrap_or(0),
             held_out: keys.share("held-out")?.unwrap_or(0.02),
@@ -154,16 +154,16 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Says what cannot be trained; for a recipe that has been changed since it was read.
+    /// Checks whether the recipe can be trained; necessary again after changing one that was read.
     ///
     /// # Errors
-    /// The part of a sentence that follows the file's name.
+    /// What cannot be trained, which completes a sentence that begins with the file's name.
     pub fn check(&self) -> Checked<()> {
         let (batch, context) = (u64::from(self.batch_size), u64::from(self.config.context));
         if batch * context > MOST_TOKENS {
             let tokens = batch * context;
             return Err(format!(
-                "asks for {tokens} tokens a batch, batch-size times context, where {MOST_TOKENS} are the most; use less of one"
+                "asks for {tokens} tokens a batch, batch-size times context, but {MOST_TOKENS} is the maximum; reduce one of them"
             ));
         }
         let c = &self.config;
@@ -179,14 +179,14 @@ impl Recipe {
         self.config.check()
     }
 
-    /// The learning rates.
+    /// The learning rate schedule.
     pub fn schedule(&self) -> Schedule {
         let warmup_steps = self.warmup_steps.unwrap_or((self.steps / 10).min(100));
         Schedule { peak: self.learning_rate, shape: self.schedule, warmup_steps, steps: self.steps }
     }
 }
 
-/// A norm to clip at, of which 0 is none.
+/// The norm to clip at; `None` if it is 0.
 fn above_zero(norm: f64) -> Option<f64> {
     (norm > 0.0).then_some(norm)
 }
@@ -204,20 +204,20 @@ fn config(keys: &mut Keyed, vocabulary: Vocabulary) -> Checked<Config> {
     let (hidden_size, heads) = (keys.required("hidden")?, keys.required("heads")?);
     for (key, value) in [("layers", layers), ("heads", heads)] {
         if value > 4096 {
-            return Err(format!("has {key} = {value} where 4096 is the most; use fewer"));
+            return Err(format!("has {key} = {value}, but 4096 is the maximum; use fewer"));
         }
     }
     let head_size = match keys.count("head-size", 128)? {
         Some(size) => size,
         None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
-        None => return Err(format!("has hidden = {hidden_size}, which heads = {heads} do not share evenly; change one, or say head-size")),
+        None => return Err(format!("has hidden = {hidden_size}, which is not divisible by heads = {heads}; change one, or set head-size")),
     };
     if !head_size.is_multiple_of(4) || head_size > 128 {
-        return Err(format!("has a head-size of {head_size}, hidden / heads if it is not said, where a multiple of 4 up to 128 belongs"));
+        return Err(format!("has a head-size of {head_size} (by default hidden / heads); it must be a multiple of 4, at most 128"));
     }
     let key_value_heads = keys.count("key-value-heads", 4096)?.unwrap_or(heads);
     if !heads.is_multiple_of(key_value_heads) {
-        return Err(format!("has heads = {heads}, which do not share key-value-heads = {key_value_heads} evenly; change one"));
+        return Err(format!("has heads = {heads}, which is not divisible by key-value-heads = {key_value_heads}; change one"));
     }
     let gated = keys.flag("gated")?.unwrap_or(true);
     let usual = if gated { (hidden_size * 8 / 3).next_multiple_of(32) } else { 4 * hidden_size };
@@ -258,7 +258,7 @@ fn positions(keys: &mut Keyed) -> Checked<Positions> {
     }
 }
 
-/// One answer for all, or a table.
+/// One flag for all biases, or a table.
 fn biases(keys: &mut Keyed) -> Checked<Biases> {
     let Some(mut table) = keys.table("biases", &["qkv", "attention-output", "feed-forward", "head"])? else {
         let all = keys.flag("biases")?.unwrap_or(false);
@@ -269,7 +269,7 @@ fn biases(keys: &mut Keyed) -> Checked<Biases> {
     Ok(biases)
 }
 
-/// One share for all, or a table.
+/// One rate for all places, or a table.
 fn dropout(keys: &mut Keyed) -> Checked<BaseDropout> {
     let Some(mut table) = keys.table("dropout", &["embedding", "attention", "attention-output", "feed-forward"])? else {
         return Ok(BaseDropout::all(keys.share("dropout")?.unwrap_or(0.0) as f32));

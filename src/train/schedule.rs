@@ -3,25 +3,25 @@
 /// What the learning rate does after warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shape {
-    /// It stays.
+    /// It stays at the peak.
     #[default]
     Constant,
-    /// It falls to zero in a line.
+    /// It falls linearly to zero.
     Linear,
-    /// It falls to zero in half a cosine.
+    /// It falls to zero along half a cosine.
     Cosine,
 }
 
-/// Linear warm-up from peak / warmup_steps to the peak, then a [`Shape`] down to zero at `steps`.
+/// Linear warm-up from peak / warmup_steps to the peak, then a [`Shape`]; unless constant, it reaches zero at `steps`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    /// The largest learning rate.
+    /// The peak learning rate.
     pub peak: f64,
     /// What follows the warm-up.
     pub shape: Shape,
     /// Steps of warm-up.
     pub warmup_steps: u64,
-    /// Steps in all.
+    /// The total number of steps, including the warm-up.
     pub steps: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Stopping a trainer and going on with another one as if nothing had been.
+//! Stopping a trainer and resuming with another one as if nothing had happened.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,27 +8,27 @@ use crate::gpu::Metrics;
 use crate::graph::{DType, Piece, Tensor};
 use crate::weights::{Weight, Weights};
 
-/// What the steps to come depend on, beside weights and moments.
+/// What the steps to come depend on, apart from weights and moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainerState {
-    /// Steps that are done: the place in the schedule.
+    /// Completed steps: the position in the schedule.
     pub step: u64,
-    /// Micro-batches that are done, on which dropout masks depend.
+    /// Completed micro-batches, on which dropout masks depend.
     pub batches: u32,
     /// Steps that changed weights, on which Adam's bias correction depends.
     pub updates: u32,
-    /// Steps that were left out because their gradient was not finite.
+    /// Steps that were skipped because their gradient was not finite.
     pub skipped: u32,
     /// Skipped steps since the last one that changed weights, except those that lowered the loss scale.
     pub skipped_in_a_row: u32,
-    /// The loss scale of a run in f16; none in f32, nor in checkpoints written before it was dynamic.
+    /// The loss scale of a run in f16; `None` in f32 and in checkpoints from before loss scaling was dynamic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scaler: Option<LossScaler>,
 }
 
 impl Trainer<'_> {
-    /// Where the trainer is, after all the steps that it has started. Waits for them.
+    /// The state after all the steps that the trainer has started. Waits for them.
     ///
     /// # Errors
     /// If the device fails.
@@ -39,7 +39,7 @@ impl Trainer<'_> {
         Ok(TrainerState { step: self.step, batches: self.batches, updates, skipped, skipped_in_a_row, loss_scaler })
     }
 
-    /// Adam's two moments of each tensor that trains and that `wanted` says by name, as `first.NAME` and `second.NAME`.
+    /// The two Adam moments of each trainable tensor whose name `wanted` accepts, as `first.NAME` and `second.NAME`.
     ///
     /// # Errors
     /// If the device fails.
@@ -55,16 +55,16 @@ impl Trainer<'_> {
         Ok(moments)
     }
 
-    /// Goes to where another trainer was, whose moments these are. The weights have to be those of that time too, which is the
-    /// [`Memory`](crate::gpu::Memory)'s affair.
+    /// Continues from another trainer's state and moments. The caller must have uploaded the weights of the same step to the
+    /// [`Memory`](crate::gpu::Memory).
     ///
     /// # Errors
-    /// [`Error::File`] if a moment is missing, has another shape or a number that is not finite.
+    /// [`Error::File`] if a moment is missing, has another shape or format, or has a value that is not finite.
     pub fn restore(&mut self, state: &TrainerState, moments: &Weights) -> Result<()> {
         self.each_moment(|name, piece, arena, start, _| {
             let moment = moments.get(&name, &piece.shape)?;
             if moment.dtype != DType::F32 {
-                return Err(Error::file(&moments.path, format!("tensor '{name}' is not of the format F32; take another checkpoint")));
+                return Err(Error::file(&moments.path, format!("tensor '{name}' is not in the format F32; use another checkpoint")));
             }
             self.memory.write_at(self.device, arena, start, &moment.bytes());
             Ok(())
@@ -76,7 +76,7 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    /// Calls `f` with each moment's name, its tensor, its arena, and the bytes there: where they begin and how many they are.
+    /// Calls `f` with each moment's name, tensor and arena, and the start and length in bytes of its range in the arena.
     fn each_moment(&self, mut f: impl FnMut(String, &Piece, Tensor, u64, u64) -> Result<()>) -> Result<()> {
         let arenas = self.memory.arenas();
         for (_, parameter) in self.model.parameters.iter() {

@@ -1,4 +1,4 @@
-//! The loop's body: batches in, a step on the device, reports out a little later.
+//! The body of the training loop: batches in, a step on the device, reports out a little later.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,13 +11,13 @@ use crate::model::{Inputs, Model};
 use crate::ops::optimizer::{Adam, adam};
 use crate::text::{Batch, order_of};
 
-/// After this many steps in a row whose gradients were not finite, training has diverged. In f16 those that lowered the loss scale do
+/// After this many steps in a row whose gradients were not finite, training has diverged. In f16, steps that only lowered the loss scale do
 /// not count: that is how it finds its level.
 const PATIENCE: u32 = 10;
-/// Steps that may be under way on the device while the host goes on.
+/// Steps that can be in flight on the device while the host continues.
 const IN_FLIGHT: usize = 2;
 
-/// Batches of an evaluation whose losses the device adds up.
+/// Evaluation batches whose losses the device adds up.
 const AT_ONCE: usize = 32;
 
 /// How to train.
@@ -29,8 +29,8 @@ pub struct TrainOptions {
     pub schedule: Schedule,
     /// The seed of the dropout masks.
     pub seed: u32,
-    /// Whether the backward pass computes the activations inside a block again, so that only those between blocks stay in memory. The bits
-    /// are the same.
+    /// Whether the backward pass recomputes the activations inside each block, so that only those between blocks stay in memory. Results
+    /// are bit-identical.
     pub checkpointing: bool,
 }
 
@@ -42,10 +42,10 @@ impl Default for TrainOptions {
     }
 }
 
-/// What became of one step.
+/// The outcome of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Report {
-    /// The step, from 0.
+    /// The step, counted from 0.
     pub step: u64,
     /// The mean loss over the step's targets, before the update.
     pub loss: f32,
@@ -53,24 +53,24 @@ pub struct Report {
     pub gradient_norm: f32,
     /// The learning rate.
     pub learning_rate: f32,
-    /// Tokens with a target.
+    /// The number of tokens with a target.
     pub targets: u64,
-    /// Whether the step was left out because its gradient was not finite.
+    /// Whether the step was skipped because its gradient was not finite.
     pub skipped: bool,
-    /// Steps that were left out so far.
+    /// The number of steps skipped so far.
     pub skipped_so_far: u32,
     /// The loss scale after the step, if gradients pass through f16; a skipped step may have halved it.
     pub loss_scale: Option<f32>,
 }
 
 impl Report {
-    /// Whether the step was skipped only because its loss scale was too high, which it lowered: nothing is wrong then.
+    /// Whether the step was skipped only because the loss scale was too high. The step lowered it, so nothing is wrong.
     pub fn lowered_loss_scale(&self) -> bool {
         self.skipped && self.loss.is_finite() && self.loss_scale.is_some_and(|scale| scale > 1.0)
     }
 }
 
-/// A recording of a batch's shape, compiled.
+/// A compiled recording for one batch shape.
 struct Compiled {
     program: Program,
     inputs: Inputs,
@@ -84,7 +84,7 @@ pub(super) enum Mode {
     Evaluating,
 }
 
-/// Records the loss of a batch of that shape, and in training its gradients.
+/// Records the loss of a batch of shape [rows, length], and in training its gradients.
 pub(super) fn record(model: &Model, traits: &Traits, [rows, length]: [u32; 2], mode: Mode) -> (Graph, Inputs, Tensor) {
     let training = mode != Mode::Evaluating;
     let mut g = Graph::new(traits, &model.parameters, training);
@@ -131,10 +131,10 @@ impl Compiled {
     }
 }
 
-/// The programs of a model, one for each shape of micro-batch that has occurred.
+/// The programs of a model, one for each micro-batch shape so far.
 struct Programs {
     mode: Mode,
-    /// The rows of the micro-batches of each shape of batch.
+    /// The rows of a micro-batch, for each batch shape.
     cuts: HashMap<[u32; 2], u32>,
     compiled: HashMap<[u32; 2], Compiled>,
 }
@@ -144,7 +144,7 @@ impl Programs {
         Programs { mode, cuts: HashMap::new(), compiled: HashMap::new() }
     }
 
-    /// The rows of the micro-batches in which a batch of that shape is computed.
+    /// The rows of the micro-batches that a batch of shape [rows, length] is cut into.
     fn micro_batch(&mut self, device: &Device, model: &Model, shape: [u32; 2]) -> Result<u32> {
         if let Some(&rows) = self.cuts.get(&shape) {
             return Ok(rows);
@@ -154,12 +154,12 @@ impl Programs {
         Ok(rows)
     }
 
-    /// The micro-batches in which a batch is computed.
+    /// Cuts a batch into micro-batches.
     fn cut(&mut self, device: &Device, model: &Model, batch: &Batch) -> Result<Vec<Batch>> {
         Ok(batch.cut(self.micro_batch(device, model, [batch.rows, batch.length])?))
     }
 
-    /// Takes the memory of the largest micro-batch, whose rows it returns.
+    /// Allocates the memory of the largest micro-batch and returns its rows.
     fn prepare(&mut self, device: &Device, model: &Model, memory: &Memory, [rows, length]: [u32; 2]) -> Result<u32> {
         let rows = self.micro_batch(device, model, [rows, length])?;
         self.of_shape(device, model, memory, [rows, length])?;
@@ -179,7 +179,7 @@ impl Programs {
     }
 }
 
-/// Trains what of a model is trainable.
+/// Trains the trainable weights of a model.
 pub struct Trainer<'a> {
     pub(super) device: &'a Device,
     pub(super) model: &'a Model,
@@ -194,18 +194,17 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// A trainer at step 0; [`Trainer::restore`] takes it further.
+    /// Creates a trainer at step 0; [`Trainer::restore`] advances it to a saved state.
     ///
     /// # Errors
-    /// If the device is out of memory or fails; [`Error::Usage`] if nothing trains, or the learning rate is not a
-    /// number to train with.
+    /// [`Error::Usage`] if nothing trains, or the learning rate is negative or not finite. Fails if the device is out of memory or fails.
     pub fn new(device: &'a Device, model: &'a Model, memory: &'a Memory, options: TrainOptions) -> Result<Trainer<'a>> {
         if model.parameters.trainable() == 0 {
             return Err(Error::Usage("nothing trains: add an adapter, or name parts of the base to train".into()));
         }
         let peak = options.schedule.peak;
         if !(peak.is_finite() && peak >= 0.0) {
-            return Err(Error::Usage(format!("a learning rate of {peak} is not a finite positive number")));
+            return Err(Error::Usage(format!("the learning rate is {peak}; use a finite number from 0 up")));
         }
         let update = Program::new(device, memory, &record_update(model, device.traits(), &options.adam))?;
         let programs = Programs::new(Mode::Training { checkpointing: options.checkpointing });
@@ -230,17 +229,17 @@ impl<'a> Trainer<'a> {
         LossScaler::growth_interval(self.model, self.device.traits()).is_some()
     }
 
-    /// The loss scaler that continues from `before`, that of an earlier trainer.
+    /// The loss scaler that continues from `before`, the scaler of an earlier trainer.
     pub(super) fn scaler(&self, before: Option<LossScaler>) -> LossScaler {
         if self.scales_loss() { before.unwrap_or_default() } else { LossScaler::NONE }
     }
 
-    /// Allocates the memory of the largest batch, `rows` sequences of `length` tokens, before the first step, so that a device that has
-    /// too little fails there and not in the middle of a run, and smaller batches share it. Returns how many rows are computed at once:
-    /// where the device's limits do not allow all of them, a batch is cut into micro-batches, whose gradients add up.
+    /// Allocates the memory of the largest batch, `rows` sequences of `length` tokens, before the first step. A device with too little
+    /// memory then fails here and not in the middle of a run, and smaller batches share the memory. Returns how many rows are computed at
+    /// once: if the device's limits do not allow all of them, a batch is cut into micro-batches, whose gradients add up.
     ///
     /// # Errors
-    /// [`Error::Limit`] if not even one row fits; [`Error::OutOfMemory`], or what else the device says.
+    /// [`Error::Limit`] if not even one row fits; [`Error::OutOfMemory`] or another error of the device.
     pub fn prepare(&mut self, rows: u32, length: u32) -> Result<u32> {
         self.programs.prepare(self.device, self.model, self.memory, [rows, length])
     }
@@ -249,8 +248,8 @@ impl<'a> Trainer<'a> {
     /// soon as the device has it; the host never waits for the step that it has just started.
     ///
     /// # Errors
-    /// [`Error::Diverged`] after ten steps in a row without finite gradients that no lower loss scale could mend; [`Error::Usage`] if no token has a target; or what the
-    /// device says.
+    /// [`Error::Diverged`] after ten steps in a row whose gradients were not finite, apart from those that lowered the loss scale;
+    /// [`Error::Usage`] if no token has a target; or an error of the device.
     pub fn step(&mut self, batches: &[Batch]) -> Result<Option<Report>> {
         let targets: u64 = batches.iter().map(Batch::targets).sum();
         if targets == 0 {
@@ -281,7 +280,7 @@ impl<'a> Trainer<'a> {
         self.next(IN_FLIGHT)
     }
 
-    /// Sets the numbers of the next batch, in a step with so many targets.
+    /// Sets the parameters of the next micro-batch, in a step with `targets` targets.
     fn set_step(&self, targets: u64, learning_rate: f32) {
         let target_weight = (1.0 / targets as f64) as f32;
         let backward_scale = if self.scales_loss() { LossScaler::backward_scale(targets) } else { 1.0 };
@@ -289,7 +288,7 @@ impl<'a> Trainer<'a> {
         self.memory.set_step(self.device, step);
     }
 
-    /// Measures each dispatch of a step over `batch`, the optimizer's too; the step changes the weights, but is not counted.
+    /// Times each dispatch of a step over `batch`, including the optimizer's. The step changes the weights, but is not counted.
     ///
     /// # Errors
     /// As [`Program::time`].
@@ -306,7 +305,7 @@ impl<'a> Trainer<'a> {
         Ok(timings)
     }
 
-    /// Waits for the steps that are under way and returns the report of the next one, until there is none.
+    /// Waits for the next step in flight and returns its report; `None` if there is none.
     ///
     /// # Errors
     /// As [`Trainer::step`].
@@ -326,7 +325,7 @@ impl<'a> Trainer<'a> {
         Ok(Some(report))
     }
 
-    /// The bytes of device memory that the trainer's programs take beside the model's and their activations.
+    /// The bytes of device memory that the trainer's programs take, in addition to the [`Memory`], which has the activations.
     pub fn bytes(&self) -> u64 {
         self.update.bytes() + self.programs.compiled.values().map(|c| c.program.bytes()).sum::<u64>()
     }
@@ -341,12 +340,12 @@ pub struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    /// An evaluator of the model as it is in `memory` at each call.
+    /// Creates an evaluator, which measures the weights in `memory` at the time of each call.
     pub fn new(device: &'a Device, model: &'a Model, memory: &'a Memory) -> Evaluator<'a> {
         Evaluator { device, model, memory, programs: Programs::new(Mode::Evaluating) }
     }
 
-    /// As [`Trainer::prepare`].
+    /// Allocates memory as [`Trainer::prepare`] does.
     ///
     /// # Errors
     /// As [`Trainer::prepare`].
@@ -357,14 +356,14 @@ impl<'a> Evaluator<'a> {
     /// The mean loss over all targets of the batches.
     ///
     /// # Errors
-    /// [`Error::Usage`] if there is no target; or what the device says.
+    /// [`Error::Usage`] if there is no target; or an error of the device.
     pub fn loss(&mut self, batches: &[Batch]) -> Result<f64> {
         let targets: u64 = batches.iter().map(Batch::targets).sum();
         if targets == 0 {
             return Err(Error::Usage("there is no token to predict; check that the data is not empty".into()));
         }
         let mut loss = 0.0;
-        // The device adds up in f32: of many batches not all at once.
+        // The device adds up in f32, so many batches are not added all at once.
         for batches in batches.chunks(AT_ONCE) {
             self.memory.clear(self.device);
             self.memory.set_step(self.device, Step { target_weight: (1.0 / targets as f64) as f32, ..Step::default() });

@@ -30,7 +30,7 @@ fn check(form: &Form, trained_input: bool) {
         if !trained_input {
             arrays[0].kind = crate::harness::Kind::Frozen(graftling::graph::DType::F32);
         }
-        // Otherwise the sums of a wide layer are so large that the activation is a step.
+        // Otherwise the sums of a wide layer are so large that the activation acts as a step function.
         let shrink = |a: &mut Array, by: usize| a.values.iter_mut().for_each(|v| *v /= (by as f32).sqrt());
         shrink(&mut arrays[1], hidden);
         shrink(&mut arrays[2], bottleneck);
@@ -47,7 +47,7 @@ fn check(form: &Form, trained_input: bool) {
     }
 }
 
-/// Few forms, since a driver takes seconds to compile each width, activation and alignment; more sizes and biases cost nothing.
+/// Few configurations, since a driver takes seconds to compile each width, activation and alignment; more sizes and biases cost nothing.
 const NARROW: Form = Form { rows: 19, hidden: 32, bottleneck: 8, biases: true, scaling: 1.0, dropout: 0.0, activation: Activation::Gelu };
 const DROPPING: Form = Form { rows: 3, hidden: 260, bottleneck: 68, scaling: 0.5, dropout: 0.25, activation: Activation::Relu, ..NARROW };
 

@@ -17,7 +17,7 @@ fn check(form: Attention, lengths: &[usize], length: usize) {
     }
 }
 
-/// Few forms, since a driver takes seconds to compile each head size, mask and dropout; more lengths and heads cost nothing.
+/// Few configurations, since a driver takes seconds to compile each head size, mask and dropout; more lengths and heads cost nothing.
 #[test]
 fn values_and_gradients() {
     let form = Attention { heads: 2, key_value_heads: 2, head_size: 16, causal: true, dropout: 0.0 };

@@ -1,5 +1,5 @@
-//! What is saved beside an adapter, and on which base it belongs: names and orders of tensors, heads that come along, and the identity of
-//! a base.
+//! What is saved with an adapter, and which base it belongs to: names and orders of tensors, heads saved with it, and the identity of a
+//! base.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name)
 }
 
-/// A directory of its own with a text to learn from and a copy of the base, which goes in the end.
+/// A temporary directory with a text to learn from and a copy of the base. It is removed at the end of the test.
 struct Place(PathBuf);
 
 impl Place {
@@ -38,7 +38,7 @@ impl Place {
         command.current_dir(&self.0).args(line.split_whitespace()).output().expect("the command runs")
     }
 
-    /// What a command says on standard error, and the last line of its standard output as JSON.
+    /// A command's standard error, and the last line of its standard output as JSON.
     fn succeeds(&self, line: &str) -> (String, Value) {
         let output = self.run(&format!("{line} --json"));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -54,7 +54,7 @@ impl Place {
         assert!(words.iter().all(|word| said.contains(word)), "'{said}' does not say {words:?}");
     }
 
-    /// Changes a number of the copied base, in the first row of a tensor.
+    /// Changes one value of the copied base, in the first row of a tensor.
     fn change_base(&self) {
         let path = self.0.join("model/model.safetensors");
         let mut weights = Weights::read(&path).expect("the base");
@@ -76,8 +76,8 @@ impl Drop for Place {
     }
 }
 
-/// A whole base that is saved beside an adapter is, tensor by tensor, what the original's files have, whichever file it came from; and it
-/// gives the same logits over either.
+/// A whole base that is saved with an adapter equals the original tensor by tensor, whichever file it came from, and gives the same logits
+/// on top of either file.
 #[test]
 fn saved_bases_have_the_order_of_their_names() {
     let place = Place::new("order");
@@ -104,7 +104,7 @@ fn saved_bases_have_the_order_of_their_names() {
         let want: Vec<f64> = logits(&model, &memory, &batch).into_iter().map(f64::from).collect();
         let read = read_adapter(&place.0).expect("an adapter");
         for (config, weights) in [(&config, &weights), (&hf_config, &hf_weights)] {
-            // Nothing of the base's own should be left.
+            // None of the base's own weights should remain.
             let zeros = |(name, weight): (&String, &Weight)| {
                 (name.clone(), Weight::from_f32(weight.shape.clone(), &vec![0.0; weight.shape.len() as usize]))
             };
@@ -117,14 +117,14 @@ fn saved_bases_have_the_order_of_their_names() {
             close(&format!("logits of {gguf}, saved"), &logits(&model, &memory, &batch), &want, 1e-5);
         }
 
-        // Of a directory without a word about its base, all is taken as it is in the model.
+        // If a directory has no information about its base, all tensors are taken as they are in the model.
         fs::remove_file(place.0.join("base.json")).expect("it goes");
         let old = read_adapter(&place.0).expect("an adapter");
         assert_eq!(old.sources(&config).expect("its tensors").pop().expect("a base").tensors, saved);
     }
 }
 
-/// A head that comes with the adapter counts, is saved again, and trains only where that is asked for.
+/// A head saved with an adapter is used, saved again, and trained only on request.
 #[test]
 fn a_head_that_comes_along_does_not_train() {
     let place = Place::new("head");
@@ -153,8 +153,8 @@ fn a_head_that_comes_along_does_not_train() {
     assert_eq!(place.succeeds("inspect model").1["trains"], serde_json::json!({"adapters": 132_608}));
 }
 
-/// The same base passes, also under another path; another's weights are warned of, another form is refused, and a run goes on with its own
-/// model only.
+/// The same base is accepted, also under another path; other weights cause a warning, another architecture is refused, and a run resumes
+/// only with its own model.
 #[test]
 fn bases_are_told_apart() {
     let place = Place::new("apart");
@@ -172,7 +172,7 @@ fn bases_are_told_apart() {
     place.fails(&format!("eval {common} --model {llama} --adapter run/adapter"), &words);
     place.fails("train --out run --resume --steps 3", &["model: is not the model that this run began with", "begin a new run"]);
 
-    // As a directory of the library, or of an earlier version: nothing is known.
+    // Like a directory of the library or of an earlier version: nothing is known about the base.
     fs::remove_file(place.0.join("run/adapter/base.json")).expect("it goes");
     assert!(!eval("model").contains("warning"));
     fs::write(place.0.join("run/adapter/base.json"), "{").expect("a file");

@@ -1,4 +1,4 @@
-//! The command as a person runs it: what it prints, saves and exits with.
+//! The command as a user runs it: its output, files and exit codes.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -11,7 +11,7 @@ fn graftling(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_graftling")).args(arguments).env_remove("XDG_RUNTIME_DIR").output().expect("the command runs")
 }
 
-/// The last line of standard output as JSON, of a command that went well.
+/// The last line of a successful command's standard output, as JSON.
 fn json(arguments: &[&str]) -> Value {
     let output = graftling(&[arguments, &["--json", "--quiet"]].concat());
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -19,7 +19,7 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(out.lines().last().expect("a line")).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {out}"))
 }
 
-/// One sentence on standard error that has these words, and that exit code.
+/// Expects one sentence on standard error that contains these words, and this exit code.
 fn fails(arguments: &[&str], code: i32, words: &[&str]) {
     let output = graftling(arguments);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -31,7 +31,7 @@ fn fails(arguments: &[&str], code: i32, words: &[&str]) {
     assert!(!said.contains("panicked"), "{said}");
 }
 
-/// A place for files that goes with the test.
+/// A directory that is removed at the end of the test.
 struct Place(PathBuf);
 
 impl Place {
@@ -41,7 +41,7 @@ impl Place {
         Place(path)
     }
 
-    /// The path of a file, written if there is a text for it.
+    /// The path of a file, which is written if there is a text for it.
     fn file(&self, name: &str, text: Option<&str>) -> String {
         let path = self.0.join(name);
         text.into_iter().for_each(|text| std::fs::write(&path, text).expect("the file"));
@@ -63,9 +63,9 @@ fn inspecting() {
         (Some("graftling"), Some(875_264 + shown["trainable_params"].as_u64().expect("a number")))
     );
     assert!(shown["gpu_bytes"].as_u64() > shown["weight_bytes"].as_u64(), "{shown}");
-    // The same model is part of the command.
+    // The same model is built into the command.
     assert_eq!(json(&["inspect", "builtin"])["total_params"], json(&["inspect", BASE])["total_params"]);
-    // No device takes so many rows at once, so they are cut.
+    // No device takes that many rows at once, so the batch is cut.
     let cut = json(&["inspect", "builtin", "--batch-size", "65536"]);
     assert!(cut["micro_batch_size"].as_u64().is_some_and(|rows| 0 < rows && rows < 65_536), "{cut}");
     assert_eq!(shown["micro_batch_size"].as_u64(), Some(2));
@@ -73,7 +73,7 @@ fn inspecting() {
     assert!(text.contains("identity_bn") && text.contains("GPU memory"), "{text}");
 }
 
-/// Matrices of f32 take half the memory in f16, and the loss moves by what rounding them does.
+/// f32 matrices take half the memory as f16, and the loss changes only by their rounding.
 #[test]
 fn half_precision() {
     let place = Place::new("half");
@@ -166,7 +166,7 @@ fn training_evaluating_and_generating() {
     let generated_twice = json(&[&["generate", "--model", BASE, "--prompt", "2 plus 2 is ", "--max-tokens", "5"], &pair[..]].concat());
     assert_eq!((&generated_twice["results"][2]["text"], generated_twice["results"][0]["tokens"].as_u64()), (&generated["text"], Some(5)));
 
-    // Going on from a saved adapter begins where it ended.
+    // Training from a saved adapter starts where it ended.
     let again = place.file("again", None);
     let go_on = ["train", "--out", &again, "--init-adapter", &adapter, "--steps", "1", "--batch-size", "3"];
     assert!(json(&[&go_on[..], &common].concat())["loss_before"].as_f64() < result["loss_before"].as_f64());

@@ -1,4 +1,4 @@
-//! The doctor finds this device healthy, and names a kernel that was made wrong.
+//! The doctor finds this device healthy, and names a deliberately broken kernel.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ fn wrong(findings: &[Finding]) -> Vec<&Finding> {
     findings.iter().filter(|finding| finding.wrong.is_some()).collect()
 }
 
-/// Some families only, since all of them take minutes on a software device; `graftling doctor` checks the rest.
+/// Only some families, since all of them take minutes on a software device; `graftling doctor` checks the rest.
 #[test]
 fn a_healthy_device_is_found_so() {
     let some = ["matmul q4_0", "head_norm", "gated", "dropout", "positions", "optimizer"];
@@ -138,7 +138,7 @@ fn the_doctor_reports_in_json() {
 
     let (code, _, stderr) = graftling(&["doctor", "--only", "mamba"]);
     assert_eq!(code, 2);
-    assert!(stderr.contains("--only 'mamba' names no family; there are matmul f32"), "{stderr}");
+    assert!(stderr.contains("--only 'mamba' matches no family; the families are matmul f32"), "{stderr}");
 }
 
 #[test]

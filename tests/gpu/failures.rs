@@ -1,4 +1,4 @@
-//! What becomes of a run when something goes wrong on the device.
+//! Runs in which something goes wrong on the device.
 
 use graftling::Error;
 use graftling::gpu::{Device, Memory};
@@ -9,8 +9,8 @@ use graftling::train::{Checkpoint, RunState, Trainer};
 use crate::harness::device;
 use crate::models::{Fixture, adapters, batch, config, training};
 
-/// Gradients that are not finite are skipped and counted; ten steps in a row end the run. In f16 too where the loss is not finite either:
-/// no loss scale could mend that, and it stays.
+/// Steps whose gradients are not finite are skipped and counted; ten in a row end the run. The same holds in f16 if the loss is not finite
+/// either: no loss scale could help, so it stays as it is.
 #[test]
 fn divergence_is_an_error_that_names_the_step() {
     for half in [false, true] {
@@ -44,8 +44,8 @@ fn diverge(half: bool) {
     assert!(error.to_string().contains("is not finite"), "{error}");
 }
 
-/// A number that is not finite, in whatever is saved: an adapter, the head, a norm, a moment. Nothing is written, and what was saved before
-/// stays.
+/// If anything to be saved (an adapter, the head, a norm, a moment) has a value that is not finite, nothing is written, and what was saved
+/// before stays.
 #[test]
 fn nothing_that_is_not_finite_is_saved() {
     let (device, fixture) = (device(), Fixture::read("gpt"));

@@ -1,4 +1,4 @@
-//! Activations in f16: every family of kernels on them, and training that goes as it does in f32.
+//! Activations in f16: every kernel family that handles them, and training that matches f32.
 
 use graftling::doctor::examine;
 use graftling::gpu::{Memory, Program};
@@ -18,7 +18,7 @@ fn all_right(traits: &Traits, wanted: impl Fn(&str) -> bool) {
     assert!(wrong.is_empty() && !findings.is_empty(), "{wrong:#?}");
 }
 
-/// The kernels of this device, then those of others that differ. The formats of frozen weights have nothing to do with it.
+/// The kernels of this device, then the differing ones of other devices. The formats of frozen weights make no difference here.
 #[test]
 fn values_and_gradients() {
     for traits in all_traits() {
@@ -26,8 +26,8 @@ fn values_and_gradients() {
     }
 }
 
-/// The gradient of a model's first step is that in f32 but for roundings, whose share of it is small only where the loss is scaled; and what
-/// holds in f32 of memory and of checkpointing does in f16.
+/// The gradient of a model's first step matches f32 up to rounding, which is small only if the loss is scaled; and memory and
+/// checkpointing behave as in f32.
 #[test]
 fn training() {
     let norms = Trains { norms: true, ..Trains::adapters() };
@@ -52,7 +52,7 @@ fn training() {
         };
         let ((single, want, bytes), (half, got, fewer)) = (run(false, false), run(true, false));
         let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
-        // The loss goes back multiplied, and the report's norm is without that.
+        // The backward pass starts from the scaled loss; the reported norm is unscaled.
         let factor = f64::from(half.gradient_norm) / norm(&got);
         let off: Vec<f64> = got.iter().zip(&want).map(|(got, want)| got * factor - want).collect();
         let share = norm(&off) / norm(&want);
@@ -64,7 +64,7 @@ fn training() {
     }
 }
 
-/// Multiplies the weights of a model that have one of these words in their names.
+/// Multiplies the weights of a model whose names contain one of these words.
 fn multiply(model: &Model, memory: &Memory, words: &[&str], factor: f32) {
     let named = |name: &str| words.iter().any(|word| name.contains(word));
     for (tensor, _) in model.parameters.iter().filter(|(_, p)| p.pieces.iter().any(|piece| named(&piece.name))) {
@@ -91,8 +91,8 @@ fn largest_activations(model: &Model, memory: &Memory) -> [f32; 2] {
     [0, 1].map(|i| tensors.iter().map(|pair| largest(pair[i])).fold(0.0, f32::max))
 }
 
-/// Models with massive activations (Sun et al. 2024): where the gated product, or only the down-projection's output, is past the largest
-/// number of f16, evaluation and training in f16 stay near those in f32.
+/// Models with massive activations (Sun et al. 2024): if the gated product, or only the down-projection's output, exceeds the largest
+/// f16 value, evaluation and training in f16 stay near those in f32.
 #[test]
 fn massive_activations() {
     const LARGEST: f32 = 65_504.0;
@@ -119,7 +119,7 @@ fn massive_activations() {
     }
 }
 
-/// The reports of that many more steps.
+/// Takes more steps and returns their reports.
 fn steps(trainer: &mut Trainer, count: usize) -> Vec<Report> {
     let mut reports = Vec::new();
     for _ in 0..count {
@@ -131,8 +131,8 @@ fn steps(trainer: &mut Trainer, count: usize) -> Vec<Report> {
     reports
 }
 
-/// From a loss scale that is far too high it takes more than ten overflows in a row to find one at which steps count, and the run goes on;
-/// so does one that was saved among these, and comes to the same bytes.
+/// From a loss scale that is far too high, it takes more than ten overflows in a row to find one at which steps count, and the run
+/// continues. So does a run that was saved during these steps, and it ends with the same bytes.
 #[test]
 fn overflows_lower_the_loss_scale() {
     let adapter = AdapterConfig::parse("double_seq_bn[bottleneck=8,dropout=0.1]").expect("a spec");
@@ -168,7 +168,7 @@ fn overflows_lower_the_loss_scale() {
     let resumed_memory = begin(&[&weights]);
     let mut resumed = trainer(&resumed_memory);
     resumed.restore(&state, &moments).expect("it fits");
-    // Written out, since the norm of a gradient that overflowed is NaN, which equals nothing.
+    // Compared as text, since the norm of an overflowed gradient is NaN, which equals nothing.
     assert_eq!(format!("{:?}", steps(&mut resumed, 33)), format!("{:?}", &reports[7..]));
     assert_eq!(resumed.state().expect("a state"), end);
     let bytes = |memory: &Memory| {
@@ -178,7 +178,7 @@ fn overflows_lower_the_loss_scale() {
     assert!(bytes(&memory) == bytes(&resumed_memory), "the resumed run comes to other bytes");
 }
 
-/// In f32 there is no loss scale, and checkpoints from before there was one are those of f32, or begin at the first one.
+/// In f32 there is no loss scale. Checkpoints from before there was one are valid in f32, and in f16 start at the initial scale.
 #[test]
 fn states_without_a_loss_scale() {
     let old = r#"{"step":3,"batches":3,"updates":2,"skipped":1,"skipped_in_a_row":0}"#;

@@ -1,5 +1,5 @@
-//! What every op's test shares: one device, with bounds checks in its kernels and without; the traits of every kind of device; and the comparison of
-//! `graftling::doctor`, which panics where it finds something.
+//! Shared by all op tests: one device, with and without bounds checks in its kernels; the traits of every kind of device; and the
+//! comparison of `graftling::doctor`, which panics on a difference.
 
 use std::sync::LazyLock;
 
@@ -11,13 +11,13 @@ use graftling::ops::{self, Activation};
 pub use graftling::doctor::reference::linear;
 pub use graftling::doctor::{Array, Kind, Random, STEP};
 
-/// The one device of the test run; a missing device fails.
+/// The one device of the test run; panics if there is none.
 pub fn device() -> &'static Device {
     static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::open_checked(None).expect("these tests need a device"));
     &DEVICE
 }
 
-/// The same device as users open it, with kernels that check no bounds.
+/// The same device as users open it, without bounds checks in its kernels.
 pub fn unchecked() -> &'static Device {
     static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::open(None).expect("these tests need a device"));
     &DEVICE
@@ -48,8 +48,8 @@ pub struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Records the op with `record`, which gets a tensor for each array, and compares it, in both builds, with `reference`, which gets their
-    /// values.
+    /// Records the op with `record`, which gets a tensor for each array, and compares it in both builds with `reference`, which gets the
+    /// arrays' values.
     pub fn run(&self, record: impl Fn(&mut Graph, &[Tensor]) -> Tensor, reference: impl Fn(&[Vec<f64>]) -> Vec<f64>) {
         expect_right(&self.outcome(unchecked(), record, reference));
     }
@@ -66,7 +66,7 @@ impl Check<'_> {
     }
 }
 
-/// Panics with what a comparison found wrong.
+/// Panics with the differences that a comparison found.
 pub fn expect_right(outcome: &Outcome) {
     if let Some(wrong) = &outcome.wrong {
         panic!("{wrong}");
@@ -87,7 +87,7 @@ pub fn close_to(what: &str, got: &[f32], want: &[f64], bound: f64) {
     expect_right(&outcome);
 }
 
-/// An error that only the kernels without bounds checks have is found, in a value and in a gradient.
+/// An error that only the kernels without bounds checks have is found, both in a value and in a gradient.
 #[test]
 fn both_builds_are_compared() {
     let x = [Array::input(&[3, 16], &mut Random(1))];

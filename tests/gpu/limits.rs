@@ -1,4 +1,4 @@
-//! What is past a device's limits: workgroups are folded, batches are cut, and what remains is an error before anything is allocated.
+//! Work that exceeds a device's limits: workgroups are folded, batches are cut, and anything else is an error before allocation.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ fn folded(g: &Graph) -> impl Iterator<Item = String> {
     g.line().iter().filter(|dispatch| dispatch.kernel.folded.is_some()).map(|dispatch| dispatch.kernel.to_string())
 }
 
-/// What a step leaves in the arenas of values and gradients, and as its loss.
+/// What a step leaves in the arenas of values and gradients, and its loss.
 fn step(traits: &Traits, model: &Model, folds: bool, seen: &mut BTreeSet<String>) -> [Vec<f32>; 3] {
     let (device, batch) = (unchecked(), batch(5));
     let memory = model.upload(device, &[], 5, true).expect("memory");
@@ -53,7 +53,7 @@ fn step(traits: &Traits, model: &Model, folds: bool, seen: &mut BTreeSet<String>
     [read(arenas.values), read(arenas.gradients), read(arenas.metrics)[..2].to_vec()]
 }
 
-/// The logits behind a prompt of 17 tokens, and behind one more.
+/// The logits after a prompt of 17 tokens, and after one more.
 fn generated(traits: &Traits, model: &Model, folds: bool, seen: &mut BTreeSet<String>) -> [Vec<f32>; 2] {
     let device = unchecked();
     let memory = model.upload(device, &[], 5, false).expect("memory");
@@ -83,7 +83,7 @@ fn generated(traits: &Traits, model: &Model, folds: bool, seen: &mut BTreeSet<St
     [logits(&batch(1).tokens[..17], 0), logits(&[9], 17)]
 }
 
-/// Folded workgroups compute what they compute unfolded, in every kernel that has more than one.
+/// Folded workgroups compute the same as unfolded ones, in every kernel that has more than one.
 #[test]
 fn every_kernel_folds() {
     let wide = |config: Config| Config { context: 128, layers: 1, hidden_size: 128, intermediate_size: 260, ..config };
@@ -114,8 +114,8 @@ fn every_kernel_folds() {
     }
 }
 
-/// A batch that is past a limit takes the steps of its micro-batches, bit by bit, and the masks of a resumed run are those of one that was
-/// not interrupted.
+/// A batch that exceeds a limit takes the same steps as its micro-batches, bit for bit, and a resumed run has the same dropout masks as an
+/// uninterrupted one.
 #[test]
 fn a_batch_is_cut_where_it_does_not_fit() {
     let mut tight = Device::open_checked(None).expect("a device");
@@ -153,7 +153,7 @@ fn a_batch_is_cut_where_it_does_not_fit() {
     assert!(cut == run(&tight, &[whole], true), "a resumed run differs");
 }
 
-/// What no cut helps is refused with a length that fits, and is not allocated.
+/// What no cut can make fit is refused, with a length that fits, before anything is allocated.
 #[test]
 fn a_row_that_does_not_fit_is_an_error() {
     let mut tight = Device::open_checked(None).expect("a device");
@@ -177,7 +177,7 @@ fn a_row_that_does_not_fit_is_an_error() {
     assert_eq!(memory.bytes(), with_trainer, "something was allocated beside the {before} bytes of the model");
     assert_eq!(trainer.prepare(2, 70).expect("it fits"), 1);
 
-    // Keys of 625 tokens fit, 2 heads of 8 each.
+    // The keys of 625 tokens fit, 2 heads of 8 each.
     tight.limit(|traits| traits.max_binding = 625 * 2 * 8 * 4);
     let error = Generator::new(&tight, &model, &memory, 1024).err().expect("too long");
     assert!(matches!(&error, Error::Limit { advice, .. } if advice.contains("--max-tokens") && advice.contains("625")), "{error}");
@@ -186,7 +186,7 @@ fn a_row_that_does_not_fit_is_an_error() {
     assert!(matches!(&error, Error::Limit { advice, .. } if advice.contains("model")), "{error}");
 }
 
-/// Elements are counted in u32 where a kernel sees them.
+/// Kernels count elements in u32.
 #[test]
 fn elements_past_u32_are_refused() {
     let parameters = graftling::graph::Parameters::default();

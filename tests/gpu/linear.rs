@@ -24,7 +24,7 @@ fn values_and_gradients() {
     }
 }
 
-/// One row with so large a vocabulary that it has more tiles than one dimension of a dispatch allows.
+/// One row with a vocabulary so large that it has more tiles than one dimension of a dispatch allows.
 #[test]
 fn a_row_of_many_outputs() {
     let traits = Traits { cpu: false, ..device().traits().clone() };

@@ -25,7 +25,7 @@ fn check(traits: &Traits, rows: usize, hidden: usize, vocabulary: usize, max_bin
     }
 }
 
-/// Batches and the shader mark ignored targets with the same number.
+/// Batches and the shader mark ignored targets with the same value.
 #[test]
 fn the_ignored_target_has_one_number() {
     assert_eq!(Kernel::new("loss", "slice").constant("IGNORED"), IGNORED);

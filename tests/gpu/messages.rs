@@ -1,4 +1,4 @@
-//! Mistakes that a person makes, and what the command says: the sentence, and the same as JSON.
+//! Mistakes that users make, and the command's messages about them, as a sentence and as JSON.
 
 use std::fs;
 use std::path::PathBuf;
@@ -53,7 +53,7 @@ impl Drop for Place {
     }
 }
 
-/// The line, the exit code, and the whole sentence or what it begins with (where it ends with …).
+/// The command line, the exit code, and the whole sentence, or its beginning if it ends with `…` here.
 const MISTAKES: [(&str, i32, &str); 29] = [
     (
         "eval --model builtin --data text.txt --adapter lora",
@@ -94,12 +94,12 @@ const MISTAKES: [(&str, i32, &str); 29] = [
     (
         "train --model builtin --data text.txt --out text.txt",
         1,
-        "cannot write text.txt: File exists (os error 17); there is a file of that name, so remove it or choose another place",
+        "cannot write text.txt: File exists (os error 17); a file with that name exists, so remove it or choose another place",
     ),
     (
         "train --model builtin --data text.txt --out text.txt/run",
         1,
-        "cannot write text.txt/run: Not a directory (os error 20); a part of this path is a file, so choose another place",
+        "cannot write text.txt/run: Not a directory (os error 20); part of this path is a file, so choose another place",
     ),
     ("generate --model builtin --prompt a --temperature -1", 2, "the temperature is -1; use 0 for greedy decoding, or a larger number"),
     ("generate --model builtin --prompt a --top-p -0.5", 2, "top-p is -0.5; use a probability above 0 and at most 1, …"),
@@ -147,7 +147,7 @@ const MISTAKES: [(&str, i32, &str); 29] = [
 fn mistakes_are_told_in_a_sentence_and_as_json() {
     let place = Place::new();
     for (line, code, sentence) in MISTAKES {
-        // Only one system's own words are known here.
+        // Only Linux's own messages are known here.
         let system = sentence.contains("os error") && !cfg!(target_os = "linux");
         let mut command = Command::new(env!("CARGO_BIN_EXE_graftling"));
         let output = command.current_dir(&place.0).args(line.split_whitespace()).arg("--json").output().expect("the command runs");
@@ -166,14 +166,14 @@ fn mistakes_are_told_in_a_sentence_and_as_json() {
             None if system => {}
             None => assert_eq!(error, sentence, "{line}"),
         }
-        // The person gets the same, where clap does not break it into lines.
+        // Standard error has the same, up to where clap breaks it into lines.
         let start = error.split([':', ';']).next().expect("a part");
         assert!(said.contains(&format!("error: {start}")), "{line}: {said}");
     }
     assert!(!place.0.join("new").exists());
 }
 
-/// Without --json nothing of it is on standard output.
+/// Without `--json`, errors leave standard output empty; help is never followed by JSON.
 #[test]
 fn results_alone_are_on_standard_output() {
     let run = |line: &str| Command::new(env!("CARGO_BIN_EXE_graftling")).args(line.split_whitespace()).output().expect("the command runs");

@@ -242,7 +242,7 @@ pub fn training(steps: u64) -> TrainOptions {
     TrainOptions { schedule, seed: 3, ..TrainOptions::default() }
 }
 
-/// Frozen bytes do not change, whatever trains; a repeated run gives the same bits, dropout included.
+/// Frozen bytes never change, whatever trains; a repeated run gives the same bits, even with dropout.
 #[test]
 fn frozen_bytes_stay_and_runs_repeat() {
     let (device, fixture) = (device(), Fixture::read("gpt"));

@@ -11,7 +11,7 @@ fn sum(x: &[f64], y: &[f64]) -> Vec<f64> {
     x.iter().zip(y).map(|(x, y)| x + y).collect()
 }
 
-/// Every form at each size: x alone, the norm of a sum, and both the sum and its norm.
+/// Every variant at each size: x alone, the norm of a sum, and both the sum and its norm.
 fn check(with_bias: bool) {
     let shapes = [(1, 4), (3, 257), (130, 12), (257, 8), (5, 1)];
     for traits in all_traits() {
@@ -87,7 +87,7 @@ fn the_sum_alone() {
     check.run(|g, t| ops::residual_norm(g, t[0], t[1], &layer(t)).0, |v| sum(&v[0], &v[1]));
 }
 
-/// With all weights frozen, or all but one, the backward pass goes through and leaves the frozen ones alone.
+/// With all weights frozen, or all but one, the backward pass works and leaves the frozen ones alone.
 #[test]
 fn frozen_weights() {
     for traits in all_traits() {

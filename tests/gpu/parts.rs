@@ -13,7 +13,7 @@ type Op<'a> = &'a dyn Fn(&mut Graph, &[Tensor], &[Tensor]) -> Tensor;
 struct Ran {
     dispatches: usize,
     planned_bytes: u64,
-    /// The bits of the value, of the gradient of the first input, and of those of all weights.
+    /// The bits of the value, of the first input's gradient, and of all weights' gradients.
     bits: [Vec<u32>; 3],
 }
 
@@ -50,7 +50,7 @@ fn run(traits: &Traits, inputs: &[&[usize]], weights: &[&[usize]], op: Op) -> Ra
     Ran { dispatches: g.line().len(), planned_bytes, bits }
 }
 
-/// Compares an op with the same op in the smallest parts.
+/// Compares an op with the same op split into the smallest parts.
 fn check(name: &str, inputs: &[&[usize]], weights: &[&[usize]], op: impl Fn(&mut Graph, &[Tensor], &[Tensor]) -> Tensor) {
     for traits in all_traits() {
         let name = format!("{name}, cpu {}, subgroup {:?}", traits.cpu, traits.subgroup);
@@ -66,7 +66,7 @@ fn check(name: &str, inputs: &[&[usize]], weights: &[&[usize]], op: impl Fn(&mut
 
 #[test]
 fn products() {
-    // Rows that end on 256 bytes and others; weight gradients in chunks of rows, and, with many tiles, in one.
+    // Rows that end on a multiple of 256 bytes, and others; weight gradients in chunks of rows and, if there are many tiles, in one piece.
     for (rows, inputs, outputs) in [(300, 64, 128), (131, 33, 70), (130, 36, 68), (40, 256, 520)] {
         check(&format!("{rows}×{inputs}→{outputs}"), &[&[rows, inputs]], &[&[outputs, inputs], &[outputs]], |g, x, w| {
             ops::linear(g, x[0], &Linear::new(w[0], Some(w[1])))

@@ -79,7 +79,7 @@ fn a_gated_rotary_model_with_its_own_tokens() {
     assert_eq!((metrics.matches("\"loss\"").count(), metrics.matches("\"eval_loss\"").count()), (3, 2), "{metrics}");
     assert!(std::fs::read_to_string(out.join("loss.svg")).expect("a drawing").contains("validation"));
 
-    // A run that goes wrong says so, and so does its result.
+    // A run that goes wrong warns about it, and its result contains the warning.
     let wrong = place.run("wrong", &["--steps", "14", "--learning-rate", "10", "--quiet"]);
     let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
     let warnings: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("warning: ")).collect();

@@ -25,7 +25,7 @@ fn reference(qkv: &[f64], frequencies: &[f32], case: &Case) -> Vec<f64> {
 /// Runs a case with `starts` as a tensor, and also without if all are zero.
 fn check(case: Case) {
     let frequencies = rope_frequencies(THETA, case.rotary, &RopeScaling::None);
-    // No longer than necessary, so that a position past its end would show.
+    // The table is no longer than necessary, so that a position past its end would show.
     let positions = case.starts.iter().max().expect("a row") + case.length as u32;
     let width = ((case.heads + 2 * case.shared) * case.size) as usize;
     let frozen = |shape: &[usize], values| Array { shape: shape.to_vec(), kind: Kind::Frozen(DType::F32), values };
@@ -72,13 +72,13 @@ fn a_part_of_a_head() {
 }
 
 /// A llama GGUF file stores the elements of each query and key head in another order, with the axes (2, size / 2) swapped, and rotates
-/// adjacent pairs. The result is that of Hugging Face's order, swapped.
+/// adjacent pairs. The result equals that of Hugging Face's order with the axes swapped.
 #[test]
 fn both_orders_are_one_turn() {
     const SIZE: usize = 16;
     let frequencies = rope_frequencies(THETA, SIZE as u32, &RopeScaling::None);
     let case = Case { starts: &[0], length: 5, heads: 2, shared: 1, size: SIZE as u32, rotary: SIZE as u32, pairs: RopePairs::Halves };
-    // Such a file does not swap value heads; here they may be swapped, since nothing happens to them.
+    // Such a file does not swap value heads; swapping them here does no harm, since they are not rotated.
     let heads = |x: &[f64], from: &dyn Fn(usize) -> usize| -> Vec<f64> {
         x.chunks(SIZE).flat_map(|head| (0..SIZE).map(|i| head[from(i)]).collect::<Vec<_>>()).collect()
     };

@@ -1,4 +1,4 @@
-//! `graftling train` as a person runs it: stopped, killed, resumed, repeated, refused.
+//! `graftling train` as a user runs it: stopped, killed, resumed, repeated, refused.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::harness::device;
 
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base");
 
-/// A directory of its own with a few hundred bytes of text to learn from, which goes in the end.
+/// A temporary directory with a few hundred bytes of text to learn from. It is removed at the end of the test.
 struct Place(PathBuf);
 
 impl Place {
@@ -31,14 +31,14 @@ impl Place {
         self.0.join(name)
     }
 
-    /// A command of `graftling` that runs here.
+    /// A `graftling` command that runs in this directory.
     fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_graftling"));
         command.current_dir(&self.0).args(line.split_whitespace()).stdin(Stdio::null());
         command
     }
 
-    /// Training on the text with small settings and these too.
+    /// A training command on the text with small settings and the options in `line`.
     fn train(&self, line: &str) -> Command {
         let small = format!("train --model {BASE} --data data --batch-size 1 --max-length 16 --dropout 0.1 --seed 3");
         self.command(&format!("{small} {line}"))
@@ -49,14 +49,14 @@ impl Place {
         entries.map(|entry| (entry.file_name().into_string().expect("a name"), fs::read(entry.path()).expect("a file"))).collect()
     }
 
-    /// The steps that `metrics.jsonl` has a loss of.
+    /// The steps whose loss is in `metrics.jsonl`.
     fn steps(&self, run: &str) -> Vec<u64> {
         let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.filter(|line| line.get("loss").is_some()).filter_map(|line| line["step"].as_u64()).collect()
     }
 
-    /// Waits until a path is there, or a minute.
+    /// Waits up to a minute for a path to appear.
     fn wait_for(&self, path: &str) {
         let begin = Instant::now();
         while !self.path(path).exists() {
@@ -88,7 +88,7 @@ fn result(output: &Output) -> Value {
     serde_json::from_str(text.lines().last().expect("a line")).expect("the last line is JSON")
 }
 
-/// One error on standard error that has these words, and that exit code.
+/// Expects exactly one error on standard error, which contains these words, and this exit code.
 fn fails(mut command: Command, code: i32, words: &[&str]) -> Output {
     let output = command.output().expect("the command runs");
     check_failure(&output, code, words);
@@ -107,7 +107,7 @@ fn background(mut command: Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts")
 }
 
-/// Two trainers, the second of which goes on from the first one's checkpoint, come to where one comes alone.
+/// Two trainers, the second resuming from the first one's checkpoint, reach the same state as a single one.
 #[test]
 fn a_trainer_goes_on_from_a_checkpoint() {
     let (place, device) = (Place::new("checkpoint"), device());
@@ -159,11 +159,11 @@ fn a_trainer_goes_on_from_a_checkpoint() {
     assert_eq!(after.1.tensors, alone.1.tensors);
     assert_eq!(after.2, alone.2);
 
-    // Whatever is done to a file of the newest, the one before is taken.
+    // However a file of the newest checkpoint is damaged, the one before it is used.
     let newest = checkpoints.path(2);
     for file in fs::read_dir(&newest).expect("a directory").map(|entry| entry.expect("an entry").path()) {
         let whole = fs::read(&file).expect("a file");
-        // In a state, a digit.
+        // In the state, damages a digit.
         let digit = whole.iter().rposition(|&byte| byte == b'2').filter(|_| file.ends_with("state.json"));
         let mut flipped = whole.clone();
         flipped[digit.unwrap_or(whole.len() / 2)] ^= 1;
@@ -183,11 +183,11 @@ fn a_trainer_goes_on_from_a_checkpoint() {
     assert_eq!(checkpoints.newest().newest.map(|checkpoint| checkpoint.state.trainer.step), Some(2));
 }
 
-/// Killed at whatever moment, with the newest checkpoint torn: the same bytes in the end. So does a repetition from `run.toml`.
+/// A run killed at any moment, even with its newest checkpoint torn, ends with the same bytes. So does a repetition from `run.toml`.
 #[test]
 fn killed_resumed_and_repeated() {
     let place = Place::new("killed");
-    // Of 23 sequences, so seven steps.
+    // 0.3 epochs of 23 sequences are seven steps.
     let options = "--epochs 0.3 --save-every 1 --eval-every 3";
     let whole = result(&succeeds(place.train(&format!("{options} --out whole --json"))));
     assert_eq!(whole["adapter_moved"], true);
@@ -223,7 +223,7 @@ fn killed_resumed_and_repeated() {
     assert_eq!(place.files("again/adapter"), adapter);
 }
 
-/// What would mix up runs, or is no option, is refused before anything is touched.
+/// Whatever would mix up runs, and unknown options, are refused before anything is touched.
 #[test]
 fn refusals() {
     let place = Place::new("refusals");
@@ -237,8 +237,8 @@ fn refusals() {
     fails(place.command("train --out run --resume --steps 5"), 2, &["--model is missing"]);
 
     for (text, words) in [
-        ("learning_rate = 1", ["'learning_rate' is no option", "did you mean 'learning-rate'?"]),
-        ("colour = 1", ["'colour' is no option", "--help"]),
+        ("learning_rate = 1", ["'learning_rate' is not an option", "did you mean 'learning-rate'?"]),
+        ("colour = 1", ["'colour' is not an option", "--help"]),
         ("steps = 0", ["0", "--steps"]),
         ("steps = {}", ["'steps' cannot be {}", "--help"]),
         ("steps = 1\nepochs = 2", ["both 'steps' and 'epochs'", "remove one"]),
@@ -257,7 +257,7 @@ fn refusals() {
     assert!(!place.path("new").exists());
 }
 
-/// A run that diverges leaves the checkpoints that it has saved, all of whose numbers are finite, and no adapter.
+/// A run that diverges keeps the checkpoints that it has saved, whose values are all finite, and saves no adapter.
 #[test]
 fn a_diverged_run_keeps_its_checkpoints() {
     let place = Place::new("diverged");
@@ -305,7 +305,7 @@ fn interrupted() {
     assert_eq!(place.steps("run"), (1..=step + 1).collect::<Vec<_>>());
 }
 
-/// The base that all steps before the last phase changed is a part of what is saved, and of checkpoints.
+/// A base that the first phase changed is saved with the adapter and in checkpoints.
 #[test]
 fn everything_first_and_then_adapters() {
     let place = Place::new("full");
@@ -318,14 +318,14 @@ fn everything_first_and_then_adapters() {
     let plain = result(&succeeds(place.command(&eval.replace("--adapter run/adapter", ""))));
     assert_ne!(plain["loss"], trained["eval_loss"]);
 
-    // The base that both have is on the disk once.
+    // The base that both share is on disk only once.
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
         let file = |step| fs::metadata(Checkpoints::of(&place.path("run")).path(step).join("base.safetensors")).expect("a base").ino();
         assert!(file(3) == file(4) && file(2) != file(3));
     }
-    // From the second phase, and from the first.
+    // Resumed from the second phase, and from the first.
     for step in [3, 2] {
         fs::remove_dir_all(place.path("run/adapter")).expect("it goes");
         let checkpoints = Checkpoints::of(&place.path("run"));
@@ -336,7 +336,7 @@ fn everything_first_and_then_adapters() {
     }
 }
 
-/// A run says where training goes wrong, once when it begins and once in the end.
+/// A run warns when training begins to go wrong, and again at the end.
 #[test]
 fn runs_that_go_wrong() {
     let place = Place::new("wrong");
@@ -349,13 +349,13 @@ fn runs_that_go_wrong() {
     assert!(told[0].starts_with("the gradient has vanished: since step "), "{told:?}");
     let last = told.last().expect("a warning");
     assert!(last.contains("nothing was learned from step ") && last.ends_with("a --clip-norm"), "{told:?}");
-    // The first while it happens.
+    // The first warning comes while it happens.
     let said = said(&output);
     let at = |words: &str| said.find(words).unwrap_or_else(|| panic!("{words} in {said}"));
     assert!(at(&told[0]) < at("step 12/12") && at("step 12/12") < at(last), "{said}");
     assert_eq!(result(&output)["warnings"], serde_json::json!(told));
 
-    // The loss rises at once, and nothing was better than the base.
+    // The loss rises at once, so nothing is ever better than the base.
     let output = succeeds(place.train("--out risen --steps 14 --learning-rate 3 --train head --json --quiet"));
     let told = warnings(&output);
     assert!(told[0].starts_with("the loss has risen from 6.9195 at step 1 to ") && told[0].contains(" since step 2; "), "{told:?}");
@@ -365,12 +365,12 @@ fn runs_that_go_wrong() {
     );
     assert_eq!(told.len(), 2);
 
-    // What was said before a run was interrupted belongs to its result too.
+    // Warnings from before an interruption are part of the result too.
     fs::remove_dir_all(place.path("risen/adapter")).expect("it goes");
     let resumed = succeeds(place.command("train --out risen --resume --steps 15 --json --quiet"));
     assert_eq!(result(&resumed)["warnings"][0], told[0]);
 
-    // A text that the base knows, and the adapter forgets: the best checkpoint is kept and named.
+    // On a text that the base knows and the adapter forgets, the best checkpoint is kept and named.
     fs::write(place.path("data/valid.txt"), "And the LORD said unto Moses, ".repeat(3)).expect("a text");
     let output = succeeds(place.train("--out worse --steps 10 --eval-every 2 --save-every 1 --learning-rate 3e-3"));
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -384,7 +384,7 @@ fn runs_that_go_wrong() {
     );
 }
 
-/// Without validation data the checkpoint with the lowest mean loss is the best one, and it outlasts all later ones.
+/// Without validation data, the checkpoint with the lowest mean loss is the best one and is kept.
 #[test]
 fn the_best_checkpoint_without_validation() {
     let place = Place::new("best");
@@ -398,7 +398,7 @@ fn the_best_checkpoint_without_validation() {
     assert!(result["best"]["loss"].as_f64() < result["loss_after"].as_f64() && result["best"]["eval_loss"].is_null(), "{result}");
 }
 
-/// What a run says in the end: losses, where the best checkpoint is, what is on disk; and its picture says what was trained.
+/// At the end, a run reports its losses, the best checkpoint and its size on disk; and its plot names what was trained.
 #[test]
 fn the_last_words() {
     let place = Place::new("words");
@@ -418,7 +418,7 @@ fn the_last_words() {
     assert_eq!((losses.len(), losses[1..].iter().any(|&loss| loss < losses[5])), (6, printed.contains("(best ")), "{printed}");
 }
 
-/// A run is resumed from any directory, whatever its options were when it began.
+/// A run can be resumed from any directory, even if it was started with relative paths.
 #[test]
 fn resumed_from_elsewhere() {
     let place = Place::new("elsewhere");
@@ -447,7 +447,7 @@ fn resumed_from_elsewhere() {
     succeeds(place.command(&format!("{} --steps 4 --quiet", small.replace("--out run", "--out whole"))));
     assert_eq!(run(&place), whole(&place));
 
-    // Options from before paths were whole ones are good where they were written; builtin is no path.
+    // Options files from before paths were absolute still work in the directory where they were written; builtin is not a path.
     let old = options.replace(&format!("{}/", place.0.display()), "");
     assert!(old.contains("model = \"base\""), "{old}");
     fs::write(place.path("run/run.toml"), old).expect("options");
@@ -467,7 +467,7 @@ fn runs_that_come_to_nothing() {
     assert_eq!(result(&output)["adapter_moved"], false);
 
     let output = fails(place.train("--out wild --steps 50 --learning-rate 1e38 --save-every 1 --quiet"), 6, &["diverged", "learning rate"]);
-    assert!(said(&output).contains("is the last checkpoint, whose weights are finite"), "{}", said(&output));
+    assert!(said(&output).contains("is the last checkpoint; its weights are finite"), "{}", said(&output));
     assert!(!place.path("wild/adapter").exists() && place.path("wild/loss.svg").exists());
     let found = Checkpoints::of(&place.path("wild")).newest();
     assert!(found.newest.is_some() && found.torn.is_empty(), "{:?}", found.torn);

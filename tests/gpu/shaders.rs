@@ -8,7 +8,7 @@ use naga::{AddressSpace, Block, Expression, Handle, Statement, TypeInner};
 /// All formats of frozen weights.
 const FORMATS: [&str; 11] = ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k"];
 
-/// Every file with entry points, in each variant that differs in more than numbers.
+/// Every file with entry points, in each variant that differs in more than constants.
 fn kernels() -> Vec<Kernel> {
     let mut all = Vec::new();
     for (file, text) in FILES {
@@ -75,7 +75,7 @@ fn files_with_subgroups_enable_them() {
     }
 }
 
-/// A store to one component of a vector may touch the whole vector (gpuweb#2112), so two threads that write different components race,
+/// A store to one component of a vector can touch the whole vector (gpuweb#2112), so two invocations that write different components race,
 /// though no Vulkan device shows it.
 #[test]
 fn no_shader_stores_parts_of_shared_vectors() {

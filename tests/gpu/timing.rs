@@ -45,7 +45,7 @@ fn submissions_are_as_long_as_they_may_be() {
     for _ in 0..3 {
         program.run(device()).expect("a run");
     }
-    // The least of several times, since other work on a machine only ever adds to it.
+    // The minimum of several times, since other work on the machine can only add to it.
     let times = [(); 3].map(|()| program.time(device()).expect("time stamps"));
     let least = |i: usize| times.iter().map(|timings| timings[i].seconds).fold(f64::INFINITY, f64::min);
     let pieces = program.pieces(device());

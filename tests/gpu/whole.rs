@@ -1,4 +1,4 @@
-//! Shared by the tests of whole models: a batch goes in, logits come out.
+//! Shared by the tests of whole models: from a batch to logits.
 
 use graftling::gpu::{Device, Memory, Program};
 use graftling::graph::Graph;

@@ -15,7 +15,7 @@ pub(super) enum Row {
     Chat(Vec<Message>),
 }
 
-/// The keys that are looked at; others are skipped without being kept.
+/// The keys that are read; others are skipped.
 #[derive(serde::Deserialize)]
 struct Keys {
     text: Option<Value>,
@@ -27,19 +27,19 @@ struct Keys {
 impl Row {
     /// Reads a line. The error is the rest of a sentence that begins with the line's number.
     pub(super) fn parse(line: &str) -> std::result::Result<Row, String> {
-        // An array would be taken for a row whose keys are left out.
+        // Serde would accept an array as a row without keys.
         if !line.trim_start().starts_with('{') {
-            return Err("is not a JSON object; write one object a line, in braces".into());
+            return Err("is not a JSON object; write one object per line, in braces".into());
         }
-        // Without the end of the line, where a text that is cut short would seem to have a line break in it.
+        // Trimmed, since a string cut short would otherwise seem to contain the line break.
         let keys: Keys = serde_json::from_str(line.trim_end()).map_err(|e| {
             if e.is_eof() {
                 return "ends in the middle of a JSON object; complete or remove it".into();
             }
-            // The place in the message is within this one line.
+            // The line in the message is always 1 here, so only the column is kept.
             let reason = e.to_string();
             let reason = reason.split(" at line ").next().unwrap_or_default();
-            format!("is not a JSON object ({reason} at column {}); write one object a line", e.column())
+            format!("is not a JSON object ({reason} at column {}); write one object per line", e.column())
         })?;
         let text = |key: &str, value: Value| match value {
             Value::String(text) => Ok(text),
@@ -57,13 +57,13 @@ impl Row {
         }
     }
 
-    /// The row's tokens. A row that has nothing to learn is a sequence without targets.
+    /// The row's tokens. A row with nothing to learn becomes a sequence without targets.
     pub(super) fn sequence(self, tokenizer: &Tokenizer, template: Option<&ChatTemplate>, train_on_prompt: bool) -> Result<Sequence> {
         match self {
             Row::Text(text) => Ok(Sequence::new(tokenizer.encode_document(&text)?)),
             Row::Completion { prompt, completion } => {
                 let (tokens, from) = continued(tokenizer, &prompt, &completion)?;
-                // A completion of nothing but the end token is a mistake in the data and nothing to learn.
+                // An empty completion, only an end token, is a mistake in the data and nothing to learn.
                 let learns = train_on_prompt || !completion.is_empty();
                 Ok(Sequence::masked(tokens, |i| learns && (train_on_prompt || i >= from)))
             }
@@ -83,7 +83,7 @@ impl Row {
     }
 }
 
-/// The tokens of a prompt and its completion, and how many of them are the prompt's.
+/// The tokens of a prompt and its completion, and the number that belong to the prompt.
 pub(super) fn continued(tokenizer: &Tokenizer, prompt: &str, completion: &str) -> Result<(Vec<u32>, usize)> {
     let mut tokens = tokenizer.encode_document(prompt)?;
     let from = tokens.len();
@@ -101,7 +101,7 @@ pub(super) fn continued(tokenizer: &Tokenizer, prompt: &str, completion: &str) -
 
 fn chat(messages: Value) -> std::result::Result<Vec<Message>, String> {
     let wrong = |what: &str| format!("has {what}; 'messages' is a list of objects with 'role' and 'content', both strings");
-    let Value::Array(messages) = messages else { return Err(wrong("'messages' that are no list")) };
+    let Value::Array(messages) = messages else { return Err(wrong("'messages' that are not a list")) };
     if messages.is_empty() {
         return Err(wrong("'messages' without a message"));
     }

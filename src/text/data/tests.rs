@@ -8,7 +8,7 @@ use crate::weights::Gguf;
 
 const NO: u32 = IGNORED;
 
-/// A directory that goes away with it.
+/// A directory that is removed when the value is dropped.
 struct Place(PathBuf);
 
 impl Place {
@@ -102,7 +102,7 @@ fn bos_is_where_the_model_asks_for_it() {
     assert_eq!(read(r#"{"messages": [{"role": "assistant", "content": "b"}]}"#), "a:b;");
     let text = Dataset::read(&place.put("t.txt", "abcdefgh"), &tokenizer, &options(3)).expect("a text");
     assert_eq!(text.sequences.iter().map(|s| shown(s).0).collect::<Vec<_>>(), ["^ab", "cde", "fgh"]);
-    // And no end token where there is none.
+    // No end token if the model has none.
     let tokenizer = place.bytes("{}");
     assert_eq!(one(&place, &tokenizer, r#"{"prompt": "a", "completion": "b"}"#, &options(9)).expect("a row").0, "ab");
 }
@@ -205,7 +205,7 @@ fn bad_data_are_named() {
         ("a.jsonl", b"{\"prompt\": \"a\"}", "line 1 has a 'prompt' without"),
         ("a.jsonl", b"{\"completion\": \"a\"}", "line 1 has a 'completion' without"),
         ("a.jsonl", b"{\"prompt\": \"a\", \"completion\": []}", "line 1 has a 'completion' that"),
-        ("a.jsonl", b"{\"messages\": {}}", "line 1 has 'messages' that are no list"),
+        ("a.jsonl", b"{\"messages\": {}}", "line 1 has 'messages' that are not a list"),
         ("a.jsonl", b"{\"messages\": []}", "line 1 has 'messages' without"),
         ("a.jsonl", b"{\"messages\": [1]}", "no 'role' in message 1"),
         ("a.jsonl", b"{\"messages\": [{\"role\": \"user\"}]}", "no 'content' in message 1"),

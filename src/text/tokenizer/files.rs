@@ -28,7 +28,7 @@ pub(super) fn special(path: &Path, inner: &mut tokenizers::Tokenizer) -> Result<
     for named in [config.token("eos_token")?, map.token("eos_token")?].into_iter().flatten().flatten() {
         inner.token_to_id(&named).into_iter().for_each(|token| special.add_end(token));
     }
-    // A number past the vocabulary can neither be generated nor trained, and such configs are about.
+    // A token past the vocabulary can be neither generated nor trained, and such configs exist.
     for token in [generation.ids("eos_token_id")?, model.ids("eos_token_id")?].concat() {
         inner.id_to_token(token).into_iter().for_each(|_| special.add_end(token));
     }
@@ -44,12 +44,12 @@ pub(super) fn special(path: &Path, inner: &mut tokenizers::Tokenizer) -> Result<
     Ok(special)
 }
 
-/// What the post-processor puts before a text.
+/// The tokens that the post-processor puts before a text.
 fn prefix(inner: &tokenizers::Tokenizer) -> Vec<u32> {
     let Ok(encoding) = inner.encode("a", true) else { return Vec::new() };
     let marked = encoding.get_ids().iter().zip(encoding.get_special_tokens_mask());
     let prefix: Vec<u32> = marked.take_while(|&(_, &special)| special == 1).map(|(&id, _)| id).collect();
-    // A text that is all special has no beginning to speak of, and a token without a place in the vocabulary cannot be embedded.
+    // If all tokens are special, the prefix cannot be told from the text; and a token outside the vocabulary cannot be embedded.
     let all = prefix.len() == encoding.len();
     if all || prefix.iter().any(|&id| inner.id_to_token(id).is_none()) { Vec::new() } else { prefix }
 }
@@ -75,7 +75,7 @@ impl Json {
         Err(Error::file(&self.path, format!("key '{key}' is not {expected}; copy the file again from the model")))
     }
 
-    /// A token's text, written as such or with its properties. None if there is no such key, some none if it is null.
+    /// A token's text, given as a string or as an object with properties. `None` if there is no such key, `Some(None)` if it is null.
     fn token(&self, key: &str) -> Result<Option<Option<String>>> {
         match self.keys.get(key) {
             None => Ok(None),
@@ -88,7 +88,7 @@ impl Json {
         }
     }
 
-    /// One number or a list of them. Those that no token can have are left out.
+    /// One token id or a list of them. Values that cannot be ids are left out.
     fn ids(&self, key: &str) -> Result<Vec<u32>> {
         let id = |value: &Value| value.as_i64().map(|id| u32::try_from(id).ok());
         match self.keys.get(key) {
@@ -112,7 +112,7 @@ impl Json {
         }
     }
 
-    /// The template, or of several the one named `default`.
+    /// The template; if there are several, the one named `default`.
     fn chat_template(&self) -> Result<Option<String>> {
         let key = "chat_template";
         let named = |value: &Value| Some((value.get("name")?.as_str()?.to_owned(), value.get("template")?.as_str()?.to_owned()));

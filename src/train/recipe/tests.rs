@@ -3,7 +3,7 @@ use crate::random::Random;
 
 const SMALL: &str = "layers = 2\nhidden = 64\nheads = 4\ncontext = 32\n";
 
-/// The text of some config file, and what it must come to.
+/// The text of a random config file, and the config that it must yield.
 fn any(random: &mut Random) -> (String, Config) {
     let mut text = String::new();
     let key_value_heads = 1 + random.below(3) as u32;
@@ -112,7 +112,7 @@ fn what_is_wrong_is_named() {
         ("steps = 0", "has steps = 0, expected a whole number from 1 up; correct it"),
         ("feed-forward = -1", "has feed-forward = -1, expected a whole number from 1 to 16777216; correct it"),
         ("feed-forward = 16777216\nbatch-size = 65536\n[dropout]\nhead = 1", "has an unknown key dropout.head"),
-        ("key-value-heads = 3", "has heads = 4, which do not share key-value-heads = 3 evenly"),
+        ("key-value-heads = 3", "has heads = 4, which is not divisible by key-value-heads = 3; change one"),
         ("head-size = 6", "has a head-size of 6"),
         ("norm = \"batch\"", "has norm = \"batch\", expected \"layer\" or \"rms\"; correct it"),
         ("positions = \"learned\"\nrope-theta = 10", "has a rope-theta, but its positions are learned"),
@@ -133,8 +133,8 @@ fn what_is_wrong_is_named() {
     let replaced = [
         ("heads = 4", "", "has no heads; add it"),
         ("context = 32", "context = 1", "has context = 1, expected a whole number from 2"),
-        ("hidden = 64", "hidden = 66", "has hidden = 66, which heads = 4 do not share evenly"),
-        ("layers = 2", "layers = 5000", "has layers = 5000 where 4096 is the most"),
+        ("hidden = 64", "hidden = 66", "has hidden = 66, which is not divisible by heads = 4; change one"),
+        ("layers = 2", "layers = 5000", "has layers = 5000, but 4096 is the maximum"),
         ("hidden = 64", "hidden = 16777216\nhead-size = 128", "asks for a model of"),
         ("context = 32", "context = 16777216", "asks for 134217728 tokens a batch"),
     ];
