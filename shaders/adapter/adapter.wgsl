@@ -1,257 +1,395 @@
 //! use activation, random
 
-// The bottleneck adapter (Houlsby 2019), fused: y = x + scaling · dropout(Up · σ(Down · x + b_down) + b_up), and its gradient with respect
-// to the input. A workgroup owns TOKENS tokens. Its first product, TOKENS × bottleneck, stays in workgroup memory for the second.
+// The bottleneck adapter (Houlsby 2019), fused: y = x + scaling · dropout(Up · σ(Down · x + b_down) + b_up), and its gradient to the
+// input. A workgroup owns TOKENS tokens. It computes their narrow product, keeps it in workgroup memory and multiplies it again.
 //
-// An invocation owns OWN_TOKENS tokens × 4 columns of each product. The code after a product loops over the 4 columns and is not unrolled:
-// with an activation or a dropout mask for each, it would take the driver longer to compile than everything else.
+// Both products are made of tiles of TOKENS × 64 by slices of 64 threads, OWN_TOKENS tokens × 4 columns a thread. The slices share the contraction
+// of the narrow product, whose parts are added in order, and the columns of the wide one. Both operands pass through workgroup memory, 8 elements
+// of the contraction at a time; the next ones are loaded during the multiplication.
 
-override BOTTLENECK: u32 = 64u;  // a multiple of 4: the bottleneck rounded up
-override ALIGNED: u32 = 1u;      // hidden and bottleneck are multiples of 4, so rows can be loaded as vectors
-override ACROSS: u32 = 16u;       // invocations side by side, 4 columns each
-override OWN_TOKENS: u32 = 4u;          // tokens per invocation
-override DOWN: u32 = 4u;       // groups of OWN_TOKENS tokens in a workgroup
+override BOTTLENECK: u32 = 64u; // rounded up to a multiple of 64
+override ALIGNED: u32 = 1u;     // hidden and bottleneck are multiples of 4, so rows can be loaded as vectors
+override OWN_TOKENS: u32 = 4u;
+override SLICES: u32 = 4u;
 override ACTIVATION: u32 = 0u;
 override DROPOUT: u32 = 0u;
-override WITH_INPUT_GRADIENT: u32 = 1u;  // 0: nothing before the adapter needs one, so only the narrow gradient is computed
-override WITH_OUTER_GRADIENT: u32 = 0u;  // 1: dy · scaling · dropout is stored for the weight gradients
+override KEEP: u32 = 1u;             // forward: the narrow product is kept for the backward pass
+override WITH_INPUT_GRADIENT: u32 = 1u; // 0: nothing below needs one, so only the narrow gradient is computed
+const ACROSS: u32 = 16u;
+const DOWN: u32 = 4u;
+const SLICE: u32 = ACROSS * DOWN;
+const THREADS: u32 = SLICE * SLICES;
 const TOKENS: u32 = OWN_TOKENS * DOWN;
+const COLUMNS: u32 = 64u * SLICES; // of the wide product that all slices compute together
 
 struct Params {
     rows: u32,
     hidden: u32,
     bottleneck: u32,
+    columns: u32,     // of the wide product that a workgroup computes, a multiple of COLUMNS
     scaling: f32,
     threshold: u32,   // dropout: the share to drop, in units of 2^-32
     keep_scale: f32,  // dropout: 1 / (1 - share)
     site: u32,
     has_biases: u32,
     has_addend: u32,
-    first: u32,       // the first workgroup of this dispatch, if several dispatches share them
+    first: u32,       // the workgroup that the dispatch begins with, if several share them
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-// forward
-@group(0) @binding(2) var<storage, read> down_bias: array<f32>;          // (bottleneck)
-@group(0) @binding(5) var<storage, read> up_bias: array<f32>;            // (hidden)
-@group(0) @binding(6) var<storage, read_write> z: array<f32>;            // (rows, bottleneck): before the activation
-@group(0) @binding(7) var<storage, read_write> y: array<f32>;            // (rows, hidden)
-
-// backward; WITH_OUTER_GRADIENT and WITH_INPUT_GRADIENT decide which of them exist
-@group(0) @binding(2) var<storage, read> kept_z: array<f32>;             // (rows, bottleneck)
-@group(0) @binding(5) var<storage, read> addend: array<f32>;             // (rows, hidden)
-@group(0) @binding(6) var<storage, read_write> dz: array<f32>;           // (rows, bottleneck)
-@group(0) @binding(7) var<storage, read_write> dx: array<f32>;           // (rows, hidden)
-@group(0) @binding(8) var<storage, read_write> outer: array<f32>;        // (rows, hidden): dy · scaling · dropout
-
 //! if ALIGNED
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;            // forward: x; backward: dy (rows, hidden / 4)
-@group(0) @binding(3) var<storage, read> down: array<vec4<f32>>;         // (bottleneck, hidden / 4)
-@group(0) @binding(4) var<storage, read> up: array<vec4<f32>>;           // (hidden, bottleneck / 4)
-
-// Elements 4i to 4i + 3 of a row. Past the end, the last ones are read and their results are not written.
-fn x_row(row: u32, i: u32) -> vec4<f32> {
-    return x[min(row, params.rows - 1u) * (params.hidden / 4u) + i];
-}
-fn down_row(row: u32, i: u32) -> vec4<f32> {
-    return down[min(row, params.bottleneck - 1u) * (params.hidden / 4u) + min(i, params.hidden / 4u - 1u)];
-}
-fn up_row(row: u32, i: u32) -> vec4<f32> {
-    return up[min(row, params.hidden - 1u) * (params.bottleneck / 4u) + min(i, params.bottleneck / 4u - 1u)];
-}
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;    // forward: x; backward: dy (rows, hidden / 4)
+@group(0) @binding(2) var<storage, read> down: array<vec4<f32>>; // (bottleneck, hidden / 4)
+@group(0) @binding(3) var<storage, read> up: array<vec4<f32>>;   // (hidden, bottleneck / 4)
+// forward
+@group(0) @binding(4) var<storage, read> down_bias: array<vec4<f32>>;       // (bottleneck / 4)
+@group(0) @binding(5) var<storage, read> up_bias: array<vec4<f32>>;         // (hidden / 4)
+@group(0) @binding(6) var<storage, read_write> y: array<vec4<f32>>;         // (rows, hidden / 4)
+@group(0) @binding(7) var<storage, read_write> z: array<vec4<f32>>;         // (rows, bottleneck / 4): before the activation
+@group(0) @binding(8) var<storage, read_write> activated: array<vec4<f32>>; // (rows, bottleneck / 4): after it
+// backward
+@group(0) @binding(4) var<storage, read> kept_z: array<vec4<f32>>;   // (rows, bottleneck / 4)
+@group(0) @binding(5) var<storage, read> addend: array<vec4<f32>>;   // (rows, hidden / 4)
+@group(0) @binding(6) var<storage, read_write> dz: array<vec4<f32>>; // (rows, bottleneck / 4)
+@group(0) @binding(7) var<storage, read_write> dx: array<vec4<f32>>; // (rows, hidden / 4)
 //! else
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(3) var<storage, read> down: array<f32>;
-@group(0) @binding(4) var<storage, read> up: array<f32>;
-
-// Element by element. Elements past the end are zero; rows of x past the end repeat the last one.
-fn x_row(row: u32, i: u32) -> vec4<f32> {
-    var v = vec4(0.0);
-    @unroll for (var c = 0u; c < 4u; c++) {
-        if (4u * i + c < params.hidden) { v[c] = x[min(row, params.rows - 1u) * params.hidden + 4u * i + c]; }
-    }
-    return v;
-}
-fn down_row(row: u32, i: u32) -> vec4<f32> {
-    var v = vec4(0.0);
-    @unroll for (var c = 0u; c < 4u; c++) {
-        if (row < params.bottleneck && 4u * i + c < params.hidden) { v[c] = down[row * params.hidden + 4u * i + c]; }
-    }
-    return v;
-}
-fn up_row(row: u32, i: u32) -> vec4<f32> {
-    var v = vec4(0.0);
-    @unroll for (var c = 0u; c < 4u; c++) {
-        if (row < params.hidden && 4u * i + c < params.bottleneck) { v[c] = up[row * params.bottleneck + 4u * i + c]; }
-    }
-    return v;
-}
+@group(0) @binding(2) var<storage, read> down: array<f32>;
+@group(0) @binding(3) var<storage, read> up: array<f32>;
+@group(0) @binding(4) var<storage, read> down_bias: array<f32>;
+@group(0) @binding(5) var<storage, read> up_bias: array<f32>;
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+@group(0) @binding(7) var<storage, read_write> z: array<f32>;
+@group(0) @binding(8) var<storage, read_write> activated: array<f32>;
+@group(0) @binding(4) var<storage, read> kept_z: array<f32>;
+@group(0) @binding(5) var<storage, read> addend: array<f32>;
+@group(0) @binding(6) var<storage, read_write> dz: array<f32>;
+@group(0) @binding(7) var<storage, read_write> dx: array<f32>;
 //! end
 
-fn x_at(row: u32, column: u32) -> f32 {
+// Elements 4i to 4i + 3 of a row, zero past its end.
+fn input4(row: u32, i: u32) -> vec4<f32> {
 //! if ALIGNED
-    return x[(row * params.hidden + column) / 4u][column % 4u];
+    let fours = params.hidden / 4u;
+    return select(vec4(0.0), x[row * fours + min(i, fours - 1u)], i < fours);
 //! else
-    return x[row * params.hidden + column];
+    var v = vec4(0.0);
+    for (var c = 0u; c < min(4u, params.hidden - min(4u * i, params.hidden)); c++) { v[c] = x[row * params.hidden + 4u * i + c]; }
+    return v;
+//! end
+}
+fn down4(row: u32, i: u32) -> vec4<f32> {
+//! if ALIGNED
+    let fours = params.hidden / 4u;
+    return select(vec4(0.0), down[row * fours + min(i, fours - 1u)], i < fours);
+//! else
+    var v = vec4(0.0);
+    for (var c = 0u; c < min(4u, params.hidden - min(4u * i, params.hidden)); c++) { v[c] = down[row * params.hidden + 4u * i + c]; }
+    return v;
+//! end
+}
+fn up4(row: u32, i: u32) -> vec4<f32> {
+//! if ALIGNED
+    let fours = params.bottleneck / 4u;
+    return select(vec4(0.0), up[row * fours + min(i, fours - 1u)], i < fours);
+//! else
+    var v = vec4(0.0);
+    for (var c = 0u; c < min(4u, params.bottleneck - min(4u * i, params.bottleneck)); c++) { v[c] = up[row * params.bottleneck + 4u * i + c]; }
+    return v;
 //! end
 }
 
-// The narrow product of the workgroup's tokens.
-var<workgroup> narrow: array<f32, TOKENS * BOTTLENECK>;
-
-fn narrow_row(token: u32, i: u32) -> vec4<f32> {
-    let at = token * BOTTLENECK + 4u * i;
-    return vec4(narrow[at], narrow[at + 1u], narrow[at + 2u], narrow[at + 3u]);
+// Four elements of a bias or a row, of which those past the end are zero or not written.
+fn down_bias4(i: u32) -> vec4<f32> {
+//! if ALIGNED
+    return down_bias[min(i, params.bottleneck / 4u - 1u)];
+//! else
+    var v = vec4(0.0);
+    for (var c = 0u; c < min(4u, params.bottleneck - min(4u * i, params.bottleneck)); c++) { v[c] = down_bias[4u * i + c]; }
+    return v;
+//! end
+}
+fn up_bias4(i: u32) -> vec4<f32> {
+//! if ALIGNED
+    return up_bias[min(i, params.hidden / 4u - 1u)];
+//! else
+    var v = vec4(0.0);
+    for (var c = 0u; c < min(4u, params.hidden - min(4u * i, params.hidden)); c++) { v[c] = up_bias[4u * i + c]; }
+    return v;
+//! end
+}
+fn store_z(row: u32, i: u32, v: vec4<f32>) {
+    let at = row * params.bottleneck + 4u * i;
+//! if ALIGNED
+    if (4u * i < params.bottleneck) { z[at / 4u] = v; }
+//! else
+    for (var c = 0u; c < min(4u, params.bottleneck - min(4u * i, params.bottleneck)); c++) { z[at + c] = v[c]; }
+//! end
+}
+fn store_activated(row: u32, i: u32, v: vec4<f32>) {
+    let at = row * params.bottleneck + 4u * i;
+//! if ALIGNED
+    if (4u * i < params.bottleneck) { activated[at / 4u] = v; }
+//! else
+    for (var c = 0u; c < min(4u, params.bottleneck - min(4u * i, params.bottleneck)); c++) { activated[at + c] = v[c]; }
+//! end
+}
+fn store_y(row: u32, i: u32, v: vec4<f32>) {
+    let at = row * params.hidden + 4u * i;
+//! if ALIGNED
+    if (4u * i < params.hidden) { y[at / 4u] = v; }
+//! else
+    for (var c = 0u; c < min(4u, params.hidden - min(4u * i, params.hidden)); c++) { y[at + c] = v[c]; }
+//! end
+}
+fn kept_z4(row: u32, i: u32) -> vec4<f32> {
+    let at = row * params.bottleneck + 4u * i;
+//! if ALIGNED
+    return kept_z[at / 4u];
+//! else
+    var v = vec4(0.0);
+    for (var c = 0u; c < min(4u, params.bottleneck - min(4u * i, params.bottleneck)); c++) { v[c] = kept_z[at + c]; }
+    return v;
+//! end
+}
+fn addend4(row: u32, i: u32) -> vec4<f32> {
+    let at = row * params.hidden + 4u * i;
+//! if ALIGNED
+    return addend[at / 4u];
+//! else
+    var v = vec4(0.0);
+    for (var c = 0u; c < min(4u, params.hidden - min(4u * i, params.hidden)); c++) { v[c] = addend[at + c]; }
+    return v;
+//! end
+}
+fn store_dz(row: u32, i: u32, v: vec4<f32>) {
+    let at = row * params.bottleneck + 4u * i;
+//! if ALIGNED
+    if (4u * i < params.bottleneck) { dz[at / 4u] = v; }
+//! else
+    for (var c = 0u; c < min(4u, params.bottleneck - min(4u * i, params.bottleneck)); c++) { dz[at + c] = v[c]; }
+//! end
+}
+fn store_dx(row: u32, i: u32, v: vec4<f32>) {
+    let at = row * params.hidden + 4u * i;
+//! if ALIGNED
+    if (4u * i < params.hidden) { dx[at / 4u] = v; }
+//! else
+    for (var c = 0u; c < min(4u, params.hidden - min(4u * i, params.hidden)); c++) { dx[at + c] = v[c]; }
+//! end
 }
 
-// scaling · dropout of one element of the branch
-fn branch_factor(row: u32, column: u32) -> f32 {
-    var factor = params.scaling;
-    if (DROPOUT != 0u) { factor *= dropout_factor(row, column, params.site, params.threshold, params.keep_scale); }
+// scaling · dropout of four elements of the branch
+fn branch_factor(row: u32, column: u32) -> vec4<f32> {
+    var factor = vec4(params.scaling);
+//! if DROPOUT
+    @unroll for (var c = 0u; c < 4u; c++) {
+        factor[c] *= dropout_factor(row, column + c, params.site, params.threshold, params.keep_scale);
+    }
+//! end
     return factor;
 }
 
-// Four elements of dy · scaling · dropout.
-fn outer_row(row: u32, i: u32) -> vec4<f32> {
-    var v = x_row(row, i);
-    @unroll for (var c = 0u; c < 4u; c++) { v[c] *= branch_factor(row, 4u * i + c); }
-    return v;
+// The left operand of each slice's product (SLICES, 2, TOKENS), four of the contraction in a vector; then the narrow product
+// (BOTTLENECK / 4, TOKENS).
+const NARROW: u32 = SLICES * 2u * TOKENS;
+const NARROW_ROW: u32 = BOTTLENECK / 4u;
+const LEFT: u32 = NARROW + NARROW_ROW * TOKENS;
+var<workgroup> left: array<vec4<f32>, LEFT>;
+// The right operand of each slice's product, either (SLICES, 2, 64) with the contraction along its vectors, as columns 4x + c at 16c + x,
+// or (SLICES, 8, 16) with columns along them.
+const RIGHT: u32 = SLICES * 128u;
+var<workgroup> right: array<vec4<f32>, RIGHT>;
+
+// sum[t] += left[t] · right over 8 of the contraction, which lie along the vectors of both.
+fn add_across(sum: ptr<function, array<vec4<f32>, OWN_TOKENS>>, tokens: u32, columns: u32) {
+    @unroll for (var k = 0u; k < 2u; k++) {
+        let w0 = right[columns + 64u * k];
+        let w1 = right[columns + 64u * k + 16u];
+        let w2 = right[columns + 64u * k + 32u];
+        let w3 = right[columns + 64u * k + 48u];
+        @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
+            let a = left[tokens + TOKENS * k + t];
+            @unroll for (var j = 0u; j < 4u; j++) { (*sum)[t] += a[j] * vec4(w0[j], w1[j], w2[j], w3[j]); }
+        }
+    }
 }
 
-@compute @workgroup_size(ACROSS, DOWN)
-fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-    let lane = local.x;
-    let token = local.y * OWN_TOKENS;
-    let first = group.x * TOKENS + token;
+// The same where the vectors of the right operand lie along its columns.
+fn add_along(sum: ptr<function, array<vec4<f32>, OWN_TOKENS>>, tokens: u32, columns: u32) {
+    @unroll for (var k = 0u; k < 2u; k++) {
+        var own: array<vec4<f32>, OWN_TOKENS>;
+        @unroll for (var t = 0u; t < OWN_TOKENS; t++) { own[t] = left[tokens + TOKENS * k + t]; }
+        @unroll for (var j = 0u; j < 4u; j++) {
+            let w = right[columns + 64u * k + 16u * j];
+            @unroll for (var t = 0u; t < OWN_TOKENS; t++) { (*sum)[t] += own[t][j] * w; }
+        }
+    }
+}
 
-    for (var start = 0u; start < BOTTLENECK; start += 4u * ACROSS) {
-        let column = start + 4u * lane;
-        var acc: array<vec4<f32>, OWN_TOKENS>;
-        @unroll for (var t = 0u; t < OWN_TOKENS; t++) { acc[t] = vec4(0.0); }
-        for (var k = 0u; 4u * k < params.hidden; k++) {
-            let w0 = down_row(column, k);
-            let w1 = down_row(column + 1u, k);
-            let w2 = down_row(column + 2u, k);
-            let w3 = down_row(column + 3u, k);
+// Adds the slices' parts of 64 columns of the narrow product from `start` on, in their order.
+fn add_slices(sum: ptr<function, array<vec4<f32>, OWN_TOKENS>>, start: u32, slice: u32, token: u32, four: u32) {
+    let at = NARROW + (start / 4u + four) * TOKENS + token;
+    for (var s = 0u; s < SLICES; s++) {
+        if (slice == s) {
             @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
-                let a = x_row(first + t, k);
-                acc[t] += vec4(dot(a, w0), dot(a, w1), dot(a, w2), dot(a, w3));
+                var v = (*sum)[t];
+                if (s > 0u) { v += left[at + t]; }
+                left[at + t] = v;
             }
         }
-        @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
-            for (var c = 0u; c < 4u; c++) {
-                if (column + c < BOTTLENECK) {
-                    var v = 0.0;
-                    if (column + c < params.bottleneck) {
-                        v = acc[t][c];
-                        if (params.has_biases != 0u) { v += down_bias[column + c]; }
-                        if (first + t < params.rows) { z[(first + t) * params.bottleneck + column + c] = v; }
-                        v = activate(ACTIVATION, v);
-                    }
-                    narrow[(token + t) * BOTTLENECK + column + c] = v;
-                }
-            }
+        workgroupBarrier();
+    }
+}
+
+@compute @workgroup_size(THREADS)
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let slice = thread / SLICE;
+    let lane = thread % SLICE;
+    let four = lane % ACROSS;
+    let token = lane / ACROSS * OWN_TOKENS;
+    let first = group.x * TOKENS;
+    let left_at = slice * 2u * TOKENS;
+    let right_at = slice * 128u;
+    let staged_column = lane % 16u * 4u + lane / 16u;
+    let a_row = min(first + lane / 2u, params.rows - 1u);
+
+    let steps = (params.hidden + 8u * SLICES - 1u) / (8u * SLICES);
+    for (var start = 0u; start < BOTTLENECK; start += 64u) {
+        var sum: array<vec4<f32>, OWN_TOKENS>;
+        @unroll for (var t = 0u; t < OWN_TOKENS; t++) { sum[t] = vec4(0.0); }
+        var a = vec4(0.0);
+        let b_row = min(start + staged_column, params.bottleneck - 1u);
+        for (var step = 0u; step <= steps; step++) {
+            let k = (step * SLICES + slice) * 2u;
+            if (lane < 2u * TOKENS) { a = input4(a_row, k + lane % 2u); }
+            let b = down4(b_row, k);
+            let b_next = down4(b_row, k + 1u);
+            if (step > 0u) { add_across(&sum, left_at + token, right_at + four); }
+            workgroupBarrier();
+            if (lane < 2u * TOKENS) { left[left_at + lane % 2u * TOKENS + lane / 2u] = a; }
+            right[right_at + lane] = b;
+            right[right_at + 64u + lane] = b_next;
+            workgroupBarrier();
         }
+        add_slices(&sum, start, slice, token, four);
+    }
+
+    for (var i = thread; i < TOKENS * NARROW_ROW; i += THREADS) {
+        let row = first + i / NARROW_ROW;
+        let column = i % NARROW_ROW;
+        let at = NARROW + column * TOKENS + i / NARROW_ROW;
+        var v = left[at];
+        if (params.has_biases != 0u) { v += down_bias4(column); }
+        let after = activate(ACTIVATION, v);
+//! if KEEP
+        if (row < params.rows && group.y == 0u) {
+            store_z(row, column, v);
+            store_activated(row, column, after);
+        }
+//! end
+        left[at] = after;
     }
     workgroupBarrier();
 
-    for (var start = 0u; start < params.hidden; start += 4u * ACROSS) {
-        let column = start + 4u * lane;
-        var acc: array<vec4<f32>, OWN_TOKENS>;
-        @unroll for (var t = 0u; t < OWN_TOKENS; t++) { acc[t] = vec4(0.0); }
-        for (var k = 0u; k < BOTTLENECK / 4u; k++) {
-            let w0 = up_row(column, k);
-            let w1 = up_row(column + 1u, k);
-            let w2 = up_row(column + 2u, k);
-            let w3 = up_row(column + 3u, k);
-            @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
-                let a = narrow_row(token + t, k);
-                acc[t] += vec4(dot(a, w0), dot(a, w1), dot(a, w2), dot(a, w3));
-            }
+    let end = min((group.y + 1u) * params.columns, params.hidden);
+    for (var columns = group.y * params.columns; columns < end; columns += COLUMNS) {
+        let strip = columns + slice * 64u;
+        var sum: array<vec4<f32>, OWN_TOKENS>;
+        @unroll for (var t = 0u; t < OWN_TOKENS; t++) { sum[t] = vec4(0.0); }
+        let b_row = min(strip + staged_column, params.hidden - 1u);
+        for (var step = 0u; step <= BOTTLENECK / 8u; step++) {
+            let b = up4(b_row, step * 2u);
+            let b_next = up4(b_row, step * 2u + 1u);
+            if (step > 0u) { add_across(&sum, NARROW + (step - 1u) * 2u * TOKENS + token, right_at + four); }
+            workgroupBarrier();
+            right[right_at + lane] = b;
+            right[right_at + 64u + lane] = b_next;
+            workgroupBarrier();
         }
-        @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
-            let row = first + t;
-            for (var c = 0u; c < 4u; c++) {
-                if (row < params.rows && column + c < params.hidden) {
-                    var v = acc[t][c];
-                    if (params.has_biases != 0u) { v += up_bias[column + c]; }
-                    y[row * params.hidden + column + c] = x_at(row, column + c) + v * branch_factor(row, column + c);
-                }
+        let column = strip + 4u * four;
+        for (var t = 0u; t < OWN_TOKENS; t++) {
+            let row = first + token + t;
+            if (row < params.rows && column < end) {
+                var v = sum[t];
+                if (params.has_biases != 0u) { v += up_bias4(column / 4u); }
+                store_y(row, column / 4u, input4(row, column / 4u) + v * branch_factor(row, column));
             }
         }
     }
 }
 
-// outer = dy · scaling · dropout; dz = (outer · Up) · σ'(z); dx = dy + dz · Down + addend
-@compute @workgroup_size(ACROSS, DOWN)
-fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-    let lane = local.x;
-    let token = local.y * OWN_TOKENS;
-    let first = group.x * TOKENS + token;
+// dz = (outer · Up) · σ'(z), where outer = dy · scaling · dropout; dx = dy + dz · Down + addend
+@compute @workgroup_size(THREADS)
+fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let slice = thread / SLICE;
+    let lane = thread % SLICE;
+    let four = lane % ACROSS;
+    let token = lane / ACROSS * OWN_TOKENS;
+    let first = group.x * TOKENS;
+    let left_at = slice * 2u * TOKENS;
+    let right_at = slice * 128u;
+    let a_row = min(first + lane / 2u, params.rows - 1u);
 
-    for (var start = 0u; start < BOTTLENECK; start += 4u * ACROSS) {
-        let column = start + 4u * lane;
-        var acc: array<vec4<f32>, OWN_TOKENS>;
-        @unroll for (var t = 0u; t < OWN_TOKENS; t++) { acc[t] = vec4(0.0); }
-        for (var k = 0u; 4u * k < params.hidden; k++) {
-            let w0 = up_row(4u * k, column / 4u);
-            let w1 = up_row(4u * k + 1u, column / 4u);
-            let w2 = up_row(4u * k + 2u, column / 4u);
-            let w3 = up_row(4u * k + 3u, column / 4u);
-            @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
-                let a = outer_row(first + t, k);
-                acc[t] += a.x * w0 + a.y * w1 + (a.z * w2 + a.w * w3);
+    let steps = (params.hidden + 8u * SLICES - 1u) / (8u * SLICES);
+    for (var start = 0u; start < BOTTLENECK; start += 64u) {
+        var sum: array<vec4<f32>, OWN_TOKENS>;
+        @unroll for (var t = 0u; t < OWN_TOKENS; t++) { sum[t] = vec4(0.0); }
+        var a = vec4(0.0);
+        for (var step = 0u; step <= steps; step++) {
+            let k = (step * SLICES + slice) * 8u;
+            if (lane < 2u * TOKENS) {
+                let at = k / 4u + lane % 2u;
+                a = input4(a_row, at) * branch_factor(a_row, 4u * at);
             }
+            // Past the end of the contraction the left operand is zero.
+            let b = up4(min(k + lane / 16u, params.hidden - 1u), start / 4u + four);
+            let b_next = up4(min(k + lane / 16u + 4u, params.hidden - 1u), start / 4u + four);
+            if (step > 0u) { add_along(&sum, left_at + token, right_at + four); }
+            workgroupBarrier();
+            if (lane < 2u * TOKENS) { left[left_at + lane % 2u * TOKENS + lane / 2u] = a; }
+            right[right_at + lane] = b;
+            right[right_at + 64u + lane] = b_next;
+            workgroupBarrier();
         }
-        @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
-            for (var c = 0u; c < 4u; c++) {
-                if (column + c < BOTTLENECK) {
-                    var v = 0.0;
-                    if (first + t < params.rows && column + c < params.bottleneck) {
-                        let i = (first + t) * params.bottleneck + column + c;
-                        v = acc[t][c] * derivative(ACTIVATION, kept_z[i]);
-                        dz[i] = v;
-                    }
-                    narrow[(token + t) * BOTTLENECK + column + c] = v;
-                }
-            }
-        }
+        add_slices(&sum, start, slice, token, four);
     }
-//! if WITH_OUTER_GRADIENT
-    for (var i = lane; i < params.hidden; i += ACROSS) {
-        @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
-            let row = first + t;
-            if (row < params.rows) { outer[row * params.hidden + i] = x_at(row, i) * branch_factor(row, i); }
-        }
+
+    for (var i = thread; i < TOKENS * NARROW_ROW; i += THREADS) {
+        let row = first + i / NARROW_ROW;
+        let column = i % NARROW_ROW;
+        let at = NARROW + column * TOKENS + i / NARROW_ROW;
+        var v = vec4(0.0);
+        if (row < params.rows && 4u * column < params.bottleneck) { v = left[at] * derivative(ACTIVATION, kept_z4(row, column)); }
+        if (row < params.rows && group.y == 0u) { store_dz(row, column, v); }
+        left[at] = v;
     }
-//! end
 //! if WITH_INPUT_GRADIENT
     workgroupBarrier();
 
-    for (var start = 0u; start < params.hidden; start += 4u * ACROSS) {
-        let column = start + 4u * lane;
-        var acc: array<vec4<f32>, OWN_TOKENS>;
-        @unroll for (var t = 0u; t < OWN_TOKENS; t++) { acc[t] = vec4(0.0); }
-        for (var k = 0u; k < BOTTLENECK / 4u; k++) {
-            let w0 = down_row(4u * k, column / 4u);
-            let w1 = down_row(4u * k + 1u, column / 4u);
-            let w2 = down_row(4u * k + 2u, column / 4u);
-            let w3 = down_row(4u * k + 3u, column / 4u);
-            @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
-                let a = narrow_row(token + t, k);
-                acc[t] += a.x * w0 + a.y * w1 + (a.z * w2 + a.w * w3);
-            }
+    let end = min((group.y + 1u) * params.columns, params.hidden);
+    for (var columns = group.y * params.columns; columns < end; columns += COLUMNS) {
+        let strip = columns + slice * 64u;
+        var sum: array<vec4<f32>, OWN_TOKENS>;
+        @unroll for (var t = 0u; t < OWN_TOKENS; t++) { sum[t] = vec4(0.0); }
+        for (var step = 0u; step <= BOTTLENECK / 8u; step++) {
+            let k = step * 8u + lane / 16u;
+            let b = down4(min(k, params.bottleneck - 1u), strip / 4u + four);
+            let b_next = down4(min(k + 4u, params.bottleneck - 1u), strip / 4u + four);
+            if (step > 0u) { add_along(&sum, NARROW + (step - 1u) * 2u * TOKENS + token, right_at + four); }
+            workgroupBarrier();
+            right[right_at + lane] = b;
+            right[right_at + 64u + lane] = b_next;
+            workgroupBarrier();
         }
-        @unroll for (var t = 0u; t < OWN_TOKENS; t++) {
-            let row = first + t;
-            for (var c = 0u; c < 4u; c++) {
-                if (row < params.rows && column + c < params.hidden) {
-                    let i = row * params.hidden + column + c;
-                    var v = acc[t][c] + x_at(row, column + c);
-                    if (params.has_addend != 0u) { v += addend[i]; }
-                    dx[i] = v;
-                }
+        let column = strip / 4u + four;
+        for (var t = 0u; t < OWN_TOKENS; t++) {
+            let row = first + token + t;
+            if (row < params.rows && 4u * column < end) {
+                var v = sum[t] + input4(row, column);
+                if (params.has_addend != 0u) { v += addend4(row, column); }
+                store_dx(row, column, v);
             }
         }
     }

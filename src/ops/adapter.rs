@@ -1,10 +1,23 @@
 //! The bottleneck adapter (Houlsby 2019), fused or written out.
 
-use super::activation::activation_forward;
-use super::{Activation, Dropout, Linear, add, dispatch_in_parts, dropout, linear, linear_activated, matmul, multiply};
-use crate::graph::{Argument, Graph, Kernel, Tensor, read, write};
+use super::{Activation, Dropout, Linear, add, dispatch_in_parts, dropout, linear, linear_activated, multiply};
+use crate::graph::{Argument, Graph, Kernel, Tensor, read, update, write};
 
 crate::params!(Params {
+    rows: u32,
+    hidden: u32,
+    bottleneck: u32,
+    columns: u32,
+    scaling: f32,
+    threshold: u32,
+    keep_scale: f32,
+    site: u32,
+    has_biases: u32,
+    has_addend: u32,
+    first: u32,
+});
+
+crate::params!(WeightParams {
     rows: u32,
     hidden: u32,
     bottleneck: u32,
@@ -12,8 +25,6 @@ crate::params!(Params {
     threshold: u32,
     keep_scale: f32,
     site: u32,
-    has_biases: u32,
-    has_addend: u32,
     first: u32,
 });
 
@@ -51,7 +62,7 @@ pub fn written_out(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
     add(g, x, branch)
 }
 
-/// The adapter as one kernel forward and one backward.
+/// The adapter as one kernel forward, one backward for x and one for all weights.
 pub fn fused(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
     let layer = *layer;
     let Adapter { down, up, biases, activation, scaling, .. } = layer;
@@ -60,13 +71,16 @@ pub fn fused(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
     assert!(fits, "adapter: x is {}, down {}, up {}", g.shape(x), g.shape(down), g.shape(up));
 
     let dropout = Dropout::new(g, layer.dropout);
-    let form = Form::new(hidden, bottleneck);
-    let groups = [rows.div_ceil(form.tokens()), 1, 1];
-    let kernel = move |entry| form.kernel(entry).with("ACTIVATION", activation.number()).with("DROPOUT", dropout.is_some());
+    let aligned = hidden.is_multiple_of(4) && bottleneck.is_multiple_of(4);
+    let common = move |file, entry| Kernel::new(file, entry).with("ALIGNED", aligned).with("DROPOUT", dropout.is_some());
+    let tile = Tile::new(bottleneck);
+    let kernel = move |entry| tile.set(common("adapter", entry)).with("ACTIVATION", activation.number()).with("VECTOR", 4);
+    let (groups, columns) = tile.workgroups(rows, hidden);
     let p = Params {
         rows,
         hidden,
         bottleneck,
+        columns,
         scaling,
         threshold: dropout.map_or(0, |d| d.threshold),
         keep_scale: dropout.map_or(1.0, |d| d.scale),
@@ -76,30 +90,30 @@ pub fn fused(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
         first: 0,
     };
     let narrow = g.shape(x).with_last(bottleneck);
-    let (z, y) = (g.activation("z", narrow.clone()), g.like("adapter", x));
+    let y = g.like("adapter", x);
+    let kept = g.training().then(|| ["z", "activated"].map(|name| g.activation(name, narrow.clone())));
     let (down_bias, up_bias) = biases.unwrap_or((down, up));
     let operations = [rows, hidden, bottleneck].map(u64::from).into_iter().fold(4, u64::saturating_mul);
-    let arguments = [read(x), read(down_bias), read(down), read(up), read(up_bias), write(z), write(y)];
-    dispatch_in_parts(g, kernel("forward"), |first| Params { first, ..p }, &arguments, groups, operations);
+    let mut arguments = vec![read(x), read(down), read(up), read(down_bias), read(up_bias), write(y)];
+    arguments.extend(kept.into_iter().flatten().map(write));
+    dispatch_in_parts(g, kernel("forward").with("KEEP", kept.is_some()), |first| Params { first, ..p }, &arguments, groups, operations);
 
+    let Some([z, activated]) = kept else { return y };
     let mut inputs = vec![x, down, up];
     inputs.extend(biases.iter().flat_map(|&(a, b)| [a, b]));
     g.on_backward(y, &inputs, move |g, dy| {
         let dz = g.activation("dz", narrow);
-        let weights_train = g.needs_gradient(up);
-        let scaled = dropout.is_some() || scaling != 1.0;
-        let outer = if scaled && weights_train { Some(g.like("outer", x)) } else { None };
         let record = |g: &mut Graph, before: Option<Tensor>, dx: Option<Tensor>| {
-            let kernel = kernel("backward").with("WITH_INPUT_GRADIENT", dx.is_some()).with("WITH_OUTER_GRADIENT", outer.is_some());
-            let mut arguments: Vec<Argument> = vec![read(dy), read(z)];
-            if let Some(dx) = dx {
-                arguments.extend([read(down), read(up), read(before.unwrap_or(dy)), write(dz), write(dx)]);
-            } else {
-                arguments.extend([read(up), write(dz)]);
-            }
-            arguments.extend(outer.map(write));
-            let has_addend = before.is_some() as u32;
-            let operations = if dx.is_some() { operations } else { operations / 2 };
+            let mut arguments: Vec<Argument> = vec![read(dy)];
+            arguments.extend(dx.map(|_| read(down)));
+            arguments.extend([read(up), read(z)]);
+            arguments.extend(dx.map(|_| read(before.unwrap_or(dy))));
+            arguments.push(write(dz));
+            arguments.extend(dx.map(write));
+            let (has_addend, with_input) = (before.is_some() as u32, dx.is_some());
+            let operations = if with_input { operations } else { operations / 2 };
+            let groups = if with_input { groups } else { [groups[0], 1, 1] };
+            let kernel = kernel("backward").with("WITH_INPUT_GRADIENT", with_input);
             dispatch_in_parts(g, kernel, |first| Params { has_addend, first, ..p }, &arguments, groups, operations);
         };
         if g.needs_gradient(x) {
@@ -111,48 +125,61 @@ pub fn fused(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
         } else {
             record(g, None, None);
         }
-        if weights_train {
-            let outer = outer.unwrap_or(dy);
-            let narrow = activation_forward(g, z, activation);
-            for (dy, x, weight, bias) in [(dz, x, down, biases.map(|b| b.0)), (outer, narrow, up, biases.map(|b| b.1))] {
-                matmul::layer_gradients(g, dy, x, &Linear::new(weight, bias));
-            }
-        }
+        let gradients = [down, up].map(|weight| g.weight_gradient(weight));
+        let [Some(ddown), Some(dup)] = gradients else { return };
+        let biases = biases.and_then(|(down, up)| Some([g.weight_gradient(down)?, g.weight_gradient(up)?]));
+        let Params { threshold, keep_scale, site, .. } = p;
+        let p = WeightParams { rows, hidden, bottleneck, scaling, threshold, keep_scale, site, first: 0 };
+        let kernel = common("adapter_weights", "backward").with("BIASES", biases.is_some());
+        let mut arguments = vec![read(x), read(activated), read(dy), read(dz)];
+        arguments.extend(biases.into_iter().flatten().map(update));
+        arguments.extend([update(ddown), update(dup)]);
+        let tile = kernel.constant("TILE");
+        let tiles = 2 * hidden.div_ceil(tile) * bottleneck.div_ceil(tile);
+        dispatch_in_parts(g, kernel, |first| WeightParams { first, ..p }, &arguments, [tiles, 1, 1], operations);
     });
     y
 }
 
-/// How the kernel's work is laid out for one width.
+/// What one workgroup of the fused kernels computes.
 #[derive(Clone, Copy)]
-struct Form {
-    bottleneck: u32,
-    aligned: bool,
-    lanes: u32,
-    per: u32,
-    groups: u32,
+struct Tile {
+    /// The bottleneck, rounded up.
+    width: u32,
+    /// Slices of 64 threads.
+    slices: u32,
+    /// Tokens per thread.
+    own_tokens: u32,
 }
 
-impl Form {
-    fn new(hidden: u32, bottleneck: u32) -> Form {
-        let aligned = hidden.is_multiple_of(4) && bottleneck.is_multiple_of(4);
-        let rounded = bottleneck.next_multiple_of(4);
-        // The number of tokens whose narrow products fit in the 16 KiB of workgroup memory that every device has.
-        let fitting = 4096 / rounded;
-        assert!(fitting >= 8, "adapter: a bottleneck of {bottleneck} exceeds 512");
-        let groups = if fitting >= 32 { 8 } else { fitting / 4 };
-        Form { bottleneck: rounded, aligned, lanes: 16, per: 4, groups }
+impl Tile {
+    /// The tile whose narrow product fits, with its operands, in the 16 KiB of workgroup memory that every device has.
+    fn new(bottleneck: u32) -> Tile {
+        let width = bottleneck.next_multiple_of(64);
+        let (slices, own_tokens) = match width {
+            64 => (4, 4),
+            128 => (2, 4),
+            ..=256 => (2, 2),
+            ..=512 => (2, 1),
+            _ => panic!("adapter: a bottleneck of {bottleneck} exceeds 512"),
+        };
+        Tile { width, slices, own_tokens }
     }
 
-    fn tokens(&self) -> u32 {
-        self.per * self.groups
+    fn set(&self, kernel: Kernel) -> Kernel {
+        kernel.with("BOTTLENECK", self.width).with("SLICES", self.slices).with("OWN_TOKENS", self.own_tokens)
     }
 
-    fn kernel(&self, entry: &'static str) -> Kernel {
-        Kernel::new("adapter", entry)
-            .with("BOTTLENECK", self.bottleneck)
-            .with("ALIGNED", self.aligned)
-            .with("ACROSS", self.lanes)
-            .with("OWN_TOKENS", self.per)
-            .with("DOWN", self.groups)
+    /// The workgroups for `rows` tokens, and the columns of the wide product that each computes. If the tokens make too few, up to four
+    /// share the columns of the same tokens, and each computes the narrow product for itself.
+    fn workgroups(&self, rows: u32, hidden: u32) -> ([u32; 3], u32) {
+        const ENOUGH: u32 = 64;
+        const SHARES: u32 = 4;
+        let blocks = rows.div_ceil(4 * self.own_tokens);
+        let strip = 64 * self.slices;
+        let strips = hidden.div_ceil(strip);
+        let shares = strips.min((ENOUGH / blocks).clamp(1, SHARES));
+        let columns = strips.div_ceil(shares) * strip;
+        ([blocks, hidden.div_ceil(columns), 1], columns)
     }
 }

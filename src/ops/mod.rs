@@ -2,7 +2,7 @@
 //! have their kernels in the `.wgsl` file of the same name.
 //!
 //! To add an op: write `shaders/<family>/<op>.wgsl` and list it in `graph/wgsl.rs`; write `ops/<op>.rs`; write `tests/gpu/<op>.rs`,
-//! which gives a forward in f64 and gets the comparison of values and gradients from the harness; and add both to [`crate::doctor`].
+//! which gives a forward in f64 and gets the comparison of values and gradients from the harness; and add it and its reference to [`crate::doctor`].
 
 mod activation;
 pub mod adapter;

@@ -122,7 +122,7 @@ impl Checkpoint {
         let damaged = |what: &str| Error::file(&path, format!("is not the complete state of a checkpoint ({what}); use another one"));
         let file: StateFile = serde_json::from_str(&read_text(&path, CONFIG_BYTES)?).map_err(|e| damaged(&e.to_string()))?;
         if file.version != VERSION {
-            let problem = format!("is of version {}, but this program reads version {VERSION}; use the one that wrote it", file.version);
+            let problem = format!("is version {}, but this Graftling reads version {VERSION}; use the one that wrote it", file.version);
             return Err(Error::file(&path, problem));
         }
         if file.fingerprint != file.fingerprint_now() {
