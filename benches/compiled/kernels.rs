@@ -1,6 +1,6 @@
 //! The kernels to compile: those that a training step on a GPU dispatches, each once.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use graftling::graph::wgsl::Constant;
 use graftling::graph::{DType, Graph, Kernel, Traits};
@@ -13,6 +13,8 @@ pub struct Form {
     pub head_size: u32,
     /// Whether activations are f16.
     pub half: bool,
+    /// Transformer blocks.
+    pub layers: u32,
     /// The number of sequences, and of tokens in each.
     pub batch: [u32; 2],
 }
@@ -25,7 +27,7 @@ pub struct Named {
 
 /// The kernels of all dispatches of a training step, including the optimizer: a Llama of SmolLM2's proportions with `double_seq_bn`.
 pub fn step(form: &Form, traits: &Traits) -> Vec<Kernel> {
-    let config = Config::from_json(&config(form.head_size)).expect("a config");
+    let config = Config::from_json(&config(form)).expect("a config");
     let adapter = AdapterConfig::parse("double_seq_bn[reduction_factor=9]").expect("an adapter");
     let model = Model::new(&config, &[], Some(&adapter), Trains::adapters()).expect("a model");
     let [rows, length] = form.batch;
@@ -78,15 +80,25 @@ fn name(kernel: &Kernel, form: &Form) -> String {
     }
 }
 
+/// How often a step dispatches each kernel, most first.
+pub fn counts(form: &Form, traits: &Traits) -> Vec<(String, usize)> {
+    let mut counts = BTreeMap::new();
+    step(form, traits).iter().for_each(|kernel| *counts.entry(kernel.to_string()).or_default() += 1);
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    counts
+}
+
 /// SmolLM2-135M's `config.json` with three layers, and a number of heads that suits the head size.
-fn config(head_size: u32) -> String {
+fn config(form: &Form) -> String {
+    let &Form { head_size, layers, .. } = form;
     let [heads, shared] = match head_size {
         64 => [9, 3],
         128 => [6, 2],
         _ => [3, 1],
     };
     format!(
-        r#"{{ "model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 3,
+        r#"{{ "model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": {layers},
         "num_attention_heads": {heads}, "num_key_value_heads": {shared}, "head_dim": {head_size}, "max_position_embeddings": 8192,
         "rms_norm_eps": 1e-5, "rope_theta": 100000.0, "tie_word_embeddings": true }}"#
     )
