@@ -111,7 +111,7 @@ impl Product {
             let (x, dy) = (g.input("x", [rows, inputs], DType::F32), g.input("dy", [rows, outputs], DType::F32));
             for _ in 0..times {
                 match self {
-                    Product::Forward => drop(matmul::forward(g, x, &layer, outputs, None)),
+                    Product::Forward => drop(matmul::forward(g, x, &layer, outputs, matmul::Epilogue::Plain)),
                     Product::InputGradient => drop(matmul::input_gradient(g, dy, x, &layer, None)),
                     Product::WeightGradient => matmul::layer_gradients(g, dy, x, &layer),
                 }

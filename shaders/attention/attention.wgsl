@@ -404,21 +404,72 @@ fn backward_keys(
     }
 }
 
-// The gradients of keys and values: the sums over the query heads that share them, in order.
-@compute @workgroup_size(FLAT)
-fn sum_heads(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = flat_index(group, lane);
-    let batch = group.z;
-    let four = i % HEAD4;
-    let is_value = i / HEAD4 % 2u;
-    let shared_head = i / (2u * HEAD4) % params.key_value_heads;
-    let row = i / (2u * HEAD4 * params.key_value_heads);
-    if (row >= params.length) { return; }
+// The gradients of keys and values: the sums over the query heads that share them, in order. If qkv was rotated, the gradients of queries and
+// keys are rotated back, to be those of what precedes the rotation.
+override ROTARY: u32 = 0u;   // elements of a head that were rotated, from the first on; a multiple of 8
+override ADJACENT: u32 = 0u; // as in rope.wgsl
+const HALF4: u32 = ROTARY / 8u;
+
+//! if ROTARY
+@group(0) @binding(4) var<storage, read> table: array<vec4<f32>>; // (positions, ROTARY / 4): cosines, then sines
+//! end
+
+// Four columns of the gradient of a part of the row: a query head, a key head or a value head.
+fn summed(token: u32, part: u32, four: u32) -> vec4<f32> {
+//! if ROTARY
+    if (part < params.heads) { return dqkv[token * row_width() + part * HEAD4 + four]; }
+//! end
+    let is_value = (part - params.heads) / params.key_value_heads;
+    let shared_head = (part - params.heads) % params.key_value_heads;
     let sharing = params.heads / params.key_value_heads;
-    let token = batch * params.length + row;
     var sum = vec4(0.0);
     for (var head = shared_head * sharing; head < (shared_head + 1u) * sharing; head++) {
         sum += kept_dkv[((token * params.heads + head) * 2u + is_value) * HEAD4 + four];
     }
-    dqkv[token * row_width() + select(key_column(shared_head), value_column(shared_head), is_value == 1u) + four] = sum;
+    return sum;
+}
+
+@compute @workgroup_size(FLAT)
+fn sum_heads(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_index(group, lane);
+    let four = i % HEAD4;
+    var parts = 2u * params.key_value_heads;
+    var part = i / HEAD4;
+//! if ROTARY
+    parts += params.heads;
+    let row = part / parts;
+    part %= parts;
+//! else
+    let row = part / parts;
+    part = part % parts + params.heads;
+//! end
+    if (row >= params.length) { return; }
+    let token = group.z * params.length + row;
+    let at = token * row_width() + part * HEAD4 + four;
+//! if ROTARY
+    let rotates = part < params.heads + params.key_value_heads && four < 2u * HALF4;
+    if (rotates && ADJACENT == 0u) {
+        // The first of a pair does the work of both.
+        if (four >= HALF4) { return; }
+        let cosine = table[row * 2u * HALF4 + four];
+        let sine = table[row * 2u * HALF4 + HALF4 + four];
+        let a = summed(token, part, four);
+        let b = summed(token, part, four + HALF4);
+        dqkv[at] = a * cosine + b * sine;
+        dqkv[at + HALF4] = b * cosine - a * sine;
+        return;
+    }
+    if (rotates) {
+        let cosines = table[row * 2u * HALF4 + four / 2u];
+        let sines = table[row * 2u * HALF4 + HALF4 + four / 2u];
+        let cosine = select(cosines.xy, cosines.zw, four % 2u == 1u);
+        let sine = select(sines.xy, sines.zw, four % 2u == 1u);
+        let v = summed(token, part, four);
+        let a = v.xz * cosine + v.yw * sine;
+        let b = v.yw * cosine - v.xz * sine;
+        dqkv[at] = vec4(a.x, b.x, a.y, b.y);
+        return;
+    }
+//! end
+    dqkv[at] = summed(token, part, four);
 }

@@ -2,6 +2,8 @@
 
 // What happens to element i of x·Wᵀ + bias before it is stored: its value is kept for the backward pass, then activated.
 override ACTIVATION: u32 = 0u;
+const PAIRS: u32 = 0u;
+const DERIVED: u32 = 0u;
 
 @group(0) @binding(4) var<storage, read_write> pre: array<f32>; // (rows, stride)
 

@@ -83,7 +83,13 @@ fn forward(
     let inputs = params.inputs / 4u;
     let at = across(index);
     let x_row = min(tile.y * TILE + at.x, rows - 1u) * inputs;
+//! if PAIRS
+    // Both columns of a pair belong to one thread: the first ones make the first half of the tile.
+    let pair = pair_columns(min(tile.x * (TILE / 2u) + at.x % (TILE / 2u), outputs / 2u - 1u));
+    let w_row = select(pair.x, pair.y, at.x >= TILE / 2u) * inputs;
+//! else
     let w_row = min(tile.x * TILE + at.x, outputs - 1u) * inputs;
+//! end
 
     var acc: array<array<f32, OWN_ROWS>, OWN_ROWS>; // rows thread.y + 16r, columns thread.x + 16c
     var a = vec4(0.0);
@@ -117,6 +123,20 @@ fn forward(
         workgroupBarrier();
     }
 
+//! if PAIRS
+    @unroll for (var c = 0u; c < OWN_ROWS / 2u; c++) {
+        let own = tile.x * (TILE / 2u) + thread.x + c * 16u;
+        if (own < outputs / 2u) {
+            let columns = params.column + pair_columns(own);
+            var sum_bias = vec2(0.0);
+            if (params.has_bias != 0u) { sum_bias = vec2(bias[columns.x], bias[columns.y]); }
+            @unroll for (var r = 0u; r < OWN_ROWS; r++) {
+                let row = tile.y * TILE + thread.y + r * 16u;
+                if (row < rows) { pair_epilogue(row, own, vec2(acc[r][c], acc[r][c + OWN_ROWS / 2u]) + sum_bias); }
+            }
+        }
+    }
+//! else
     @unroll for (var c = 0u; c < OWN_ROWS; c++) {
         let column = tile.x * TILE + thread.x + c * 16u;
         if (column < outputs) {
@@ -131,6 +151,7 @@ fn forward(
             }
         }
     }
+//! end
 }
 
 // dx = dy·W + addend
@@ -181,10 +202,14 @@ fn input_gradient(
             @unroll for (var r = 0u; r < OWN_ROWS; r++) {
                 let row = tile.y * TILE + thread.y + r * 16u;
                 if (row < rows) {
+//! if DERIVED
+                    store_derived(row, column, inputs, acc[r][c]);
+//! else
                     let i = row * inputs + column;
                     var v = acc[r][c];
                     if (params.has_addend != 0u) { v += addend[i]; }
                     dx[i] = v;
+//! end
                 }
             }
         }

@@ -8,6 +8,9 @@ struct Params {
     chunk: u32, // weight_gradient: rows per chunk
     has_bias: u32,
     has_addend: u32,
+    first_row: u32, // epilogue_rope: the number of the first row, if several dispatches share the rows
+    length: u32,    // epilogue_rope: rows of a sequence
+    rotated: u32,   // epilogue_rope: the columns of queries and keys
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

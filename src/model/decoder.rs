@@ -6,7 +6,7 @@ use super::values::source_of;
 use super::{ATTENTION_PLACE, AdapterConfig, Config, FFN_PLACE, NormKind, Positions, Trains};
 use crate::error::{Error, Result};
 use crate::graph::{DType, Graph, Parameters, Piece, Shape, Tensor};
-use crate::ops::{self, Attention, HeadNorm, Linear, Norm, Rope};
+use crate::ops::{self, Attention, FeedForward, HeadNorm, Linear, Norm, Rope};
 use crate::weights::Weights;
 
 /// A decoder with or without adapters: its weights and its forward pass.
@@ -192,20 +192,28 @@ impl Model {
 
     fn attention(&self, g: &mut Graph, x: Tensor, block: &Block, layer: usize, inputs: &Inputs, cache: Option<&Cache>) -> Tensor {
         let &Config { heads, key_value_heads, head_size, dropout, .. } = &self.config;
-        let mut qkv = ops::linear(g, x, &block.qkv);
-        if let Some(norm) = &block.head_norm {
-            qkv = ops::head_norm(g, qkv, norm);
-        }
-        if let (Positions::Rotary { pairs, .. }, Some(table)) = (&self.config.positions, inputs.rope) {
-            let form = Rope { heads, key_value_heads, head_size, pairs: *pairs, table };
-            qkv = ops::rope(g, qkv, cache.map(|c| c.start), &form);
-        }
         let form = Attention { heads, key_value_heads, head_size, causal: true, dropout: dropout.attention };
-        let a = match cache {
-            None => ops::attention(g, qkv, inputs.lengths, form),
-            Some(cache) => {
-                let [keys, values] = cache.layers[layer];
-                ops::cached_attention(g, qkv, keys, values, cache.start, form)
+        let rotation = match (&self.config.positions, inputs.rope) {
+            (Positions::Rotary { pairs, .. }, Some(table)) => Some(Rope { heads, key_value_heads, head_size, pairs: *pairs, table }),
+            _ => None,
+        };
+        let a = match (&rotation, &block.head_norm, cache) {
+            (Some(rotation), None, None) => ops::self_attention(g, x, &block.qkv, rotation, inputs.lengths, form),
+            _ => {
+                let mut qkv = ops::linear(g, x, &block.qkv);
+                if let Some(norm) = &block.head_norm {
+                    qkv = ops::head_norm(g, qkv, norm);
+                }
+                if let Some(rotation) = &rotation {
+                    qkv = ops::rope(g, qkv, cache.map(|c| c.start), rotation);
+                }
+                match cache {
+                    None => ops::attention(g, qkv, inputs.lengths, form),
+                    Some(cache) => {
+                        let [keys, values] = cache.layers[layer];
+                        ops::cached_attention(g, qkv, keys, values, cache.start, form)
+                    }
+                }
             }
         };
         let a = ops::linear(g, a, &block.attention_output);
@@ -213,14 +221,13 @@ impl Model {
     }
 
     fn ffn(&self, g: &mut Graph, x: Tensor, block: &Block) -> Tensor {
-        let f = if self.config.gated {
-            let f = ops::linear(g, x, &block.ffn_input);
-            ops::gated(g, f, self.config.activation)
-        } else {
-            ops::linear_activated(g, x, &block.ffn_input, self.config.activation)
+        let layers = FeedForward {
+            input: &block.ffn_input,
+            output: &block.ffn_output,
+            activation: self.config.activation,
+            gated: self.config.gated,
         };
-        // f32 even where activations are f16: massive activations enter the residual stream here (see `ops::gated`).
-        let f = g.in_single(|g| ops::linear(g, f, &block.ffn_output));
+        let f = ops::feed_forward(g, x, &layers);
         ops::dropout(g, f, self.config.dropout.ffn_output)
     }
 

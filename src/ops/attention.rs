@@ -1,7 +1,7 @@
 //! Attention over packed queries, keys and values.
 
-use super::{Dropout, dispatch_in_parts, qkv_shape, sum};
-use crate::graph::{Argument, Graph, Kernel, Tensor, Traits, read, write};
+use super::{Dropout, Rope, RopePairs, dispatch_in_parts, qkv_shape, sum};
+use crate::graph::{Argument, Graph, Kernel, Tensor, Traits, read, update, write};
 
 crate::params!(Params {
     length: u32,
@@ -96,51 +96,100 @@ impl Variant {
 /// softmax(q·kᵀ / √head_size)·v for qkv (batch, length, (heads + 2·key_value_heads)·head_size), queries first, then keys, then values:
 /// (batch, length, heads·head_size). Keys from position `lengths` (batch) on are padding, which no query sees.
 pub fn attention(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -> Tensor {
-    let Attention { heads, key_value_heads, head_size, causal, dropout } = form;
-    let [batch, length] = form.batch_and_length(g, "attention", qkv);
-
-    let dropout = Dropout::new(g, dropout);
-    let Variant { kernel, rows, parts } = Variant::new(g.traits(), &form);
-    let kernel = kernel.with("CAUSAL", causal).with("DROPOUT", dropout.is_some());
-    let kernel = move |entry| Kernel { entry, ..kernel.clone() };
-    let p = Params {
-        length,
-        heads,
-        key_value_heads,
-        scale: form.scale(),
-        threshold: dropout.map_or(0, |d| d.threshold),
-        keep_scale: dropout.map_or(1.0, |d| d.scale),
-        site: dropout.map_or(0, |d| d.site),
-        first: 0,
-    };
-    let blocks = length.div_ceil(rows);
-    let record = move |g: &mut Graph, entry, [blocks, heads]: [u32; 2], operations: u64, arguments: &[Argument]| {
-        dispatch_in_parts(g, kernel(entry), |first| Params { first, ..p }, arguments, [blocks, heads, batch], operations);
-    };
-    let y = g.activation("attention", [batch, length, heads * head_size]);
-    let log_sum_exp = g.single("log_sum_exp", [batch, heads, length]);
-    // A query and the keys that it sees on average; a product over a head takes two operations per element.
-    let seen = if causal { length.div_ceil(2) } else { length };
-    let product = [batch, heads, length, seen, head_size].map(u64::from).into_iter().fold(2, u64::saturating_mul);
-    record(g, "forward", [blocks, heads], product.saturating_mul(2), &[read(qkv), read(lengths), write(y), write(log_sum_exp)]);
-
+    let recorded = Recorded::forward(g, qkv, lengths, form);
+    let y = recorded.y;
     g.on_backward(y, &[qkv], move |g, dy| {
+        let dqkv = recorded.backward(g, dy, None);
+        g.contribute(qkv, |g, before| sum(g, before, dqkv));
+    });
+    y
+}
+
+/// A recorded forward pass, with what its backward pass needs.
+pub(super) struct Recorded {
+    form: Attention,
+    qkv: Tensor,
+    lengths: Tensor,
+    /// The result (batch, length, heads·head_size).
+    pub y: Tensor,
+    log_sum_exp: Tensor,
+    kernel: Kernel,
+    params: Params,
+    batch: u32,
+    /// Workgroups along the length.
+    blocks: u32,
+    /// See [`Variant::parts`].
+    parts: Option<u32>,
+}
+
+impl Recorded {
+    /// Records the forward pass.
+    pub fn forward(g: &mut Graph, qkv: Tensor, lengths: Tensor, form: Attention) -> Recorded {
+        let Attention { heads, key_value_heads, head_size, causal, dropout } = form;
+        let [batch, length] = form.batch_and_length(g, "attention", qkv);
+        let dropout = Dropout::new(g, dropout);
+        let Variant { kernel, rows, parts } = Variant::new(g.traits(), &form);
+        let kernel = kernel.with("CAUSAL", causal).with("DROPOUT", dropout.is_some());
+        let params = Params {
+            length,
+            heads,
+            key_value_heads,
+            scale: form.scale(),
+            threshold: dropout.map_or(0, |d| d.threshold),
+            keep_scale: dropout.map_or(1.0, |d| d.scale),
+            site: dropout.map_or(0, |d| d.site),
+            first: 0,
+        };
+        let y = g.activation("attention", [batch, length, heads * head_size]);
+        let log_sum_exp = g.single("log_sum_exp", [batch, heads, length]);
+        let recorded = Recorded { form, qkv, lengths, y, log_sum_exp, kernel, params, batch, blocks: length.div_ceil(rows), parts };
+        recorded.record(g, "forward", [recorded.blocks, heads], 2, &[read(qkv), read(lengths), write(y), write(log_sum_exp)]);
+        recorded
+    }
+
+    /// Records the backward pass. Returns the gradient of qkv, or with `rope` that of what was rotated to become qkv.
+    pub fn backward(&self, g: &mut Graph, dy: Tensor, rope: Option<&Rope>) -> Tensor {
+        let &Recorded { qkv, lengths, y, log_sum_exp, batch, blocks, parts, .. } = self;
+        let (length, Attention { heads, key_value_heads, head_size, .. }) = (self.params.length, self.form);
         let dqkv = g.like("dqkv", qkv);
         let delta = g.single("delta", [batch, heads, length]);
         let arguments = [read(qkv), read(lengths), read(y), read(log_sum_exp), read(dy), write(delta), write(dqkv)];
-        record(g, "backward_queries", [blocks, heads], product.saturating_mul(3), &arguments);
-        // Query heads that share keys write separate gradients, and a second pass adds these in order.
+        self.record(g, "backward_queries", [blocks, heads], 3, &arguments);
+        // Query heads that share keys write separate gradients, and another pass adds these in order.
         let shared = parts.is_some() && heads != key_value_heads;
         let dkv = if shared { g.single("dkv", [batch, length, heads, 2 * head_size]) } else { dqkv };
         let arguments = [read(qkv), read(lengths), read(delta), read(log_sum_exp), read(dy), write(dkv)];
         let groups = parts.map_or([blocks, key_value_heads], |parts| [blocks.saturating_mul(parts), heads]);
-        record(g, "backward_keys", groups, product.saturating_mul(4), &arguments);
+        self.record(g, "backward_keys", groups, 4, &arguments);
+
+        let rotates_as_it_sums = rope.filter(|rope| shared && g.shape(rope.table).last().is_multiple_of(8));
         if shared {
-            let fours = u64::from(length) * u64::from(key_value_heads) * u64::from(head_size / 2);
+            let kernel = Kernel { entry: "sum_heads", ..self.kernel.clone() };
+            let (kernel, columns, arguments) = match rotates_as_it_sums {
+                None => (kernel, 2 * key_value_heads, vec![read(dkv), write(dqkv)]),
+                Some(rope) => {
+                    let kernel = kernel.with("ROTARY", g.shape(rope.table).last()).with("ADJACENT", rope.pairs == RopePairs::Adjacent);
+                    (kernel, heads + 2 * key_value_heads, vec![read(dkv), read(rope.table), update(dqkv)])
+                }
+            };
+            let fours = u64::from(length) * u64::from(columns) * u64::from(head_size / 4);
             let groups = u32::try_from(fours.div_ceil(64)).unwrap_or(u32::MAX);
-            record(g, "sum_heads", [groups, 1], 0, &[read(dkv), write(dqkv)]);
+            g.dispatch(kernel, self.params, arguments, [groups, 1, batch]);
         }
-        g.contribute(qkv, |g, before| sum(g, before, dqkv));
-    });
-    y
+        match rope {
+            Some(rope) if rotates_as_it_sums.is_none() => rope.apply(g, dqkv, None, -1.0),
+            _ => dqkv,
+        }
+    }
+
+    /// Records a kernel that computes `products` products of queries and keys.
+    fn record(&self, g: &mut Graph, entry: &'static str, [blocks, groups]: [u32; 2], products: u64, arguments: &[Argument]) {
+        let (length, Attention { heads, head_size, causal, .. }) = (self.params.length, self.form);
+        // A query and the keys that it sees on average; a product over a head takes two operations per element.
+        let seen = if causal { length.div_ceil(2) } else { length };
+        let product = [self.batch, heads, length, seen, head_size].map(u64::from).into_iter().fold(2, u64::saturating_mul);
+        let kernel = Kernel { entry, ..self.kernel.clone() };
+        let operations = product.saturating_mul(products);
+        dispatch_in_parts(g, kernel, |first| Params { first, ..self.params }, arguments, [blocks, groups, self.batch], operations);
+    }
 }

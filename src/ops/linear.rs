@@ -2,6 +2,7 @@
 
 use super::activation::activation_backward;
 use super::layer::Linear;
+use super::matmul::Epilogue;
 use super::{Activation, matmul};
 use crate::graph::{Graph, Tensor};
 
@@ -9,7 +10,7 @@ use crate::graph::{Graph, Tensor};
 pub fn linear(g: &mut Graph, x: Tensor, layer: &Linear) -> Tensor {
     let layer = layer.clone();
     let outputs = layer.outputs(g);
-    let (y, _) = matmul::forward(g, x, &layer, outputs, None);
+    let (y, _) = matmul::forward(g, x, &layer, outputs, Epilogue::Plain);
     g.on_backward(y, &layer.inputs(x), move |g, dy| backward(g, x, dy, &layer));
     y
 }
@@ -18,7 +19,7 @@ pub fn linear(g: &mut Graph, x: Tensor, layer: &Linear) -> Tensor {
 pub fn linear_activated(g: &mut Graph, x: Tensor, layer: &Linear, kind: Activation) -> Tensor {
     let layer = layer.clone();
     let outputs = layer.outputs(g);
-    let (y, pre) = matmul::forward(g, x, &layer, outputs, Some(kind));
+    let (y, pre) = matmul::forward(g, x, &layer, outputs, Epilogue::Activated(kind));
     let pre = pre.expect("a product with an activation keeps its value before it");
     g.on_backward(y, &layer.inputs(x), move |g, dy| {
         let dpre = activation_backward(g, pre, dy, kind);
@@ -28,7 +29,7 @@ pub fn linear_activated(g: &mut Graph, x: Tensor, layer: &Linear, kind: Activati
 }
 
 /// The gradients of x, W and b from the gradient of the product.
-fn backward(g: &mut Graph, x: Tensor, dy: Tensor, layer: &Linear) {
+pub(super) fn backward(g: &mut Graph, x: Tensor, dy: Tensor, layer: &Linear) {
     matmul::layer_gradients(g, dy, x, layer);
     g.contribute(x, |g, before| matmul::input_gradient(g, dy, x, layer, before));
 }

@@ -1,5 +1,6 @@
 //! The linear head and the cross-entropy over the vocabulary in one op, so that only one slice of the logits is in memory at a time.
 
+use super::matmul::Epilogue;
 use super::{Linear, SLICE_ROWS, matmul, row_threads, slice_of_rows};
 use crate::graph::{Graph, Kernel, Tensor, read, update, write};
 
@@ -36,7 +37,7 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
     let mut last = None;
     for &Slice { start, width, ref layer } in &slices {
         let stride = width.next_multiple_of(4);
-        let (logits, _) = g.in_single(|g| matmul::forward(g, x, layer, stride, None));
+        let (logits, _) = g.in_single(|g| matmul::forward(g, x, layer, stride, Epilogue::Plain));
         let p = Params { rows, width, stride: stride / 4, start };
         let states = if start == 0 { write(states) } else { update(states) };
         g.dispatch(kernel("slice"), p, [read(targets), read(logits), states], groups);
@@ -50,7 +51,7 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
         // The logits of the last slice are still in memory, so its backward comes first; the others are recomputed.
         for &Slice { start, width, ref layer } in slices.iter().rev() {
             let stride = width.next_multiple_of(4);
-            let logits = last.take().unwrap_or_else(|| g.in_single(|g| matmul::forward(g, x, layer, stride, None).0));
+            let logits = last.take().unwrap_or_else(|| g.in_single(|g| matmul::forward(g, x, layer, stride, Epilogue::Plain).0));
             let p = Params { rows, width, stride: stride / 4, start };
             g.dispatch(kernel("backward"), p, [read(targets), read(log_sum_exp), update(logits), read(metrics)], groups);
             matmul::layer_gradients(g, logits, x, layer);

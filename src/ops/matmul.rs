@@ -2,10 +2,58 @@
 
 use super::layer::{Linear, Part};
 use super::reduce::{add_partials, column_sum};
-use super::{Activation, parts_per_dispatch, row_threads};
+use super::{Activation, Rope, parts_per_dispatch, row_threads};
 use crate::graph::{Argument, DType, Graph, Kernel, MAX_ELEMENTS, Tensor, Traits, read, update, write};
 
-crate::params!(Params { rows: u32, inputs: u32, outputs: u32, stride: u32, column: u32, chunk: u32, has_bias: u32, has_addend: u32 });
+crate::params!(Params {
+    rows: u32,
+    inputs: u32,
+    outputs: u32,
+    stride: u32,
+    column: u32,
+    chunk: u32,
+    has_bias: u32,
+    has_addend: u32,
+    first_row: u32,
+    length: u32,
+    rotated: u32,
+});
+
+impl Params {
+    /// Of one product, without a bias and an addend.
+    fn new([rows, inputs, outputs]: [u32; 3], stride: u32, column: u32) -> Params {
+        Params { rows, inputs, outputs, stride, column, chunk: rows, has_bias: 0, has_addend: 0, first_row: 0, length: 0, rotated: 0 }
+    }
+}
+
+/// What happens to x·Wᵀ + bias before it is stored.
+#[derive(Clone, Copy)]
+pub enum Epilogue {
+    /// Nothing.
+    Plain,
+    /// It is activated, and its value before is kept.
+    Activated(Activation),
+    /// The first half of the columns is activated and multiplied by the second. Only where [`pairs`] allows it.
+    Gated {
+        /// Applied to the first half.
+        activation: Activation,
+        /// Whether both halves are kept.
+        keep: bool,
+    },
+    /// Queries and keys turn by their positions. Only where [`pairs`] allows it.
+    Rotated(Rope),
+}
+
+/// Whether the products of a layer can combine pairs of columns, and its input gradient the columns of a row, before they store them.
+pub fn pairs(g: &mut Graph, rows: u32, layer: &Linear) -> bool {
+    let weights: Vec<_> = layer.parts(g).iter().map(|part| part.weight).collect();
+    let fits = |weight: &Tensor| {
+        let (outputs, inputs) = (g.shape(*weight).rows(), g.shape(*weight).last());
+        let aligned = inputs.is_multiple_of(4) && outputs.is_multiple_of(8);
+        aligned && variant(g.traits(), "forward", aligned, [rows, outputs]).file == "matmul_gpu"
+    };
+    weights.len() == layer.weights.len() && weights.iter().all(fits)
+}
 
 /// The kernel for a device and a product with `rows` rows and `columns` columns. Every choice is made here. The fast kernels load vectors
 /// of four along the rows of both matrices, which must be `aligned`.
@@ -52,29 +100,46 @@ fn rows_of(g: &mut Graph, tensor: Tensor, start: u32, count: u32) -> Tensor {
     if rows == count { tensor } else { g.view(tensor, "rows", u64::from(start) * u64::from(last), [count, last]) }
 }
 
-/// y = x·Wᵀ + bias for x (rows, inputs) and a layer's W (outputs, inputs), whose parts are stacked; y is (rows, stride) with
-/// stride ≥ outputs. With an `activation`, the result is activated, and the second tensor holds the values before it.
-pub fn forward(g: &mut Graph, x: Tensor, layer: &Linear, stride: u32, activation: Option<Activation>) -> (Tensor, Option<Tensor>) {
+/// y = epilogue(x·Wᵀ + bias) for x (rows, inputs) and the stacked W of a layer (outputs, inputs); y (rows, stride), stride ≥ outputs, or half as
+/// wide where a gate is applied. The second tensor is what the epilogue keeps (rows, stride).
+pub fn forward(g: &mut Graph, x: Tensor, layer: &Linear, stride: u32, epilogue: Epilogue) -> (Tensor, Option<Tensor>) {
     let (inputs, rows) = (g.shape(x).last(), g.shape(x).rows());
     let shape = g.shape(x).with_last(stride);
-    let y = g.activation("y", shape.clone());
-    let pre = activation.map(|_| g.activation("pre", shape));
+    let (y, pre) = match epilogue {
+        Epilogue::Plain | Epilogue::Rotated(_) => (g.activation("y", shape), None),
+        Epilogue::Activated(_) => (g.activation("y", shape.clone()), Some(g.activation("pre", shape))),
+        // See `ops::gated` for why it is f32.
+        Epilogue::Gated { keep, .. } => (g.single("gated", shape.with_last(stride / 2)), keep.then(|| g.activation("pre", shape))),
+    };
+    let (length, rotated) = match epilogue {
+        Epilogue::Rotated(rope) => (g.shape(x).axes()[1] as u32, (rope.heads + rope.key_value_heads) * rope.head_size),
+        _ => (0, 0),
+    };
     for Part { weight, column, .. } in layer.parts(g) {
         let outputs = g.shape(weight).rows();
         assert_eq!(inputs, g.shape(weight).last(), "linear: x is {} but the weight is {}", g.shape(x), g.shape(weight));
         let kernel = variant(g.traits(), "forward", inputs.is_multiple_of(4) && stride.is_multiple_of(4), [rows, outputs]);
         let kernel = kernel.with("FORMAT", g.info(weight).dtype.word());
-        let kernel = match activation {
-            None => kernel.with("EPILOGUE", "plain"),
-            Some(kind) => kernel.with("EPILOGUE", "act").with("ACTIVATION", kind.number()),
+        let kernel = match epilogue {
+            Epilogue::Plain => kernel.with("EPILOGUE", "plain"),
+            Epilogue::Activated(kind) => kernel.with("EPILOGUE", "act").with("ACTIVATION", kind.number()),
+            Epilogue::Gated { activation, keep } => {
+                kernel.with("EPILOGUE", "gated").with("ACTIVATION", activation.number()).with("KEEP", keep)
+            }
+            Epilogue::Rotated(rope) => rope.set(kernel.with("EPILOGUE", "rope"), g.shape(rope.table).last()),
         };
         let has_bias = layer.bias.is_some() as u32;
-        for (start, rows) in row_slices(g, rows, kernel.constant("FORWARD_ROWS"), operations(1, inputs, outputs), &[x, y]) {
+        let sliced: Vec<Tensor> = [x, y].into_iter().chain(pre).collect();
+        for (start, rows) in row_slices(g, rows, kernel.constant("FORWARD_ROWS"), operations(1, inputs, outputs), &sliced) {
             let [x, y] = [x, y].map(|t| rows_of(g, t, start, rows));
             let pre = pre.map(|t| rows_of(g, t, start, rows));
-            let p = Params { rows, inputs, outputs, stride, column, chunk: rows, has_bias, has_addend: 0 };
+            let p = Params { length, rotated, first_row: start, ..Params::new([rows, inputs, outputs], stride, column) };
+            let p = Params { has_bias, ..p };
             let mut arguments: Vec<Argument> = vec![read(x), read(weight), read(layer.bias.unwrap_or(x))];
             arguments.extend(pre.map(write));
+            if let Epilogue::Rotated(rope) = epilogue {
+                arguments.push(read(rope.table));
+            }
             arguments.push(write(y));
             let [across, down] = tiles(&kernel, ["FORWARD_ROWS", "FORWARD_COLUMNS"], rows, outputs);
             g.dispatch(kernel.clone(), p, arguments, [across, down, 1]);
@@ -82,6 +147,27 @@ pub fn forward(g: &mut Graph, x: Tensor, layer: &Linear, stride: u32, activation
         }
     }
     (y, pre)
+}
+
+/// The gradient with respect to `pre`, what a layer's input was before its activation, from dy (rows, stride): dpre = (dy·W) · σ'(pre), or the
+/// gradients of gate and up where `pre` (rows, 2·inputs) holds both. Only where [`pairs`] allows it.
+pub fn pre_gradient(g: &mut Graph, dy: Tensor, pre: Tensor, layer: &Linear, activation: Activation) -> Tensor {
+    let (rows, stride) = (g.shape(dy).rows(), g.shape(dy).last());
+    let &[weight] = layer.weights.as_slice() else { panic!("the layer after an activation is one matrix") };
+    let (inputs, outputs) = (g.shape(weight).last(), g.shape(weight).rows());
+    let gated = g.shape(pre).last() == 2 * inputs;
+    let kernel = variant(g.traits(), "input_gradient", true, [rows, inputs]).with("FORMAT", g.info(weight).dtype.word());
+    let kernel = kernel.with("EPILOGUE", "derivative").with("ACTIVATION", activation.number()).with("GATED", gated).with("VECTOR", 4);
+    let whole = g.like("dpre", pre);
+    let tensors = [dy, pre, whole];
+    for (start, rows) in row_slices(g, rows, kernel.constant("INPUT_GRADIENT_ROWS"), operations(1, inputs, outputs), &tensors) {
+        let [dy, pre, dpre] = tensors.map(|t| rows_of(g, t, start, rows));
+        let p = Params::new([rows, inputs, outputs], stride, 0);
+        let [across, down] = tiles(&kernel, ["INPUT_GRADIENT_ROWS", "INPUT_GRADIENT_COLUMNS"], rows, inputs);
+        g.dispatch(kernel.clone(), p, [read(dy), read(weight), read(pre), write(dpre)], [across, down, 1]);
+        g.operations(operations(rows, inputs, outputs));
+    }
+    whole
 }
 
 /// dx = dy·W + addend for dy (rows, stride), whose columns past W's outputs are zero; dx has the shape and format of x (rows, inputs).
@@ -99,7 +185,7 @@ pub fn input_gradient(g: &mut Graph, dy: Tensor, x: Tensor, layer: &Linear, adde
         let has_addend = sum.is_some() as u32;
         for (start, rows) in row_slices(g, rows, kernel.constant("INPUT_GRADIENT_ROWS"), operations(1, inputs, outputs), &tensors) {
             let [dy, addend, dx] = tensors.map(|t| rows_of(g, t, start, rows));
-            let p = Params { rows, inputs, outputs, stride, column, chunk: rows, has_bias: 0, has_addend };
+            let p = Params { has_addend, ..Params::new([rows, inputs, outputs], stride, column) };
             let [across, down] = tiles(&kernel, ["INPUT_GRADIENT_ROWS", "INPUT_GRADIENT_COLUMNS"], rows, inputs);
             g.dispatch(kernel.clone(), p, [read(dy), read(weight), read(addend), write(dx)], [across, down, 1]);
             g.operations(operations(rows, inputs, outputs));
@@ -138,7 +224,7 @@ fn weight_gradient(g: &mut Graph, dy: Tensor, part: &Part, x: Tensor, dw: Tensor
     // Each slice of the matrix has its own partial products, with the same chunks as the whole matrix.
     for (start, outputs) in row_slices(g, outputs, kernel.constant("WEIGHT_GRADIENT_ROWS"), operations(rows, inputs, 1), &[dw]) {
         let dw = rows_of(g, dw, start, outputs);
-        let p = Params { rows, inputs, outputs, stride, column: part.column + start, chunk, has_bias: 0, has_addend: 0 };
+        let p = Params { chunk, ..Params::new([rows, inputs, outputs], stride, part.column + start) };
         let [across, down] = tiles(&kernel, ["WEIGHT_GRADIENT_ROWS", "WEIGHT_GRADIENT_COLUMNS"], outputs, inputs);
         if chunks == 1 {
             g.dispatch(kernel.clone().with("ACCUMULATE", true), p, [read(dy), read(x), update(dw)], [across, down, 1]);

@@ -10,6 +10,7 @@ mod attention;
 mod cached_attention;
 mod dropout;
 mod embedding;
+mod feed_forward;
 mod gated;
 mod head_norm;
 mod layer;
@@ -21,6 +22,7 @@ pub mod optimizer;
 mod reduce;
 mod rope;
 mod scale;
+mod self_attention;
 
 pub use activation::{Activation, activation};
 pub use adapter::{Adapter, adapter};
@@ -28,6 +30,7 @@ pub use attention::{Attention, attention};
 pub use cached_attention::cached_attention;
 pub use dropout::{Dropout, dropout, stochastic_depth};
 pub use embedding::{embedding, positions};
+pub use feed_forward::{FeedForward, feed_forward};
 pub use gated::gated;
 pub use head_norm::{HeadNorm, head_norm};
 pub use layer::Linear;
@@ -36,6 +39,7 @@ pub use loss::cross_entropy;
 pub use norm::{Norm, add_norm, norm, residual_norm};
 pub use rope::{Rope, RopePairs, RopeScaling, rope, rope_frequencies, rope_table};
 pub use scale::{multiply, scale};
+pub use self_attention::self_attention;
 
 use crate::graph::{Argument, DType, Graph, Kernel, MAX_ELEMENTS, Params, Tensor, Traits, read, write};
 

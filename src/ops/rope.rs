@@ -29,11 +29,37 @@ pub struct Rope {
     pub table: Tensor,
 }
 
+impl Rope {
+    /// Records the rotation of x, laid out as qkv, or with a `direction` of -1 its inverse, which is its gradient.
+    pub(super) fn apply(&self, g: &mut Graph, x: Tensor, start: Option<Tensor>, direction: f32) -> Tensor {
+        let &Rope { heads, key_value_heads, head_size, table, .. } = self;
+        let [batch, length] = qkv_shape(g, "rope", x, heads, key_value_heads, head_size);
+        let (positions, rotary) = (g.shape(table).rows(), g.shape(table).last());
+        let (all, turned) = (heads + 2 * key_value_heads, heads + key_value_heads);
+        let vector = if head_size.is_multiple_of(8) && rotary.is_multiple_of(8) { 4 } else { 1 };
+        // A GPU can run more invocations than there are tokens; on a CPU device, each load counts.
+        let takes = if g.traits().cpu { all } else { 1 };
+        let len = u64::from(batch) * u64::from(length) * u64::from(all.div_ceil(takes)) * u64::from(head_size / 2 / vector);
+        let y = g.like("rope", x);
+        let kernel = self.set(Kernel::new("rope", "turn").with("VECTOR", vector).with("TAKES", takes), rotary);
+        let has_start = start.is_some() as u32;
+        let p = Params { len: len as u32, heads: all, turned, length, positions, direction, has_start };
+        g.dispatch(kernel, p, [read(x), read(table), read(start.unwrap_or(table)), write(y)], flat(len));
+        y
+    }
+
+    /// A kernel that rotates heads of this layout, of which `rotary` elements rotate.
+    pub(super) fn set(&self, kernel: Kernel, rotary: u32) -> Kernel {
+        kernel.with("HEAD", self.head_size).with("ROTARY", rotary).with("ADJACENT", self.pairs == RopePairs::Adjacent)
+    }
+}
+
 /// Rotates the queries and keys of qkv (batch, length, (heads + 2·key_value_heads)·head_size), queries first, then keys, then values,
 /// which are copied. Token t of row b has the position start\[b\] + t: `start` (batch) u32 is where a sequence continues its cache, and
 /// `None` means zeros. The code that writes `start` must keep start + length within the table.
 pub fn rope(g: &mut Graph, qkv: Tensor, start: Option<Tensor>, form: &Rope) -> Tensor {
-    let Rope { heads, key_value_heads, head_size, pairs, table } = *form;
+    let form = *form;
+    let Rope { heads, key_value_heads, head_size, table, .. } = form;
     let [batch, length] = qkv_shape(g, "rope", qkv, heads, key_value_heads, head_size);
     let (positions, rotary) = (g.shape(table).rows(), g.shape(table).last());
     assert!(rotary.is_multiple_of(2) && rotary <= head_size, "rope: a table {} for heads of {head_size}", g.shape(table));
@@ -43,28 +69,10 @@ pub fn rope(g: &mut Graph, qkv: Tensor, start: Option<Tensor>, form: &Rope) -> T
     }
 
     assert!(head_size.is_multiple_of(2), "rope: the head size {head_size} is odd");
-    let has_start = start.is_some() as u32;
-    let (all, turned) = (heads + 2 * key_value_heads, heads + key_value_heads);
-    let vector = if head_size.is_multiple_of(8) && rotary.is_multiple_of(8) { 4 } else { 1 };
-    // A GPU can run more invocations than there are tokens; on a CPU device, each load counts.
-    let takes = if g.traits().cpu { all } else { 1 };
-    let len = u64::from(batch) * u64::from(length) * u64::from(all.div_ceil(takes)) * u64::from(head_size / 2 / vector);
-    let apply = move |g: &mut Graph, x: Tensor, direction: f32| {
-        let y = g.like("rope", x);
-        let kernel = Kernel::new("rope", "turn")
-            .with("VECTOR", vector)
-            .with("HEAD", head_size)
-            .with("ROTARY", rotary)
-            .with("ADJACENT", pairs == RopePairs::Adjacent)
-            .with("TAKES", takes);
-        let p = Params { len: len as u32, heads: all, turned, length, positions, direction, has_start };
-        g.dispatch(kernel, p, [read(x), read(table), read(start.unwrap_or(table)), write(y)], flat(len));
-        y
-    };
-    let y = apply(g, qkv, 1.0);
+    let y = form.apply(g, qkv, start, 1.0);
     g.on_backward(y, &[qkv], move |g, dy| {
         g.contribute(qkv, |g, before| {
-            let dqkv = apply(g, dy, -1.0);
+            let dqkv = form.apply(g, dy, start, -1.0);
             sum(g, before, dqkv)
         })
     });

@@ -21,7 +21,12 @@ fn kernels() -> Vec<Kernel> {
                 for format in FORMATS {
                     all.push(base.clone().with("FORMAT", format).with("EPILOGUE", "plain"));
                 }
-                all.push(base.with("FORMAT", "f32").with("EPILOGUE", "act").with("ACTIVATION", 1));
+                all.push(base.clone().with("FORMAT", "f32").with("EPILOGUE", "act").with("ACTIVATION", 1));
+                if *file == "matmul_gpu" {
+                    all.extend(["gated", "rope"].map(|epilogue| base.clone().with("FORMAT", "f32").with("EPILOGUE", epilogue)));
+                    let derivative = base.with("FORMAT", "f32").with("EPILOGUE", "derivative").with("VECTOR", 4);
+                    all.extend([derivative.clone(), derivative.with("GATED", 1)]);
+                }
             }
             "embedding" => {
                 for format in FORMATS {
@@ -32,14 +37,18 @@ fn kernels() -> Vec<Kernel> {
             }
             "attention" => {
                 all.push(base.clone().with("DROPOUT", 1));
-                all.push(base.with("HEAD", 128).with("PART", 2).with("SHARED", 1));
+                let grouped = base.with("HEAD", 128).with("PART", 2).with("SHARED", 1);
+                all.extend([grouped.clone(), grouped.clone().with("ROTARY", 64), grouped.with("ROTARY", 128).with("ADJACENT", 1)]);
             }
             "attention_cpu" => {
                 all.extend([base.clone(), base.with("HEAD", 20).with("TILE", 8).with("DROPOUT", 1)]);
             }
             "adapter" => {
-                all.push(base.clone().with("DROPOUT", 1).with("WITH_OUTER_GRADIENT", 1));
-                all.push(base.with("ALIGNED", 0).with("WITH_INPUT_GRADIENT", 0));
+                all.push(base.clone().with("DROPOUT", 1).with("VECTOR", 4));
+                all.push(base.with("VECTOR", 4).with("ALIGNED", 0).with("WITH_INPUT_GRADIENT", 0).with("KEEP", 0));
+            }
+            "adapter_weights" => {
+                all.extend([base.clone().with("DROPOUT", 1), base.with("ALIGNED", 0).with("BIASES", 0)]);
             }
             "norm" => {
                 all.extend([base.clone(), base.clone().with("ROW_THREADS", 32).with("SUM", 1)]);
