@@ -22,7 +22,7 @@ const FOURS: u32 = FOURS_END / ACROSS; // vec4 columns of the sums that a thread
 override PART: u32 = 1u;
 override SHARED: u32 = 0u; // 1: several query heads share a key and value head
 
-@group(0) @binding(7) var<storage, read_write> dkv: array<vec4<f32>>; // (batch, length, heads, 2, HEAD): for each query head
+@group(0) @binding(6) var<storage, read_write> dkv: array<vec4<f32>>; // (batch, length, heads, 2, HEAD): for each query head
 @group(0) @binding(3) var<storage, read> kept_dkv: array<vec4<f32>>;  // the same
 
 const HALF: u32 = 256u; // where the tile's operand is staged, after the block's
@@ -58,6 +58,23 @@ fn stage_dy(to: u32, batch: u32, first: u32, head: u32, chunk: u32, thread: u32)
         var v = vec4(0.0);
         if (at < HEAD4) { v = dy[(row * params.heads + head) * HEAD4 + at]; }
         staged[to + slot(i % CHUNK, i / CHUNK)] = v;
+    }
+}
+
+// The same of dy, after the block's operand. A thread also adds its part of Σ dy · y for the two rows that it stages a part of.
+fn stage_dy_and_delta(share: ptr<function, vec2<f32>>, batch: u32, first: u32, head: u32, chunk: u32, thread: u32) {
+    @unroll for (var j = 0u; j < 2u; j++) {
+        let i = thread + j * THREADS;
+        let row = batch * params.length + min(first + i / CHUNK, params.length - 1u);
+        let at = chunk * CHUNK + i % CHUNK;
+        var v = vec4(0.0);
+        if (at < HEAD4) {
+            let four = (row * params.heads + head) * HEAD4 + at;
+            v = dy[four];
+            let products = v * kept_y[four];
+            (*share)[j] += products.x + products.y + products.z + products.w;
+        }
+        staged[HALF + slot(i % CHUNK, i / CHUNK)] = v;
     }
 }
 
@@ -198,13 +215,23 @@ fn forward(
     }
 }
 
-// The gradient of the queries, and delta for the other kernel: ds = p · (keep · dy·v - delta), dq = scale · Σ ds · k
+// The gradients of queries, keys and values. Neither half needs anything from the other, so both run at once.
 @compute @workgroup_size(ACROSS, DOWN)
-fn backward_queries(
+fn backward(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_id) local: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
+    let blocks = (params.length + BLOCK - 1u) / BLOCK;
+    if (group.x < blocks) {
+        backward_queries(group, local.xy, thread);
+    } else {
+        backward_keys(vec3(group.x - blocks, group.yz), local.xy, thread);
+    }
+}
+
+// ds = p · (keep · dy·v - delta) where delta = Σ dy · y, dq = scale · Σ ds · k
+fn backward_queries(group: vec3<u32>, local: vec2<u32>, thread: u32) {
     let head = group.y;
     let batch = group.z;
     let length = params.length;
@@ -233,11 +260,6 @@ fn backward_queries(
     workgroupBarrier();
     var row_delta = vec4(0.0);
     @unroll for (var i = 0u; i < ACROSS; i++) { row_delta += shares[local.y * ACROSS + i]; }
-    if (local.x == 0u) {
-        @unroll for (var r = 0u; r < 4u; r++) {
-            if (own_query + r < length) { delta[place + own_query + r] = row_delta[r]; }
-        }
-    }
 
     var dq: array<array<vec4<f32>, 4>, FOURS>;
     @unroll for (var f = 0u; f < FOURS; f++) {
@@ -298,12 +320,7 @@ fn backward_queries(
 
 // What one query head adds to the gradients of its keys and values: dv = Σ p · keep · dy, dk = Σ ds · q · scale. Goes to dkv if other heads
 // share them, else to dqkv.
-@compute @workgroup_size(ACROSS, DOWN)
-fn backward_keys(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
-    @builtin(local_invocation_index) thread: u32,
-) {
+fn backward_keys(group: vec3<u32>, local: vec2<u32>, thread: u32) {
     let head = group.y;
     let batch = group.z;
     let length = params.length;
@@ -340,13 +357,18 @@ fn backward_keys(
             workgroupBarrier();
             add_scores(&scores, local.x, local.y);
         }
+        var share = vec2(0.0); // of the deltas of two queries
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             workgroupBarrier();
             stage_qkv(0u, batch, first_key, value_column(shared_head), chunk, thread);
-            stage_dy(HALF, batch, start, head, chunk, thread);
+            stage_dy_and_delta(&share, batch, start, head, chunk, thread);
             workgroupBarrier();
             add_scores(&dp, local.x, local.y);
         }
+        shares[thread] = vec4(share, 0.0, 0.0);
+        workgroupBarrier();
+        var deltas = vec2(0.0);
+        @unroll for (var i = 0u; i < CHUNK; i++) { deltas += shares[local.x * CHUNK + i].xy; }
         // From here on, `scores` holds the gradients of the scores.
         @unroll for (var c = 0u; c < 2u; c++) {
             let query = start + local.x + c * ACROSS;
@@ -360,7 +382,7 @@ fn backward_keys(
                 var keep_factor = 1.0;
                 if (DROPOUT != 0u) { keep_factor = keep(batch, head, query, key); }
                 weight[r] = p * keep_factor;
-                scores[c][r] = p * (keep_factor * dp[c][r] - kept_delta[at]) * params.scale;
+                scores[c][r] = p * (keep_factor * dp[c][r] - deltas[c]) * params.scale;
             }
             weights[(local.x + c * ACROSS) * DOWN + local.y] = weight;
         }

@@ -21,7 +21,7 @@ pub struct Attention {
     pub heads: u32,
     /// Key and value heads; a divisor of `heads`.
     pub key_value_heads: u32,
-    /// Elements of a head: a multiple of 4, at most 128.
+    /// Elements of a head: a multiple of 4, at most 256.
     pub head_size: u32,
     /// Whether a token sees only itself and those before it.
     pub causal: bool,
@@ -36,7 +36,7 @@ impl Attention {
     /// If its shape does not fit this layer, or the kernels do not support the layer.
     pub(super) fn batch_and_length(&self, g: &Graph, op: &str, qkv: Tensor) -> [u32; 2] {
         let Attention { heads, key_value_heads, head_size, .. } = *self;
-        assert!(head_size.is_multiple_of(4) && head_size <= 128, "{op}: the head size {head_size} is not a multiple of 4 up to 128");
+        assert!(head_size.is_multiple_of(4) && head_size <= 256, "{op}: the head size {head_size} is not a multiple of 4 up to 256");
         assert!(
             heads.is_multiple_of(key_value_heads),
             "{op}: {heads} query heads cannot share {key_value_heads} key and value heads evenly"
@@ -152,15 +152,21 @@ impl Recorded {
         let &Recorded { qkv, lengths, y, log_sum_exp, batch, blocks, parts, .. } = self;
         let (length, Attention { heads, key_value_heads, head_size, .. }) = (self.params.length, self.form);
         let dqkv = g.like("dqkv", qkv);
-        let delta = g.single("delta", [batch, heads, length]);
-        let arguments = [read(qkv), read(lengths), read(y), read(log_sum_exp), read(dy), write(delta), write(dqkv)];
-        self.record(g, "backward_queries", [blocks, heads], 3, &arguments);
         // Query heads that share keys write separate gradients, and another pass adds these in order.
         let shared = parts.is_some() && heads != key_value_heads;
         let dkv = if shared { g.single("dkv", [batch, length, heads, 2 * head_size]) } else { dqkv };
-        let arguments = [read(qkv), read(lengths), read(delta), read(log_sum_exp), read(dy), write(dkv)];
-        let groups = parts.map_or([blocks, key_value_heads], |parts| [blocks.saturating_mul(parts), heads]);
-        self.record(g, "backward_keys", groups, 4, &arguments);
+        if let Some(parts) = parts {
+            let mut arguments = vec![read(qkv), read(lengths), read(y), read(log_sum_exp), read(dy)];
+            arguments.extend(shared.then(|| write(dkv)));
+            arguments.push(write(dqkv));
+            self.record(g, "backward", [blocks.saturating_mul(1 + parts), heads], 7, &arguments);
+        } else {
+            let delta = g.single("delta", [batch, heads, length]);
+            let arguments = [read(qkv), read(lengths), read(y), read(log_sum_exp), read(dy), write(delta), write(dqkv)];
+            self.record(g, "backward_queries", [blocks, heads], 3, &arguments);
+            let arguments = [read(qkv), read(lengths), read(delta), read(log_sum_exp), read(dy), write(dqkv)];
+            self.record(g, "backward_keys", [blocks, key_value_heads], 4, &arguments);
+        }
 
         let rotates_as_it_sums = rope.filter(|rope| shared && g.shape(rope.table).last().is_multiple_of(8));
         if shared {
