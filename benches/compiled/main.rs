@@ -122,7 +122,7 @@ fn child(options: &Options) -> ExitCode {
     let driver = vulkan::Driver::open().expect("a driver");
     let traits = Traits { half: true, ..Traits::desktop() };
     let mut seen = std::collections::HashSet::new();
-    for head_size in [64, 128].into_iter().filter(|&size| options.head_size.is_none_or(|wanted| wanted == size)) {
+    for head_size in [64, 128, 256].into_iter().filter(|&size| options.head_size.is_none_or(|wanted| wanted == size)) {
         for half in [false, true] {
             for named in kernels::distinct(&Form { head_size, half, layers: 3, batch: [4, 256] }, &traits) {
                 if !named.name.contains(&options.only) || !seen.insert(named.kernel.clone()) {

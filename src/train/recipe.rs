@@ -212,8 +212,8 @@ fn config(keys: &mut Keyed, vocabulary: Vocabulary) -> Checked<Config> {
         None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
         None => return Err(format!("has hidden = {hidden_size}, which is not divisible by heads = {heads}; change one, or set head-size")),
     };
-    if !head_size.is_multiple_of(4) || head_size > 128 {
-        return Err(format!("has a head-size of {head_size} (by default hidden / heads); it must be a multiple of 4, at most 128"));
+    if !head_size.is_multiple_of(4) || head_size > 256 {
+        return Err(format!("has a head-size of {head_size} (by default hidden / heads); it must be a multiple of 4, at most 256"));
     }
     let key_value_heads = keys.count("key-value-heads", 4096)?.unwrap_or(heads);
     if !heads.is_multiple_of(key_value_heads) {

@@ -205,8 +205,8 @@ impl Config {
         if !self.heads.is_multiple_of(self.key_value_heads) {
             return Err(format!("{} heads cannot be divided evenly among {} key and value heads", self.heads, self.key_value_heads));
         }
-        if !self.head_size.is_multiple_of(4) || self.head_size > 128 {
-            return Err(format!("a head size of {} is not supported; it must be a multiple of 4 up to 128", self.head_size));
+        if !self.head_size.is_multiple_of(4) || self.head_size > 256 {
+            return Err(format!("a head size of {} is not supported; it must be a multiple of 4 up to 256", self.head_size));
         }
         let dropouts = [self.dropout.embedding, self.dropout.attention, self.dropout.attention_output, self.dropout.ffn_output];
         if !dropouts.iter().all(|share| (0.0..1.0).contains(share)) {
