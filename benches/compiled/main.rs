@@ -120,7 +120,7 @@ fn compiled_for(gpu: &str) -> Option<Vec<Row>> {
 
 fn child(options: &Options) -> ExitCode {
     let driver = vulkan::Driver::open().expect("a driver");
-    let traits = Traits { half: true, ..Traits::desktop() };
+    let traits = Traits { half: true, matrix: driver.matrix, ..Traits::desktop() };
     let mut seen = std::collections::HashSet::new();
     for head_size in [64, 128, 256].into_iter().filter(|&size| options.head_size.is_none_or(|wanted| wanted == size)) {
         for half in [false, true] {

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::time::Instant;
 
 use ash::{khr, vk};
-use graftling::graph::Kernel;
+use graftling::graph::{Kernel, Matrix};
 use naga::back::spv;
 
 /// A driver without its hardware.
@@ -13,6 +13,8 @@ pub struct Driver {
     device: ash::Device,
     executables: khr::pipeline_executable_properties::Device,
     pub name: String,
+    /// The cooperative matrices that kernels use on this device.
+    pub matrix: Option<Matrix>,
     // The library has to outlive everything created from it.
     _instance: ash::Instance,
     _entry: ash::Entry,
@@ -50,14 +52,20 @@ impl Driver {
                 .push_next(&mut vulkan12)
                 .push_next(&mut vulkan13)
                 .push_next(&mut executable);
+            let mut extensions = vec![khr::pipeline_executable_properties::NAME.as_ptr()];
+            let mut cooperative = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR::default();
+            let matrix = matrix(&entry, &instance, physical)?;
+            if matrix.is_some() {
+                extensions.push(khr::cooperative_matrix::NAME.as_ptr());
+                features = features.push_next(&mut cooperative);
+            }
             instance.get_physical_device_features2(physical, &mut features);
-            let extensions = [khr::pipeline_executable_properties::NAME.as_ptr()];
             let queues = [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&[1.0])];
             let description =
                 vk::DeviceCreateInfo::default().queue_create_infos(&queues).enabled_extension_names(&extensions).push_next(&mut features);
             let device = instance.create_device(physical, &description, None)?;
             let executables = khr::pipeline_executable_properties::Device::new(&instance, &device);
-            Ok(Driver { device, executables, name, _instance: instance, _entry: entry })
+            Ok(Driver { device, executables, name, matrix, _instance: instance, _entry: entry })
         }
     }
 
@@ -133,6 +141,34 @@ impl Driver {
             let code = texts.last().map_or_else(String::new, |bytes| String::from_utf8_lossy(bytes).into_owned());
             Ok((statistics, code))
         }
+    }
+}
+
+/// The largest cooperative matrices of f16 operands and f32 sums, chosen as `gpu` does.
+///
+/// # Safety
+/// The device must belong to this instance.
+unsafe fn matrix(entry: &ash::Entry, instance: &ash::Instance, physical: vk::PhysicalDevice) -> Result<Option<Matrix>> {
+    // SAFETY: as in `open`.
+    unsafe {
+        let extensions = instance.enumerate_device_extension_properties(physical)?;
+        if !extensions.iter().any(|extension| extension.extension_name_as_c_str() == Ok(khr::cooperative_matrix::NAME)) {
+            return Ok(None);
+        }
+        let mut sizes = vk::PhysicalDeviceSubgroupSizeControlProperties::default();
+        let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut sizes);
+        instance.get_physical_device_properties2(physical, &mut properties);
+        let subgroup = [sizes.min_subgroup_size, sizes.max_subgroup_size];
+        let cooperative = khr::cooperative_matrix::Instance::new(entry, instance);
+        let found = cooperative.get_physical_device_cooperative_matrix_properties(physical)?;
+        let (half, single) = (vk::ComponentTypeKHR::FLOAT16, vk::ComponentTypeKHR::FLOAT32);
+        let square = |size| {
+            let fits = |p: &vk::CooperativeMatrixPropertiesKHR<'_>| {
+                [p.m_size, p.n_size, p.k_size] == [size; 3] && [p.a_type, p.b_type, p.c_type, p.result_type] == [half, half, single, single]
+            };
+            found.iter().any(fits)
+        };
+        Ok([16, 8].into_iter().filter(|&size| square(size)).find_map(|size| Matrix::new(size, subgroup)))
     }
 }
 

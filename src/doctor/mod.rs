@@ -5,6 +5,7 @@
 
 mod array;
 mod case;
+mod fused;
 mod kernels;
 mod layers;
 mod outcome;
@@ -94,7 +95,7 @@ impl Family {
 }
 
 fn all(traits: &Traits) -> Vec<Family> {
-    products::families(traits).into_iter().chain(layers::families()).collect()
+    products::families(traits).into_iter().chain(layers::families()).chain(fused::families()).collect()
 }
 
 /// The environment of one family's cases, and their results so far.

@@ -7,7 +7,7 @@ use super::image;
 use super::pacing::Pace;
 use super::pipeline::Pipeline;
 use crate::error::{Error, Result};
-use crate::graph::{Kernel, Traits};
+use crate::graph::{Kernel, Matrix, Traits};
 use crate::words::shown;
 
 /// Information about a device.
@@ -39,6 +39,17 @@ impl std::fmt::Display for DeviceInfo {
     }
 }
 
+/// The largest cooperative matrices of f16 operands and f32 sums that the kernels can use.
+fn matrix(adapter: &wgpu::Adapter, subgroup: Option<[u32; 2]>) -> Option<Matrix> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    if !adapter.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16) {
+        return None;
+    }
+    let found = adapter.cooperative_matrix_properties();
+    let square = |size| found.iter().any(|p| [p.m_size, p.n_size, p.k_size] == [size; 3] && [p.ab_type, p.cr_type] == [F16, F32]);
+    [16, 8].into_iter().filter(|&size| square(size)).find_map(|size| Matrix::new(size, subgroup?))
+}
+
 impl DeviceInfo {
     fn of(adapter: &wgpu::Adapter) -> Self {
         let (info, limits) = (adapter.get_info(), adapter.limits());
@@ -49,6 +60,7 @@ impl DeviceInfo {
             cpu,
             subgroup: subgroup.filter(|[least, most]| least == most).map(|[size, _]| size),
             half: adapter.features().contains(wgpu::Features::SHADER_F16),
+            matrix: matrix(adapter, subgroup),
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             max_binding: limits.max_storage_buffer_binding_size,
             max_buffer: limits.max_buffer_size,
@@ -185,9 +197,20 @@ impl Device {
     fn from_adapter(adapter: &wgpu::Adapter, checked: bool) -> Result<Device> {
         let (info, limits) = (DeviceInfo::of(adapter), adapter.limits());
         let used = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
-        let features = adapter.features() & used;
-        let descriptor =
-            wgpu::DeviceDescriptor { label: Some("graftling"), required_features: features, required_limits: limits, ..Default::default() };
+        let mut features = adapter.features() & used;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if info.traits.matrix.is_some() {
+            features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            // SAFETY: of the experimental features only cooperative matrices are used, by kernels that stay within their arrays.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("graftling"),
+            required_features: features,
+            required_limits: limits,
+            experimental_features,
+            ..Default::default()
+        };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|e| Error::NoDevice(format!("{info} cannot be opened: {e}; update its driver or choose another device")))?;
 

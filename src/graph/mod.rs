@@ -28,7 +28,7 @@ pub use parameters::{Parameter, Parameters, Piece};
 pub use plan::{Image, Plan};
 pub use storage::IMAGE_ROW;
 pub use tensor::{DType, Info, Role, Shape, Tensor};
-pub use traits::Traits;
+pub use traits::{Matrix, Traits};
 
 type Backward = Box<dyn FnOnce(&mut Graph, Tensor)>;
 
@@ -51,6 +51,8 @@ pub struct Graph {
     dropout_sites: u32,
     training: bool,
     half: bool,
+    /// Whether products may round their operands to f16.
+    matrices: bool,
     checkpointing: bool,
     segments: Vec<Segment>,
 }
@@ -113,6 +115,7 @@ impl Graph {
             dropout_sites: 0,
             training,
             half: false,
+            matrices: false,
             checkpointing: false,
             segments: Vec::new(),
         }
@@ -131,6 +134,12 @@ impl Graph {
     /// Makes activations f16 if the device supports it: two bytes each instead of four. Sums stay f32.
     pub fn set_half(&mut self, on: bool) {
         self.half = on && self.traits.half;
+        self.matrices = self.half;
+    }
+
+    /// The cooperative matrices that products use, if the device has them and activations are f16, in [`Graph::in_single`] too.
+    pub fn matrix(&self) -> Option<Matrix> {
+        self.traits.matrix.filter(|_| self.matrices)
     }
 
     /// Records `f` with activations in f32.

@@ -9,6 +9,8 @@ pub struct Traits {
     pub subgroup: Option<u32>,
     /// The device has 16-bit floats.
     pub half: bool,
+    /// The cooperative matrices of f16 operands and f32 sums, if kernels can use them.
+    pub matrix: Option<Matrix>,
     /// Bytes of workgroup memory.
     pub workgroup_memory: u32,
     /// The most bytes that one storage binding can span.
@@ -24,6 +26,28 @@ pub struct Traits {
     pub dispatch_operations: u64,
 }
 
+/// A kind of cooperative matrices, and how `matmul_matrix.wgsl` divides its work among subgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// Rows and columns.
+    pub size: u32,
+    /// Regions that a subgroup multiplies.
+    pub regions: u32,
+}
+
+impl Matrix {
+    /// Matrices of this size on a device with subgroups from `least` to `most` invocations. `None` if a tile does not divide evenly.
+    pub fn new(size: u32, [least, most]: [u32; 2]) -> Option<Matrix> {
+        let all = match size {
+            16 => 4,
+            8 => 16,
+            _ => return None,
+        };
+        let regions = all * most / 128;
+        (128 / least.max(1) <= all && [1, 2].contains(&regions)).then_some(Matrix { size, regions })
+    }
+}
+
 impl Traits {
     /// A GPU with the limits that WebGPU guarantees: for recordings without a device.
     pub fn minimal() -> Self {
@@ -31,6 +55,7 @@ impl Traits {
             cpu: false,
             subgroup: None,
             half: false,
+            matrix: None,
             workgroup_memory: 16 << 10,
             max_binding: 128 << 20,
             max_buffer: 256 << 20,

@@ -30,7 +30,7 @@ pub const FILES: &[(&str, &str)] = shaders! {
     "elementwise": "elementwise" "gated" "scale";
     "norms": "head_norm" "norm";
     "optimizer": "optimizer";
-    "products": "epilogue_act" "epilogue_derivative" "epilogue_gated" "epilogue_plain" "epilogue_rope" "matmul_any" "matmul_cpu" "matmul_gpu" "matmul_params" "matmul_row" "reduce";
+    "products": "epilogue_act" "epilogue_derivative" "epilogue_gated" "epilogue_plain" "epilogue_rope" "matmul_any" "matmul_cpu" "matmul_gpu" "matmul_matrix" "matmul_params" "matmul_row" "reduce";
     "shared": "activation" "grid" "metrics" "random" "row_sum" "step" "value";
     "vocabulary": "embedding" "loss";
     "weights": "quant" "weight_bf16" "weight_f16" "weight_f32" "weight_q4_0" "weight_q4_1" "weight_q4_k" "weight_q5_0" "weight_q5_1"
@@ -77,7 +77,7 @@ pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32, fol
     let mut values = BTreeMap::new();
     let mut numbers: BTreeMap<_, _> =
         constants.iter().filter_map(|(name, c)| if let Constant::Number(n) = c { Some((*name, *n)) } else { None }).collect();
-    let mut out = String::new();
+    let (mut directives, mut out) = (String::new(), String::new());
     let mut kept: Vec<bool> = Vec::new();
     for line in text.lines() {
         if let Some(directive) = line.trim().strip_prefix("//! ") {
@@ -92,8 +92,12 @@ pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32, fol
             continue;
         }
         let line = line.split("//").next().unwrap_or("").trim_end();
-        // naga supports the operations without the directive, which it does not know yet (gfx-rs/wgpu#5555). Browsers require it.
-        if line == "enable subgroups;" {
+        // Directives precede everything else. naga supports subgroups without theirs, which it does not know yet (gfx-rs/wgpu#5555); browsers
+        // require it.
+        if line.starts_with("enable ") {
+            if line != "enable subgroups;" {
+                directives = directives + line + "\n";
+            }
             continue;
         }
         if let Some((name, default)) = declaration(line, "override ") {
@@ -117,7 +121,7 @@ pub fn expand(file: &str, constants: &[(&'static str, Constant)], half: u32, fol
         Some(extents) => unfolded(&out, extents),
         None => out,
     };
-    unroll(&out, &values)
+    directives + &unroll(&out, &values)
 }
 
 /// The WGSL with workgroups numbered through x and y, from `params.first` on if that field exists. In a one-dimensional grid, the kernel

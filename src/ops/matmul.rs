@@ -3,7 +3,7 @@
 use super::layer::{Linear, Part};
 use super::reduce::{add_partials, column_sum};
 use super::{Activation, Rope, parts_per_dispatch, row_threads};
-use crate::graph::{Argument, DType, Graph, Kernel, MAX_ELEMENTS, Tensor, Traits, read, update, write};
+use crate::graph::{Argument, DType, Graph, Kernel, MAX_ELEMENTS, Matrix, Tensor, read, update, write};
 
 crate::params!(Params {
     rows: u32,
@@ -40,7 +40,7 @@ pub enum Epilogue {
         /// Whether both halves are kept.
         keep: bool,
     },
-    /// Queries and keys turn by their positions. Only where [`pairs`] allows it.
+    /// Queries and keys are rotated by their positions. Only where [`pairs`] allows it.
     Rotated(Rope),
 }
 
@@ -50,14 +50,15 @@ pub fn pairs(g: &mut Graph, rows: u32, layer: &Linear) -> bool {
     let fits = |weight: &Tensor| {
         let (outputs, inputs) = (g.shape(*weight).rows(), g.shape(*weight).last());
         let aligned = inputs.is_multiple_of(4) && outputs.is_multiple_of(8);
-        aligned && variant(g.traits(), "forward", aligned, [rows, outputs]).file == "matmul_gpu"
+        aligned && ["matmul_gpu", "matmul_matrix"].contains(&variant(g, "forward", aligned, [rows, outputs], None).file)
     };
     weights.len() == layer.weights.len() && weights.iter().all(fits)
 }
 
 /// The kernel for a device and a product with `rows` rows and `columns` columns. Every choice is made here. The fast kernels load vectors
-/// of four along the rows of both matrices, which must be `aligned`.
-fn variant(traits: &Traits, entry: &'static str, aligned: bool, [rows, columns]: [u32; 2]) -> Kernel {
+/// of four along the rows of both matrices, which must be `aligned`. `input` is that of the layer, if it is an operand.
+fn variant(g: &Graph, entry: &'static str, aligned: bool, [rows, columns]: [u32; 2], input: Option<Tensor>) -> Kernel {
+    let traits = g.traits();
     match (aligned, traits.cpu, traits.cpu_subgroup()) {
         (true, true, lanes) if lanes > 0 => {
             // Rows of a tile past the end of the product are wasted work, so a product with few rows gets tiles with few rows.
@@ -66,6 +67,10 @@ fn variant(traits: &Traits, entry: &'static str, aligned: bool, [rows, columns]:
         }
         (true, ..) if rows == 1 && entry == "forward" => Kernel::new("matmul_row", entry).with("ROW_THREADS", row_threads(traits)),
         (true, false, _) => {
+            if let Some(Matrix { size, regions }) = g.matrix() {
+                let shrink = input.is_some_and(|x| g.info(x).dtype == DType::F32);
+                return Kernel::new("matmul_matrix", entry).with("SIZE", size).with("REGIONS", regions).with("SHRINK", shrink);
+            }
             // Tiles of 128 × 128 do more with each load, but only pay if there are enough of them to fill the device.
             let large = u64::from(rows) * u64::from(columns) >= 128 * 128 * 256;
             Kernel::new("matmul_gpu", entry).with("QUADS", 1 + large as u32)
@@ -118,7 +123,7 @@ pub fn forward(g: &mut Graph, x: Tensor, layer: &Linear, stride: u32, epilogue: 
     for Part { weight, column, .. } in layer.parts(g) {
         let outputs = g.shape(weight).rows();
         assert_eq!(inputs, g.shape(weight).last(), "linear: x is {} but the weight is {}", g.shape(x), g.shape(weight));
-        let kernel = variant(g.traits(), "forward", inputs.is_multiple_of(4) && stride.is_multiple_of(4), [rows, outputs]);
+        let kernel = variant(g, "forward", inputs.is_multiple_of(4) && stride.is_multiple_of(4), [rows, outputs], Some(x));
         let kernel = kernel.with("FORMAT", g.info(weight).dtype.word());
         let kernel = match epilogue {
             Epilogue::Plain => kernel.with("EPILOGUE", "plain"),
@@ -156,7 +161,7 @@ pub fn pre_gradient(g: &mut Graph, dy: Tensor, pre: Tensor, layer: &Linear, acti
     let &[weight] = layer.weights.as_slice() else { panic!("the layer after an activation is one matrix") };
     let (inputs, outputs) = (g.shape(weight).last(), g.shape(weight).rows());
     let gated = g.shape(pre).last() == 2 * inputs;
-    let kernel = variant(g.traits(), "input_gradient", true, [rows, inputs]).with("FORMAT", g.info(weight).dtype.word());
+    let kernel = variant(g, "input_gradient", true, [rows, inputs], None).with("FORMAT", g.info(weight).dtype.word());
     let kernel = kernel.with("EPILOGUE", "derivative").with("ACTIVATION", activation.number()).with("GATED", gated).with("VECTOR", 4);
     let whole = g.like("dpre", pre);
     let tensors = [dy, pre, whole];
@@ -178,7 +183,7 @@ pub fn input_gradient(g: &mut Graph, dy: Tensor, x: Tensor, layer: &Linear, adde
         let Part { weight, column, .. } = part;
         let (inputs, outputs) = (g.shape(weight).last(), g.shape(weight).rows());
         let aligned = inputs.is_multiple_of(4) && part.aligned(outputs, stride);
-        let kernel = variant(g.traits(), "input_gradient", aligned, [rows, inputs]);
+        let kernel = variant(g, "input_gradient", aligned, [rows, inputs], None);
         let kernel = kernel.with("FORMAT", g.info(weight).dtype.word()).with("EPILOGUE", "plain");
         let whole_dx = g.like("dx", x);
         let tensors = [dy, sum.unwrap_or(dy), whole_dx];
@@ -214,7 +219,7 @@ fn weight_gradient(g: &mut Graph, dy: Tensor, part: &Part, x: Tensor, dw: Tensor
     let (rows, stride) = (g.shape(dy).rows(), g.shape(dy).last());
     let aligned = inputs.is_multiple_of(4) && part.aligned(outputs, stride);
     let kernel =
-        variant(g.traits(), "weight_gradient", aligned, [outputs, inputs]).with("FORMAT", DType::F32.word()).with("EPILOGUE", "plain");
+        variant(g, "weight_gradient", aligned, [outputs, inputs], Some(x)).with("FORMAT", DType::F32.word()).with("EPILOGUE", "plain");
     let [across, down] = tiles(&kernel, ["WEIGHT_GRADIENT_ROWS", "WEIGHT_GRADIENT_COLUMNS"], outputs, inputs);
     let busy: u64 = if g.traits().cpu { 8 } else { 256 };
     let fitting = g.traits().max_binding.min(4 * MAX_ELEMENTS) / (4 * g.shape(dw).len());

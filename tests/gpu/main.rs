@@ -21,6 +21,7 @@ mod head_norm;
 mod limits;
 mod linear;
 mod loss;
+mod matrix;
 mod messages;
 mod models;
 mod norm;
