@@ -11,13 +11,15 @@ crate::params!(Params { rows: u32, inputs: u32, outputs: u32, stride: u32, colum
 /// of four along the rows of both matrices, which must be `aligned`.
 fn variant(traits: &Traits, entry: &'static str, aligned: bool, [rows, columns]: [u32; 2]) -> Kernel {
     match (aligned, traits.cpu, traits.cpu_subgroup()) {
-        (true, true, lanes) if lanes > 0 => {
+        (true, true, lanes) if lanes > 0 && !traits.avoids("matmul_cpu") => {
             // Rows of a tile past the end of the product are wasted work, so a product with few rows gets tiles with few rows.
             let tile = [8, 16].into_iter().find(|&t| rows <= t && t % lanes == 0).unwrap_or(32);
             Kernel::new("matmul_cpu", entry).with("SUBGROUP", lanes).with("TILE_ROWS", tile)
         }
-        (true, ..) if rows == 1 && entry == "forward" => Kernel::new("matmul_row", entry).with("ROW_THREADS", row_threads(traits)),
-        (true, false, _) => {
+        (true, ..) if rows == 1 && entry == "forward" && !traits.avoids("matmul_row") => {
+            Kernel::new("matmul_row", entry).with("ROW_THREADS", row_threads(traits))
+        }
+        (true, false, _) if !traits.avoids("matmul_gpu") => {
             // Tiles of 128 × 128 do more with each load, but only pay if there are enough of them to fill the device.
             let large = u64::from(rows) * u64::from(columns) >= 128 * 128 * 256;
             Kernel::new("matmul_gpu", entry).with("QUADS", 1 + large as u32)
