@@ -31,6 +31,7 @@ mod quant;
 mod rope;
 mod runs;
 mod scale;
+mod self_check;
 mod shaders;
 mod smollm2;
 mod timing;
