@@ -162,7 +162,7 @@ fn every_kernel_is_checked() {
         source
     };
     for (name, adapter) in
-        [(BASE.to_string(), "identity_bn"), (format!("{MODELS}/llama.gguf"), "seq_bn"), (format!("{MODELS}/qwen3"), "adapter_plus")]
+        [(BASE.to_string(), "identity_bn"), (format!("{MODELS}/llama.gguf"), "seq_bn"), (format!("{MODELS}/qwen3.gguf"), "adapter_plus")]
     {
         let base = Base::open(name.as_ref()).expect("a model");
         let adapter = AdapterConfig::parse(adapter).expect("an adapter");
@@ -207,6 +207,10 @@ fn commands_check_once_and_say_what_they_replace() {
     let (_, listed) = place.succeeds("devices --device 0");
     assert!(listed["devices"][0]["checked"].as_u64() > Some(5), "{listed}");
 
+    let train = format!("train --model {BASE} --data text.txt --max-length 32 --batch-size 1 --steps 1 --out");
+    let (said, trained) = place.succeeds(&format!("{train} right"));
+    assert!(said.contains(first) && !said.contains("compute wrong results"), "{said}");
+
     // The fast products of this device are called wrong.
     let file = if harness::unchecked().traits().cpu { "matmul_cpu" } else { "matmul_gpu" };
     assert!(place.condemn(file) > 0);
@@ -216,9 +220,10 @@ fn commands_check_once_and_say_what_they_replace() {
     assert_eq!(replaced["warnings"], serde_json::json!([warning]));
     let loss = |result: &Value| result["loss"].as_f64().expect("a loss");
     assert!((loss(&right) - loss(&replaced)).abs() < 1e-4 * loss(&right), "{replaced}, not {right}");
-    let train = format!("train --model {BASE} --data text.txt --max-length 32 --batch-size 1 --steps 1 --out");
-    let (_, trained) = place.succeeds(&format!("{train} run"));
-    assert_eq!(trained["warnings"][0], warning);
+    let (_, replaced) = place.succeeds(&format!("{train} replaced"));
+    assert_eq!(replaced["warnings"][0], warning);
+    let loss_of = |result: &Value| result["loss_after"].as_f64().expect("a loss");
+    assert!((loss_of(&trained) - loss_of(&replaced)).abs() < 1e-4 * loss_of(&trained), "{replaced}, not {trained}");
     let (_, listed) = place.succeeds("devices --device 0");
     assert!(listed["devices"][0]["wrong"].as_object().expect("names").values().all(|wrong| wrong == "made up"), "{listed}");
 
