@@ -7,6 +7,7 @@ use super::{Finding, finding};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::graph::{Graph, Traits};
+use crate::words::one_line;
 
 /// A shader file that computes wrong results on a device, and is not used there.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +44,8 @@ pub fn self_check(
         }
         first.take().into_iter().for_each(|begin| begin());
         let Finding { kernel, wrong, .. } = finding(device, device.traits(), half, family)?;
+        // A compiler's complaint has many lines.
+        let wrong = wrong.map(one_line);
         verdicts.add(kernel, wrong.clone());
         Ok(wrong)
     });

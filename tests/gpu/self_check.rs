@@ -161,15 +161,19 @@ fn every_kernel_is_checked() {
         COMPILED.lock().expect("no panic").push(kernel.clone());
         source
     };
-    for (name, adapter) in
-        [(BASE.to_string(), "identity_bn"), (format!("{MODELS}/llama.gguf"), "seq_bn"), (format!("{MODELS}/qwen3.gguf"), "adapter_plus")]
-    {
+    for (name, adapter, rows) in [
+        (BASE.to_string(), "identity_bn", 2),
+        // So many that a GPU uses its largest tiles.
+        (BASE.to_string(), "identity_bn", 512),
+        (format!("{MODELS}/llama.gguf"), "seq_bn", 2),
+        (format!("{MODELS}/qwen3.gguf"), "adapter_plus", 2),
+    ] {
         let base = Base::open(name.as_ref()).expect("a model");
         let adapter = AdapterConfig::parse(adapter).expect("an adapter");
         let model = Model::new(&base.config, &[&base.weights], Some(&adapter), Trains::adapters()).expect("a model");
         let length = base.config.context.min(64);
         let record = |traits: &Traits| {
-            let mut graphs = recordings(&model, traits, [2, length], true)?;
+            let mut graphs = recordings(&model, traits, [rows, length], true)?;
             graphs.extend(generate::recordings(&model, traits, length)?);
             Ok(graphs)
         };
@@ -178,13 +182,13 @@ fn every_kernel_is_checked() {
             let mut device = Device::open(None).expect("these tests need a device");
             device.limit(|traits| traits.cpu &= cpu);
             device.tamper(collect);
-            let place = Place::new(&format!("every-{:?}-{cpu}", base.config.family));
+            let place = Place::new(&format!("every-{:?}-{rows}-{cpu}", base.config.family));
             let mut verdicts = place.verdicts(&device);
             let avoided = self_check(&mut device, &mut verdicts, record, || ()).expect("a working device");
             assert_eq!(avoided, []);
             let of = |kernel: &Kernel| {
-                let format = kernel.constants.iter().find(|(name, _)| *name == "FORMAT").map(|(_, word)| *word);
-                (kernel.file, kernel.entry, format)
+                let constant = |wanted| kernel.constants.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
+                (kernel.file, kernel.entry, constant("FORMAT"), constant("QUADS"))
             };
             let compared: HashSet<_> = COMPILED.lock().expect("no panic").iter().map(of).collect();
             let graphs = record(device.traits()).expect("recordings");
