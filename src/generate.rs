@@ -139,6 +139,15 @@ impl<'a> Generator<'a> {
     }
 }
 
+/// The recordings that a [`Generator`] of this context runs: for [`self_check`](crate::doctor::self_check), before it exists.
+///
+/// # Errors
+/// [`Error::Limit`] if it exceeds the device's limits.
+pub fn recordings(model: &Model, traits: &Traits, context: u32) -> Result<Vec<Graph>> {
+    check_limits(model, traits, context)?;
+    Ok([CHUNK.min(context), 1].map(|length| record(model, traits, context, length).graph).into())
+}
+
 /// Records `length` tokens that follow a cache of `context`.
 fn record(model: &Model, traits: &Traits, context: u32, length: u32) -> Recorded {
     let mut g = Graph::new(traits, &model.parameters, false);

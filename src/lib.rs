@@ -38,6 +38,9 @@
 //! Another trainer can resume where one stopped: pass [`train::Trainer::state`] and [`train::Trainer::moments`] of the first to
 //! [`train::Trainer::restore`] of the second, along with the weights. [`train::Checkpoint`] keeps all of this on disk.
 //!
+//! [`doctor::self_check`] compares the kernels that [`train::recordings`] lists with their references, as the commands do on first use,
+//! and makes the device avoid those that are wrong.
+//!
 //! # Invariants
 //!
 //! 1. Frozen weights are stored in buffers bound `read`. Matrices keep the format of their file and are decoded in the kernel. Training

@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use clap::Args;
 use graftling::Result;
-use graftling::doctor::chosen_kernels;
+use graftling::doctor::{Verdicts, chosen_kernels};
 use graftling::gpu::{Device, DeviceInfo, devices, find_device};
+use graftling::words::count;
 use indicatif::BinaryBytes;
 use serde_json::{Value, json};
 
@@ -56,14 +57,26 @@ fn text(number: usize, info: &DeviceInfo) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "   {title:8} {family:30} {words}");
     }
+    let verdicts = Verdicts::of_user(info);
+    if !verdicts.is_empty() {
+        let wrong = verdicts.wrong().count();
+        let found = if wrong == 0 { "all right".into() } else { format!("{wrong} WRONG") };
+        let _ = writeln!(text, "   {:8} {} on first use: {found}", "checked", count(verdicts.len(), "kernel"));
+        for (kernel, wrong) in verdicts.wrong() {
+            let _ = writeln!(text, "            {kernel}: {wrong}");
+        }
+    }
     text
 }
 
 fn json(number: usize, info: &DeviceInfo) -> Value {
     let kernels: serde_json::Map<_, _> = chosen_kernels(&info.traits).into_iter().map(|(f, words)| (f.to_string(), words.into())).collect();
+    let verdicts = Verdicts::of_user(info);
+    let wrong: serde_json::Map<_, _> = verdicts.wrong().map(|(kernel, wrong)| (kernel.into(), wrong.into())).collect();
     json!({
         "number": number, "name": info.name, "kind": info.kind, "backend": info.backend, "driver": info.driver, "cpu": info.cpu,
         "max_buffer_bytes": info.max_buffer, "max_binding_bytes": info.max_binding,
         "workgroup_memory_bytes": info.traits.workgroup_memory, "subgroup": info.subgroup, "half": info.traits.half, "kernels": kernels,
+        "checked": verdicts.len(), "wrong": wrong,
     })
 }

@@ -7,12 +7,12 @@ use graftling::Result;
 use graftling::gpu::Device;
 use graftling::model::Trains;
 use graftling::text::{Batch, DataOptions, Splits};
-use graftling::train::Evaluator;
+use graftling::train::{Evaluator, recordings};
 use graftling::words::count;
 use serde_json::json;
 
 use super::Common;
-use super::setup::{Setup, check_adapters, cut_batch, max_length, open_device};
+use super::setup::{Setup, check_adapters, check_kernels, cut_batch, max_length, open_device};
 
 /// Measures a model's loss and perplexity on a data set
 #[derive(Args)]
@@ -46,7 +46,7 @@ impl Eval {
         let options = DataOptions { max_length, train_on_prompt: self.train_on_prompt };
         let Splits { train, valid, test } = Splits::read(&self.data, &setup.base.tokenizer, &options)?;
         let data = test.or(valid).unwrap_or(train);
-        let device = open_device(common)?;
+        let mut device = open_device(common)?;
         common.note(format!("data       {} of {}", count(data.sequences.len(), "sequence"), data.path.display()));
         let batches: Vec<_> = data.batches(self.batch_size as usize).collect();
         let tokens: u64 = batches.iter().map(|batch| batch.targets()).sum();
@@ -54,19 +54,21 @@ impl Eval {
         let largest =
             batches.iter().map(|batch| [batch.rows, batch.length]).max_by_key(|[rows, length]| u64::from(*rows) * u64::from(*length));
         let largest = largest.unwrap_or([1, 1]);
-        let (first, micro_batch) = measure(&setup, &device, &batches, largest)?;
+        let (first, micro_batch, mut warnings) = measure(common, &setup, &mut device, &batches, largest)?;
         if let Some(cut) = cut_batch(largest, micro_batch) {
             common.note(format!("batch      {cut}"));
         }
         if self.adapter.len() < 2 {
             let text = format!("loss {first:.4}  perplexity {:.3}  tokens {tokens}", first.exp());
-            common.result(text, json!({ "loss": first, "perplexity": first.exp(), "tokens": tokens }));
+            common.result(text, json!({ "loss": first, "perplexity": first.exp(), "tokens": tokens, "warnings": warnings }));
             return Ok(());
         }
         let mut losses = vec![("the base alone".to_string(), first)];
         for directory in &self.adapter {
             let setup = Setup::read(common, &self.model, Some(directory))?;
-            losses.push((directory.display().to_string(), measure(&setup, &device, &batches, largest)?.0));
+            let (loss, _, more) = measure(common, &setup, &mut device, &batches, largest)?;
+            losses.push((directory.display().to_string(), loss));
+            warnings.extend(more);
         }
         let width = losses.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         let rows = losses.iter().map(|(name, loss)| format!("{name:width$}  {loss:8.4}  {:12.3}", loss.exp()));
@@ -74,14 +76,25 @@ impl Eval {
         let table = [title].into_iter().chain(rows).collect::<Vec<_>>().join("\n");
         let result = |(name, loss): &(String, f64)| json!({ "adapter": name, "loss": loss, "perplexity": loss.exp() });
         let adapters: Vec<_> = losses[1..].iter().map(result).collect();
-        common.result(table, json!({ "loss": first, "perplexity": first.exp(), "tokens": tokens, "adapters": adapters }));
+        let json = json!({
+            "loss": first, "perplexity": first.exp(), "tokens": tokens, "adapters": adapters, "warnings": warnings,
+        });
+        common.result(table, json);
         Ok(())
     }
 }
 
-/// The loss of a base with its adapter, if any, and the number of rows of the largest batch that are computed at once.
-fn measure(setup: &Setup, device: &Device, batches: &[Batch], [rows, length]: [u32; 2]) -> Result<(f64, u32)> {
+/// The loss of a base with its adapter, if any; the number of rows of the largest batch that are computed at once; and warnings about
+/// kernels.
+fn measure(
+    common: &Common,
+    setup: &Setup,
+    device: &mut Device,
+    batches: &[Batch],
+    [rows, length]: [u32; 2],
+) -> Result<(f64, u32, Vec<String>)> {
     let model = setup.model(&setup.base.config, None, Trains::adapters())?;
+    let warnings = check_kernels(common, device, |traits| recordings(&model, traits, [rows, length], false))?;
     let memory = setup.upload(device, &model, 0, false)?;
     let mut evaluator = Evaluator::new(device, &model, &memory);
     let smaller = || {
@@ -90,5 +103,5 @@ fn measure(setup: &Setup, device: &Device, batches: &[Batch], [rows, length]: [u
         format!("use {}", choices.join("; or "))
     };
     let micro_batch = evaluator.prepare(rows, length).map_err(|error| error.advised(smaller))?;
-    Ok((evaluator.loss(batches)?, micro_batch))
+    Ok((evaluator.loss(batches)?, micro_batch, warnings))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use graftling::generate::Generator;
+use graftling::generate::{Generator, recordings};
 use graftling::model::Trains;
 use graftling::sampling::Sampling;
 use graftling::text::{ChatTemplate, Message};
@@ -13,7 +13,7 @@ use graftling::words::count;
 use graftling::{Error, Result};
 use serde_json::{Value, json};
 
-use super::setup::{Setup, check_adapters, open_device};
+use super::setup::{Setup, check_adapters, check_kernels, open_device};
 use super::{Common, print};
 
 /// Continues a text, or answers in a chat
@@ -110,11 +110,12 @@ impl Generate {
             )));
         }
 
-        let device = open_device(common)?;
+        let mut device = open_device(common)?;
         let model = setup.model(&setup.base.config, None, Trains::adapters())?;
+        let context = (prompt.len() as u32).saturating_add(self.max_tokens).next_multiple_of(64).min(context);
+        let warnings = check_kernels(common, &mut device, |traits| recordings(&model, traits, context))?;
         let memory = setup.upload(&device, &model, 0, false)?;
-        let needed = (prompt.len() as u32).saturating_add(self.max_tokens).next_multiple_of(64);
-        let mut generator = Generator::new(&device, &model, &memory, needed.min(context))?;
+        let mut generator = Generator::new(&device, &model, &memory, context)?;
         let mut decoder = tokenizer.decoder();
         let started = Instant::now();
         let tokens = generator.generate(&prompt, self.max_tokens as usize, self.sampling(), tokenizer.end_tokens(), |token| {
@@ -126,7 +127,8 @@ impl Generate {
             show(&decoder.finish());
             print("");
         }
-        let result = json!({ "text": tokenizer.decode(&tokens), "tokens": tokens.len(), "tokens_per_second": speed });
+        let text = tokenizer.decode(&tokens);
+        let result = json!({ "text": text, "tokens": tokens.len(), "tokens_per_second": speed, "warnings": warnings });
         Ok((tokens.len(), result))
     }
 

@@ -8,7 +8,7 @@ use graftling::gpu::{Device, Memory};
 use graftling::graph::DType;
 use graftling::model::{Base, Model, Trains};
 use graftling::text::{Batch, Batches, DataOptions, Dataset, Splits, Tokenizer, round_length};
-use graftling::train::{Estimate, Evaluator, Recipe, TrainOptions, Trainer, Vocabulary};
+use graftling::train::{Estimate, Evaluator, Recipe, TrainOptions, Trainer, Vocabulary, recordings};
 use graftling::weights::{Weight, Weights};
 use graftling::words::count;
 use graftling::{Error, Result, plot};
@@ -19,7 +19,7 @@ use super::Common;
 use super::bar::Bar;
 use super::options::name_of;
 use super::progress::Progress;
-use super::setup::{cut_batch, open_device, smaller_step};
+use super::setup::{check_kernels, cut_batch, open_device, smaller_step};
 
 /// Trains a model from scratch
 #[derive(Args)]
@@ -109,7 +109,7 @@ impl Pretrain {
         let held_out = valid.or_else(|| hold_out(&mut data, recipe.held_out));
         let held_out: Vec<Batch> = held_out.iter().flat_map(|data| data.batches(recipe.batch_size as usize)).collect();
 
-        let device = open_device(common)?;
+        let mut device = open_device(common)?;
         let model = Model::new(config, &[], None, Trains::everything())?.with_half_activations(common.half());
         let total = model.parameters.total();
         common.note(format!("model      {} parameters, all trainable", HumanCount(total)));
@@ -120,6 +120,7 @@ impl Pretrain {
         common.note(format!("data       {}, {tokens}; held out: {measured}", count(sequences, "sequence")));
         let longest = data.sequences.iter().map(|s| s.tokens.len()).max().unwrap_or(1);
         let (rows, length) = (recipe.batch_size.min(sequences as u32), round_length(longest, config.context as usize) as u32);
+        let warnings = check_kernels(common, &mut device, |traits| recordings(&model, traits, [rows, length], true))?;
         let estimate = Estimate::new(&model, device.traits(), rows, length, false)?;
         if let Some(cut) = cut_batch([rows, length], estimate.micro_batch) {
             common.note(format!("batch      {cut}"));
@@ -138,6 +139,7 @@ impl Pretrain {
         let mut evaluator = Evaluator::new(&device, &model, &memory);
         let mut batches = Batches::new(&data, recipe.batch_size as usize, Some(recipe.seed));
         let mut progress = Progress::new(&bar, &self.out, recipe.steps, self.log_every)?;
+        progress.keep(&warnings);
         for done in 1..=recipe.steps {
             let accumulated: Vec<_> = batches.by_ref().take(recipe.grad_accumulation as usize).collect();
             progress.started(&batches, &accumulated);

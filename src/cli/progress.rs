@@ -273,6 +273,11 @@ impl<'a> Progress<'a> {
         &self.health
     }
 
+    /// Keeps warnings that have been printed already for the result.
+    pub fn keep(&mut self, warnings: &[String]) {
+        self.warnings.extend_from_slice(warnings);
+    }
+
     /// All warnings so far.
     pub fn warnings(&self) -> &[String] {
         &self.warnings

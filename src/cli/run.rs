@@ -35,6 +35,8 @@ pub struct Run<'a> {
     pub options: TrainOptions,
     pub batches: Batches<'a>,
     pub valid: Option<Vec<Batch>>,
+    /// Warnings about kernels, which have been printed.
+    pub warnings: Vec<String>,
     /// Rows and length of the largest batch.
     pub batch: [u32; 2],
     pub grad_accumulation: usize,
@@ -199,6 +201,7 @@ impl Run<'_> {
                 Some(_) => Progress::resumed(bar, self.out, self.steps, self.log_every, &self.state)?,
                 None => Progress::new(bar, self.out, self.steps, self.log_every)?,
             });
+            progress.iter_mut().for_each(|progress| progress.keep(&self.warnings));
             if self.resumed.is_none() {
                 self.state.start = adapter_fingerprint(&phase.saved(self)?.weights);
             }

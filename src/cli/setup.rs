@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use graftling::doctor::{Verdicts, self_check};
 use graftling::gpu::{Device, Memory};
+use graftling::graph::{Graph, Traits};
 use graftling::model::{AdapterConfig, Base, BaseDropout, BaseIdentity, Config, Model, SavedAdapter, Trains, read_adapter};
 use graftling::weights::Weights;
 use graftling::{Error, Result};
@@ -93,6 +95,17 @@ pub fn smaller_step(batch: u32, accumulation: u64, micro_batch: u32, others: &[O
         |rows| format!("--batch-size {rows} --grad-accumulation {}, which makes the same step", accumulation * u64::from(batch / rows));
     let choices: Vec<_> = rows.map(same).into_iter().chain(others.iter().flatten().map(|other| other.to_string())).collect();
     format!("use {}", choices.join("; or "))
+}
+
+/// Checks the kernels of the recordings that `record` makes, if this device, driver and binary have not met them yet. Returns the warnings
+/// about wrong ones, which have been printed.
+pub fn check_kernels(common: &Common, device: &mut Device, record: impl Fn(&Traits) -> Result<Vec<Graph>>) -> Result<Vec<String>> {
+    let mut verdicts = Verdicts::of_user(device.info());
+    let note = format!("checking   kernels on {} (first use)", device.info().name);
+    let avoided = self_check(device, &mut verdicts, record, || common.note(note))?;
+    let warnings: Vec<_> = avoided.iter().map(ToString::to_string).collect();
+    warnings.iter().for_each(|warning| common.warn(warning));
+    Ok(warnings)
 }
 
 pub fn open_device(common: &Common) -> Result<Device> {

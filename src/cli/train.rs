@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use graftling::model::{AdapterConfig, BaseIdentity, Likeness, Trains};
 use graftling::ops::optimizer::Adam;
 use graftling::text::{Batches, DataOptions, Dataset, Splits, round_length};
-use graftling::train::{Checkpoint, Checkpoints, Found, RunState, Schedule, Shape, TrainOptions};
+use graftling::train::{Checkpoint, Checkpoints, Found, RunState, Schedule, Shape, TrainOptions, recordings};
 use graftling::weights::fingerprint;
 use graftling::words::count;
 use graftling::{Error, Result};
@@ -14,7 +14,7 @@ use graftling::{Error, Result};
 use super::lock::Lock;
 use super::options::Options;
 use super::run::Run;
-use super::setup::{Setup, max_length, open_device, with_dropout};
+use super::setup::{Setup, check_kernels, max_length, open_device, with_dropout};
 use super::{Cli, Command, Common, interrupt};
 
 /// Trains an adapter on your text
@@ -210,7 +210,7 @@ impl Train {
             (moments, state) = (Some(checkpoint.moments), checkpoint.state);
         }
 
-        let device = open_device(common)?;
+        let mut device = open_device(common)?;
         let lengths = || data.sequences.iter().map(|s| s.tokens.len());
         let (tokens, longest) = (lengths().sum::<usize>(), lengths().max().unwrap_or(1));
         common.note(format!("data       {}, {}", count(data.sequences.len(), "sequence"), count(tokens, "token")));
@@ -225,8 +225,17 @@ impl Train {
             let resolved = [("steps", whole(steps)), ("max-length", whole(u64::from(max_length)))];
             options.write(&out.join(RUN_TOML), &resolved)
         };
+        let batch = [self.batch_size.min(data.sequences.len() as u32), round_length(longest, max_length as usize) as u32];
+        let full = (state.trainer.step < self.full_steps).then(Trains::everything);
+        let models = full.into_iter().chain([trains]).map(|trains| setup.model(&config, Some(&adapters), trains));
+        let models = models.collect::<Result<Vec<_>>>()?;
+        let record = |model, traits: &_| recordings(model, traits, batch, true);
+        let warnings = check_kernels(common, &mut device, |traits| {
+            Ok(models.iter().map(|model| record(model, traits)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+        })?;
         let run = Run {
             common,
+            warnings,
             device: &device,
             setup,
             config,
@@ -241,7 +250,7 @@ impl Train {
             },
             batches,
             valid,
-            batch: [self.batch_size.min(data.sequences.len() as u32), round_length(longest, max_length as usize) as u32],
+            batch,
             grad_accumulation: self.grad_accumulation as usize,
             steps,
             full_steps: self.full_steps,

@@ -11,7 +11,10 @@ mod layers;
 mod outcome;
 mod products;
 pub mod reference;
+mod self_check;
+mod small;
 pub mod special;
+mod verdicts;
 
 use std::time::Instant;
 
@@ -19,6 +22,8 @@ pub use array::{Array, Kind, Random, random_blocks, scales, usual_scale};
 pub use case::{Case, HALF_TOLERANCE, STEP, compare_gradient};
 pub use kernels::chosen_kernels;
 pub use outcome::Outcome;
+pub use self_check::{Avoided, self_check};
+pub use verdicts::Verdicts;
 
 use crate::error::{Error, Result};
 use crate::gpu::Device;
@@ -59,23 +64,28 @@ pub fn examine(
     mut found: impl FnMut(&Finding),
 ) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for Family { name, tolerance, run } in all(traits) {
-        if !wanted(&name) {
+    for family in all(traits) {
+        if !wanted(&family.name) {
             continue;
         }
-        let begin = Instant::now();
-        let tolerance = if half { tolerance.max(HALF_TOLERANCE) } else { tolerance };
-        let mut bench = Bench { device, traits, half, tolerance, cases: 0, outcome: Outcome::default() };
-        match run(&mut bench) {
-            Err(Error::Device { reason, .. }) => bench.outcome.fail(reason),
-            other => other?,
-        }
-        let Bench { cases, outcome: Outcome { error, wrong }, .. } = bench;
-        let finding = Finding { kernel: name, cases, error, tolerance, wrong, seconds: begin.elapsed().as_secs_f64() };
+        let finding = finding(device, traits, half, family)?;
         found(&finding);
         findings.push(finding);
     }
     Ok(findings)
+}
+
+/// Checks one family.
+fn finding(device: &Device, traits: &Traits, half: bool, Family { name, tolerance, run }: Family) -> Result<Finding> {
+    let begin = Instant::now();
+    let tolerance = if half { tolerance.max(HALF_TOLERANCE) } else { tolerance };
+    let mut bench = Bench { device, traits, half, tolerance, cases: 0, outcome: Outcome::default() };
+    match run(&mut bench) {
+        Err(Error::Device { reason, .. }) => bench.outcome.fail(reason),
+        other => other?,
+    }
+    let Bench { cases, outcome: Outcome { error, wrong }, .. } = bench;
+    Ok(Finding { kernel: name, cases, error, tolerance, wrong, seconds: begin.elapsed().as_secs_f64() })
 }
 
 /// Runs the comparisons of a family.

@@ -67,6 +67,7 @@ impl DeviceInfo {
             max_image_rows: limits.max_texture_dimension_2d,
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             dispatch_operations: Traits::dispatch_operations_of(cpu),
+            avoided: Vec::new(),
         };
         DeviceInfo {
             name: info.name,
@@ -239,6 +240,11 @@ impl Device {
     /// The traits that recordings for this device depend on.
     pub fn traits(&self) -> &Traits {
         &self.info.traits
+    }
+
+    /// Makes recordings from now on use other kernels than those of a shader file, where there are others.
+    pub fn avoid(&mut self, file: &'static str) {
+        self.info.traits.avoided.push(file);
     }
 
     /// A buffer of `bytes` rounded up to 16.

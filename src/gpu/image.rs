@@ -17,7 +17,10 @@ pub(super) fn format(texel: naga::StorageFormat) -> wgpu::TextureFormat {
 /// The extent of an image that holds this many bytes.
 pub(super) fn extent(bytes: u64, format: wgpu::TextureFormat) -> wgpu::Extent3d {
     let texel_bytes = format.block_copy_size(None).expect("a format of one plane");
-    let height = bytes.div_ceil(IMAGE_ROW.into()).max(1) as u32;
+    let rows = bytes.div_ceil(IMAGE_ROW.into()).max(1) as u32;
+    // llvmpipe compiles a kernel anew for images with a power of two of rows, which is never worth the time. A row more is within the
+    // limits of every device.
+    let height = if rows.is_power_of_two() && rows < 4096 { rows.max(2) + 1 } else { rows };
     wgpu::Extent3d { width: IMAGE_ROW / texel_bytes, height, depth_or_array_layers: 1 }
 }
 

@@ -24,6 +24,8 @@ pub struct Traits {
     /// The most floating-point operations of one dispatch, as far as its op can be split: what a slow device of this class does in 100 ms
     /// ([`Traits::dispatch_operations_of`]).
     pub dispatch_operations: u64,
+    /// Shader files that compute wrong results on this device (`doctor::self_check`): an op that has another kernel uses that instead.
+    pub avoided: Vec<&'static str>,
 }
 
 /// A kind of cooperative matrices, and how `matmul_matrix.wgsl` divides its work among subgroups.
@@ -62,6 +64,7 @@ impl Traits {
             max_image_rows: 8192,
             max_workgroups: 65_535,
             dispatch_operations: Traits::dispatch_operations_of(false),
+            avoided: Vec::new(),
         }
     }
 
@@ -78,6 +81,11 @@ impl Traits {
     /// shares the machine with everything else that runs there; two cores do 20 GFLOP/s.
     pub fn dispatch_operations_of(cpu: bool) -> u64 {
         if cpu { 2_000_000_000 } else { 50_000_000_000 }
+    }
+
+    /// Whether the kernels of a shader file must not be used if there are others.
+    pub fn avoids(&self, file: &str) -> bool {
+        self.avoided.contains(&file)
     }
 
     /// The subgroup size of a CPU device that shares values between lanes instead of through workgroup memory; 0 for other devices.

@@ -49,7 +49,8 @@ pub struct Adapter {
 /// lanes share values, the adapter is [`written_out`]: the products of `matmul` are faster there than the fused ones, which need workgroup
 /// memory.
 pub fn adapter(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
-    if g.traits().cpu_subgroup() > 0 { written_out(g, x, layer) } else { fused(g, x, layer) }
+    let unfused = g.traits().cpu_subgroup() > 0 || g.traits().avoids("adapter");
+    if unfused { written_out(g, x, layer) } else { fused(g, x, layer) }
 }
 
 /// The adapter composed of smaller ops.

@@ -66,7 +66,7 @@ const PART: u32 = 2;
 impl Variant {
     fn new(traits: &Traits, form: &Attention) -> Variant {
         let &Attention { heads, key_value_heads, head_size, .. } = form;
-        let lanes = traits.cpu_subgroup();
+        let lanes = if traits.avoids("attention_cpu") { 0 } else { traits.cpu_subgroup() };
         if lanes == 0 {
             let part = head_size.div_ceil(64).min(PART);
             let shared = heads != key_value_heads;

@@ -59,18 +59,21 @@ pub fn pairs(g: &mut Graph, rows: u32, layer: &Linear) -> bool {
 /// of four along the rows of both matrices, which must be `aligned`. `input` is that of the layer, if it is an operand.
 fn variant(g: &Graph, entry: &'static str, aligned: bool, [rows, columns]: [u32; 2], input: Option<Tensor>) -> Kernel {
     let traits = g.traits();
+    let matrix = g.matrix().filter(|_| aligned && rows > 1 && !traits.cpu && !traits.avoids("matmul_matrix"));
+    if let Some(Matrix { size, regions }) = matrix {
+        let shrink = input.is_some_and(|x| g.info(x).dtype == DType::F32);
+        return Kernel::new("matmul_matrix", entry).with("SIZE", size).with("REGIONS", regions).with("SHRINK", shrink);
+    }
     match (aligned, traits.cpu, traits.cpu_subgroup()) {
-        (true, true, lanes) if lanes > 0 => {
+        (true, true, lanes) if lanes > 0 && !traits.avoids("matmul_cpu") => {
             // Rows of a tile past the end of the product are wasted work, so a product with few rows gets tiles with few rows.
             let tile = [8, 16].into_iter().find(|&t| rows <= t && t % lanes == 0).unwrap_or(32);
             Kernel::new("matmul_cpu", entry).with("SUBGROUP", lanes).with("TILE_ROWS", tile)
         }
-        (true, ..) if rows == 1 && entry == "forward" => Kernel::new("matmul_row", entry).with("ROW_THREADS", row_threads(traits)),
-        (true, false, _) => {
-            if let Some(Matrix { size, regions }) = g.matrix() {
-                let shrink = input.is_some_and(|x| g.info(x).dtype == DType::F32);
-                return Kernel::new("matmul_matrix", entry).with("SIZE", size).with("REGIONS", regions).with("SHRINK", shrink);
-            }
+        (true, ..) if rows == 1 && entry == "forward" && !traits.avoids("matmul_row") => {
+            Kernel::new("matmul_row", entry).with("ROW_THREADS", row_threads(traits))
+        }
+        (true, false, _) if !traits.avoids("matmul_gpu") => {
             // Tiles of 128 × 128 do more with each load, but only pay if there are enough of them to fill the device.
             let large = u64::from(rows) * u64::from(columns) >= 128 * 128 * 256;
             Kernel::new("matmul_gpu", entry).with("QUADS", 1 + large as u32)

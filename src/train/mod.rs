@@ -21,4 +21,4 @@ pub use loss_scale::LossScaler;
 pub use recipe::{Recipe, Vocabulary};
 pub use schedule::{Schedule, Shape};
 pub use state::TrainerState;
-pub use trainer::{Evaluator, Report, TrainOptions, Trainer};
+pub use trainer::{Evaluator, Report, TrainOptions, Trainer, recordings};

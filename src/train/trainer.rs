@@ -106,6 +106,18 @@ pub(super) fn record_update(model: &Model, traits: &Traits, options: &Adam) -> G
     g
 }
 
+/// The recordings that a [`Trainer`] or, without `training`, an [`Evaluator`] runs for batches of `rows` sequences of `length` tokens: for
+/// [`self_check`](crate::doctor::self_check), before either exists.
+///
+/// # Errors
+/// [`Error::Limit`] if not even one row fits the device's limits.
+pub fn recordings(model: &Model, traits: &Traits, [rows, length]: [u32; 2], training: bool) -> Result<Vec<Graph>> {
+    let mode = if training { Mode::Training { checkpointing: false } } else { Mode::Evaluating };
+    let rows = micro_batch(model, traits, [rows, length], mode)?;
+    let update = training.then(|| record_update(model, traits, &Adam::default()));
+    Ok([record(model, traits, [rows, length], mode).0].into_iter().chain(update).collect())
+}
+
 impl Compiled {
     fn new(device: &Device, model: &Model, memory: &Memory, shape: [u32; 2], mode: Mode) -> Result<Compiled> {
         let (g, inputs, targets) = record(model, device.traits(), shape, mode);

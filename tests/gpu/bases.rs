@@ -3,14 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use graftling::model::{AdapterConfig, Base, BaseIdentity, Likeness, Model, SavedAdapter, Trains, read_adapter, write_adapter};
 use graftling::text::Batch;
 use graftling::weights::{Weight, Weights};
 use serde_json::Value;
 
-use crate::harness::{close, device};
+use crate::harness::{self, close, device};
 use crate::whole::logits;
 
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base");
@@ -34,7 +34,7 @@ impl Place {
     }
 
     fn run(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_graftling"));
+        let mut command = harness::command();
         command.current_dir(&self.0).args(line.split_whitespace()).output().expect("the command runs")
     }
 

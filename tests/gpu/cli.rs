@@ -1,14 +1,16 @@
 //! The command as a user runs it: its output, files and exit codes.
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
+
+use crate::harness;
 
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base");
 
 fn graftling(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_graftling")).args(arguments).env_remove("XDG_RUNTIME_DIR").output().expect("the command runs")
+    harness::command().args(arguments).env_remove("XDG_RUNTIME_DIR").output().expect("the command runs")
 }
 
 /// The last line of a successful command's standard output, as JSON.

@@ -1,12 +1,10 @@
 //! The doctor finds this device healthy, and names a deliberately broken kernel.
 
-use std::process::Command;
-
 use graftling::doctor::{Finding, chosen_kernels, examine, families};
 use graftling::gpu::{Device, devices};
 use graftling::graph::{Kernel, Traits};
 
-use crate::harness::device;
+use crate::harness::{self, device};
 
 fn wrong(findings: &[Finding]) -> Vec<&Finding> {
     findings.iter().filter(|finding| finding.wrong.is_some()).collect()
@@ -90,7 +88,7 @@ fn large_products() {
 }
 
 fn graftling(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_graftling")).args(arguments).output().expect("the binary runs");
+    let output = harness::command().args(arguments).output().expect("the binary runs");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code().expect("an exit code"), text(output.stdout), text(output.stderr))
 }

@@ -1,6 +1,8 @@
 //! Shared by all op tests: one device, with and without bounds checks in its kernels; the traits of every kind of device; and the
 //! comparison of `graftling::doctor`, which panics on a difference.
 
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::LazyLock;
 
 use graftling::doctor::{Case, Outcome, reference};
@@ -10,6 +12,19 @@ use graftling::ops::{self, Activation};
 
 pub use graftling::doctor::reference::linear;
 pub use graftling::doctor::{Array, Kind, Random, STEP};
+
+/// The `graftling` command. All tests share one directory for what it remembers about kernels, so that only the first command checks one;
+/// Mesa's cache of compiled kernels stays where other programs have it.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_graftling"));
+    command.env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
+    let caches = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let caches = caches.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    if let Some(caches) = caches.filter(|_| std::env::var_os("MESA_SHADER_CACHE_DIR").is_none()) {
+        command.env("MESA_SHADER_CACHE_DIR", caches);
+    }
+    command
+}
 
 /// The one device of the test run; panics if there is none.
 pub fn device() -> &'static Device {

@@ -34,6 +34,7 @@ mod rope;
 mod runs;
 mod scale;
 mod self_attention;
+mod self_check;
 mod shaders;
 mod smollm2;
 mod timing;

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use serde_json::Value;
+
+use crate::harness;
 
 /// A directory in which all the mistakes can be made.
 struct Place(PathBuf);
@@ -149,7 +150,7 @@ fn mistakes_are_told_in_a_sentence_and_as_json() {
     for (line, code, sentence) in MISTAKES {
         // Only Linux's own messages are known here.
         let system = sentence.contains("os error") && !cfg!(target_os = "linux");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_graftling"));
+        let mut command = harness::command();
         let output = command.current_dir(&place.0).args(line.split_whitespace()).arg("--json").output().expect("the command runs");
         let (out, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(output.status.code(), Some(code), "{line}: {said}");
@@ -176,7 +177,7 @@ fn mistakes_are_told_in_a_sentence_and_as_json() {
 /// Without `--json`, errors leave standard output empty; help is never followed by JSON.
 #[test]
 fn results_alone_are_on_standard_output() {
-    let run = |line: &str| Command::new(env!("CARGO_BIN_EXE_graftling")).args(line.split_whitespace()).output().expect("the command runs");
+    let run = |line: &str| harness::command().args(line.split_whitespace()).output().expect("the command runs");
     for line in ["inspect no/such/model", "eval --modle x"] {
         assert!(run(line).stdout.is_empty(), "{line}");
     }

@@ -1,14 +1,14 @@
 //! `graftling pretrain` as a user runs it: a model trained from scratch, which then works like any other.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use graftling::graph::DType;
 use graftling::model::{Base, Model, Positions, Trains};
 use graftling::text::{Batch, DataOptions, Splits};
 use graftling::train::Evaluator;
 
-use crate::harness::device;
+use crate::harness::{self, device};
 
 /// A directory with a config and data that is removed when the test ends.
 struct Place(PathBuf);
@@ -29,7 +29,7 @@ impl Place {
     }
 
     fn run(&self, out: &str, more: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_graftling"));
+        let mut command = harness::command();
         command.arg("pretrain").arg("--config").arg(self.path("small.toml")).arg("--data").arg(self.path("data"));
         command.arg("--out").arg(self.path(out)).args(["--json", "--log-every", "1"]).args(more).output().expect("the command runs")
     }

@@ -11,7 +11,7 @@ use graftling::text::{Batch, Batches, DataOptions, Dataset};
 use graftling::train::{Checkpoint, Checkpoints, RunState, TrainOptions, Trainer};
 use serde_json::Value;
 
-use crate::harness::device;
+use crate::harness::{self, device};
 
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base");
 
@@ -33,7 +33,7 @@ impl Place {
 
     /// A `graftling` command that runs in this directory.
     fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_graftling"));
+        let mut command = harness::command();
         command.current_dir(&self.0).args(line.split_whitespace()).stdin(Stdio::null());
         command
     }

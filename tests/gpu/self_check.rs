@@ -1,0 +1,246 @@
+//! The check of kernels on first use: what is wrong is replaced, and what was found is remembered.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::process::Output;
+use std::sync::Mutex;
+
+use graftling::Result;
+use graftling::doctor::{Avoided, Verdicts, self_check};
+use graftling::gpu::Device;
+use graftling::graph::{Graph, Kernel, Traits};
+use graftling::measure;
+use graftling::model::{AdapterConfig, Base, Model, Trains};
+use graftling::train::{TrainOptions, Trainer, recordings};
+use graftling::{generate, words};
+use serde_json::Value;
+
+use crate::harness;
+
+const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base");
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models");
+
+/// A directory that is removed at the end of the test.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        let place = std::env::temp_dir().join(format!("graftling-{}-self-check-{name}", std::process::id()));
+        std::fs::create_dir_all(&place).expect("a directory");
+        std::fs::write(place.join("text.txt"), "let y = g(x); // and no more\n".repeat(8)).expect("a text");
+        Place(place)
+    }
+
+    fn verdicts(&self, device: &Device) -> Verdicts {
+        Verdicts::in_file(&self.0.join("kernels.json"), device.info())
+    }
+
+    /// Runs a command that remembers kernels in this directory.
+    fn run(&self, line: &str) -> Output {
+        let mut command = harness::command();
+        command.current_dir(&self.0).env("XDG_CACHE_HOME", &self.0).args(line.split_whitespace()).arg("--json");
+        command.output().expect("the command runs")
+    }
+
+    /// The standard error of a command that succeeds, and its result.
+    fn succeeds(&self, line: &str) -> (String, Value) {
+        let output = self.run(line);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{line}: {said}");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (said, serde_json::from_str(text.lines().last().expect("a line")).expect("JSON"))
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.0.join("graftling/kernels.json")
+    }
+
+    /// Makes the remembered checks whose names begin like this wrong. Returns how many there are.
+    fn condemn(&self, start: &str) -> usize {
+        let text = std::fs::read(self.cache()).expect("the verdicts");
+        let mut all: BTreeMap<String, BTreeMap<String, Option<String>>> = serde_json::from_slice(&text).expect("JSON");
+        let checks = all.values_mut().flatten().filter(|(name, _)| name.starts_with(start));
+        let count = checks.map(|(_, wrong)| *wrong = Some("made up".into())).count();
+        std::fs::write(self.cache(), serde_json::to_vec(&all).expect("JSON")).expect("written");
+        count
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// A device that runs the kernels of a GPU, changed by `tamper`.
+fn gpu(tamper: fn(&Kernel, String) -> String) -> Device {
+    let mut device = Device::open(None).expect("these tests need a device");
+    device.limit(|traits| traits.cpu = false);
+    device.tamper(tamper);
+    device
+}
+
+fn model(base: &Base) -> Model {
+    Model::new(&base.config, &[&base.weights], Some(&AdapterConfig::default()), Trains::adapters()).expect("a model")
+}
+
+/// The files that a device avoids after the check, and whether anything was compared.
+fn checked(device: &mut Device, place: &Place, model: &Model) -> Result<(Vec<Avoided>, bool)> {
+    let (compared, mut verdicts) = (Cell::new(false), place.verdicts(device));
+    let avoided = self_check(device, &mut verdicts, |traits| recordings(model, traits, [2, 64], true), || compared.set(true))?;
+    Ok((avoided, compared.get()))
+}
+
+/// The loss after three steps.
+fn trained(device: &Device, base: &Base, model: &Model) -> f32 {
+    let memory = model.upload(device, &[&base.weights], 0, true).expect("memory");
+    let mut trainer = Trainer::new(device, model, &memory, TrainOptions::default()).expect("a trainer");
+    let batch = measure::batch(2, 64, base.config.vocab_size);
+    for _ in 0..2 {
+        measure::step(&mut trainer, &batch).expect("a step");
+    }
+    trainer.step(std::slice::from_ref(&batch)).expect("a step");
+    trainer.finish().expect("a step").expect("a report").loss
+}
+
+/// Products do not compile, and the fused adapter computes wrong numbers: both are replaced, and training comes out right.
+#[test]
+fn wrong_kernels_are_replaced() {
+    let place = Place::new("replaced");
+    let base = Base::open(BASE.as_ref()).expect("the base");
+    let model = model(&base);
+    let tamper = |kernel: &Kernel, source: String| match kernel.file {
+        "matmul_gpu" => format!("{source}\nfn broken() -> u32 {{ return 1.5; }}"),
+        "adapter" => source.replace("params.scaling", "(1.5 * params.scaling)"),
+        _ => source,
+    };
+    let mut device = gpu(tamper);
+    let (avoided, compared) = checked(&mut device, &place, &model).expect("others take their place");
+    assert_eq!(avoided.iter().map(|a| a.file).collect::<Vec<_>>(), ["matmul_gpu", "adapter"]);
+    assert!(compared && avoided[0].wrong.contains("does not compile") && avoided[1].wrong.contains(" is "), "{avoided:?}");
+    assert!(avoided[1].to_string().starts_with("the kernels of adapter compute wrong results on this device, so others"), "{}", avoided[1]);
+    let files = |traits: &Traits| {
+        let graphs = recordings(&model, traits, [2, 64], true).expect("recordings");
+        graphs.iter().flat_map(Graph::line).map(|dispatch| dispatch.kernel.file).collect::<HashSet<_>>()
+    };
+    let used = files(device.traits());
+    assert!(used.contains("matmul_any") && !used.contains("matmul_gpu") && !used.contains("adapter"), "{used:?}");
+
+    let (right, replaced) = (trained(harness::device(), &base, &model), trained(&device, &base, &model));
+    assert!((right - replaced).abs() < 1e-4 * right, "{replaced}, not {right}");
+
+    // It is remembered: another process compares nothing and avoids the same.
+    let mut device = gpu(|_, source| source);
+    assert_eq!(checked(&mut device, &place, &model).expect("remembered"), (avoided, false));
+    assert_eq!(files(device.traits()), used);
+}
+
+/// A wrong kernel without another for its place is an error.
+#[test]
+fn a_kernel_that_cannot_be_replaced_is_an_error() {
+    let place = Place::new("alone");
+    let base = Base::open(BASE.as_ref()).expect("the base");
+    let mut device = gpu(|kernel, source| match kernel.file {
+        "attention" => source.replace("params.scale", "(1.5 * params.scale)"),
+        _ => source,
+    });
+    let error = checked(&mut device, &place, &model(&base)).expect_err("attention is wrong");
+    let said = error.to_string();
+    assert_eq!(error.exit_code(), 1);
+    assert!(said.contains("the kernels of attention compute wrong results (") && said.contains("no others can take their place"), "{said}");
+    assert!(place.verdicts(&device).wrong().any(|(name, _)| name.starts_with("attention ")), "it is remembered");
+}
+
+static COMPILED: Mutex<Vec<Kernel>> = Mutex::new(Vec::new());
+
+/// Whatever training and generating dispatch has been compared, in the format that it reads, on every class of device.
+#[test]
+fn every_kernel_is_checked() {
+    let collect = |kernel: &Kernel, source: String| {
+        COMPILED.lock().expect("no panic").push(kernel.clone());
+        source
+    };
+    for (name, adapter, rows) in [
+        (BASE.to_string(), "identity_bn", 2),
+        // So many that a GPU uses its largest tiles.
+        (BASE.to_string(), "identity_bn", 512),
+        (format!("{MODELS}/llama.gguf"), "seq_bn", 2),
+        (format!("{MODELS}/qwen3.gguf"), "adapter_plus", 2),
+    ] {
+        let base = Base::open(name.as_ref()).expect("a model");
+        let adapter = AdapterConfig::parse(adapter).expect("an adapter");
+        let model = Model::new(&base.config, &[&base.weights], Some(&adapter), Trains::adapters()).expect("a model");
+        let length = base.config.context.min(64);
+        let record = |traits: &Traits| {
+            let mut graphs = recordings(&model, traits, [rows, length], true)?;
+            graphs.extend(generate::recordings(&model, traits, length)?);
+            Ok(graphs)
+        };
+        for cpu in [true, false] {
+            COMPILED.lock().expect("no panic").clear();
+            let mut device = Device::open(None).expect("these tests need a device");
+            device.limit(|traits| traits.cpu &= cpu);
+            device.tamper(collect);
+            let place = Place::new(&format!("every-{:?}-{rows}-{cpu}", base.config.family));
+            let mut verdicts = place.verdicts(&device);
+            let avoided = self_check(&mut device, &mut verdicts, record, || ()).expect("a working device");
+            assert_eq!(avoided, []);
+            let of = |kernel: &Kernel| {
+                let constant = |wanted| kernel.constants.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
+                (kernel.file, kernel.entry, constant("FORMAT"), constant("QUADS"))
+            };
+            let compared: HashSet<_> = COMPILED.lock().expect("no panic").iter().map(of).collect();
+            let graphs = record(device.traits()).expect("recordings");
+            let missing: HashSet<_> =
+                graphs.iter().flat_map(Graph::line).map(|d| of(&d.kernel)).filter(|kernel| !compared.contains(kernel)).collect();
+            assert!(missing.is_empty(), "{name}, {}: {missing:?}", words::count(missing.len(), "kernel"));
+        }
+    }
+}
+
+#[test]
+fn commands_check_once_and_say_what_they_replace() {
+    let place = Place::new("commands");
+    let eval = format!("eval --model {BASE} --data text.txt --max-length 64");
+    let first = "checking   kernels on ";
+    let (said, right) = place.succeeds(&eval);
+    assert!(said.contains(first) && !said.contains("warning"), "{said}");
+    assert_eq!(right["warnings"], serde_json::json!([]));
+    assert!(!place.succeeds(&eval).0.contains(first));
+    let (_, listed) = place.succeeds("devices --device 0");
+    assert!(listed["devices"][0]["checked"].as_u64() > Some(5), "{listed}");
+
+    let train = format!("train --model {BASE} --data text.txt --max-length 32 --batch-size 1 --steps 1 --out");
+    let (said, trained) = place.succeeds(&format!("{train} right"));
+    assert!(said.contains(first) && !said.contains("compute wrong results"), "{said}");
+
+    // The fast products of this device are called wrong.
+    let file = if harness::unchecked().traits().cpu { "matmul_cpu" } else { "matmul_gpu" };
+    assert!(place.condemn(file) > 0);
+    let (said, replaced) = place.succeeds(&eval);
+    let warning = format!("the kernels of {file} compute wrong results on this device, so others take their place (made up)");
+    assert!(said.contains(&format!("warning: {warning}")) && said.contains(first), "{said}");
+    assert_eq!(replaced["warnings"], serde_json::json!([warning]));
+    let loss = |result: &Value| result["loss"].as_f64().expect("a loss");
+    assert!((loss(&right) - loss(&replaced)).abs() < 1e-4 * loss(&right), "{replaced}, not {right}");
+    let (_, replaced) = place.succeeds(&format!("{train} replaced"));
+    assert_eq!(replaced["warnings"][0], warning);
+    let loss_of = |result: &Value| result["loss_after"].as_f64().expect("a loss");
+    assert!((loss_of(&trained) - loss_of(&replaced)).abs() < 1e-4 * loss_of(&trained), "{replaced}, not {trained}");
+    let (_, listed) = place.succeeds("devices --device 0");
+    assert!(listed["devices"][0]["wrong"].as_object().expect("names").values().all(|wrong| wrong == "made up"), "{listed}");
+
+    // A kernel that has no other.
+    assert_eq!(place.condemn("optimizer"), 1);
+    let output = place.run(&format!("{train} other"));
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the kernels of optimizer compute wrong results (made up), and no others can take their place"), "{said}");
+
+    // A damaged file is as good as none.
+    std::fs::write(place.cache(), "{").expect("written");
+    let (said, again) = place.succeeds(&eval);
+    assert!(said.contains(first) && !said.contains("warning"), "{said}");
+    assert_eq!(loss(&again), loss(&right));
+}
