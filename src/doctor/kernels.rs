@@ -77,10 +77,7 @@ fn in_words(kernel: &Kernel) -> String {
         "attention_cpu" => format!("rows shared by {} lanes through broadcast", constant("SUBGROUP")),
         "attention" => "tiles of 32 × 32 scores, operands and weights staged in workgroup memory".into(),
         "cached_attention" => format!("{} invocations share the keys of a query", constant("WORKGROUP")),
-        "adapter" => {
-            let [across, tokens] = [constant("ACROSS"), constant("OWN_TOKENS")];
-            format!("{across} invocations of 4 columns, {tokens} tokens each, through workgroup memory")
-        }
+        "adapter" => format!("fused: tiles of {} tokens, both products through workgroup memory", 4 * constant("OWN_TOKENS")),
         "elementwise" => "not fused: two products and a sum".into(),
         "norm" if row_threads == 1 => "one invocation per row".into(),
         "norm" => format!("{row_threads} invocations per row"),
@@ -108,7 +105,7 @@ mod tests {
                     "matmul_any",
                     "workgroup memory",
                     "64 invocations",
-                    "16 invocations of 4 columns",
+                    "tiles of 16 tokens",
                     "32 invocations per row",
                     "one invocation per head",
                 ],
@@ -134,7 +131,7 @@ mod tests {
                     "matmul_any",
                     "workgroup memory",
                     "32 invocations",
-                    "16 invocations of 4 columns",
+                    "tiles of 16 tokens",
                     "one invocation per row",
                     "one invocation per token, for all its heads",
                 ],

@@ -41,7 +41,7 @@ fn diverge(half: bool) {
     assert_eq!(memory.metrics(device).expect("metrics").loss_scale, if half { 65_536.0 } else { 1.0 });
     assert_eq!(memory.read(device, memory.arenas().values).expect("values"), bytemuck::cast_slice::<f32, u8>(&poisoned));
     let error = model.download(device, &memory, |_| true).expect_err("an infinite weight is no result");
-    assert!(error.to_string().contains("is not finite"), "{error}");
+    assert!(error.to_string().contains("is no longer finite"), "{error}");
 }
 
 /// If anything to be saved (an adapter, the head, a norm, a moment) has a value that is not finite, nothing is written, and what was saved
@@ -86,7 +86,7 @@ fn nothing_that_is_not_finite_is_saved() {
         for bad in [f32::NAN, f32::INFINITY] {
             memory.write_at(device, arena, at, &bad.to_le_bytes());
             let error = save().expect_err(end);
-            assert!(error.to_string().contains(&format!("'{moment}{}' is not finite", parameter.name)), "{error}");
+            assert!(error.to_string().contains(&format!("'{moment}{}' is no longer finite", parameter.name)), "{error}");
             assert_eq!(error.exit_code(), 6);
             assert!(files() == before && !directory.with_added_extension("partial").exists(), "{end}: what was saved has changed");
         }

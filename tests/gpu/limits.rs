@@ -105,7 +105,8 @@ fn every_kernel_folds() {
             close(&format!("the folded {what}, cpu {}", traits.cpu), folded, &plain, 1e-6);
         }
     }
-    for (file, text) in FILES {
+    // Few software devices have cooperative matrices.
+    for (file, text) in FILES.iter().filter(|(file, _)| *file != "matmul_matrix") {
         for entry in text.split("@compute").skip(1).filter_map(|rest| rest.split_once("fn ")?.1.split_once('(')) {
             let name = format!("{file}.{}", entry.0);
             let single = ["loss.finish", "optimizer.finish_norm"].contains(&name.as_str());

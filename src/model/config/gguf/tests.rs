@@ -223,7 +223,7 @@ fn bad_files_are_errors_that_name_what_is_wrong() {
         ("3 key heads", word("attention.head_count_kv", 3), "4 heads cannot be divided evenly among 3"),
         ("key heads 0", word("attention.head_count_kv", 0), "'llama.attention.head_count_kv' is 0"),
         ("widths by block", llama.with("llama.feed_forward_length", ARRAY, &list), "'llama.feed_forward_length' is an array"),
-        ("heads of 256", word("attention.key_length", 256), "a head size of 256"),
+        ("heads of 512", word("attention.key_length", 512), "a head size of 512"),
         ("other values", word("attention.value_length", 16), "'llama.attention.value_length' is 16, but only the head size, 8"),
         ("part of a head", word("rope.dimension_count", 4), "'llama.rope.dimension_count' is 4"),
         // Numbers.
