@@ -19,6 +19,7 @@ mod harness;
 mod head_norm;
 mod limits;
 mod linear;
+mod lora;
 mod loss;
 mod messages;
 mod models;
