@@ -26,6 +26,7 @@ mod models;
 mod norm;
 mod optimizer;
 mod parts;
+mod peft;
 mod pretrain;
 mod pretrained;
 mod quant;

@@ -1,0 +1,16 @@
+//! LoRA as the PEFT library trains and saves it: low-rank updates of a model's linear layers.
+
+mod config;
+mod json;
+mod keys;
+mod projection;
+mod targets;
+mod tensors;
+mod text;
+
+pub use config::{LoraConfig, Targets};
+pub(super) use json::PeftJson;
+pub(in crate::model) use projection::Projection;
+pub(in crate::model) use targets::Target;
+pub(in crate::model) use tensors::B;
+pub(super) use tensors::{is_lora, to_disk, to_memory};
