@@ -179,6 +179,7 @@ impl Train {
             Some(share) => adapters.with_dropout(share),
             None => adapters,
         };
+        adapters.check_for(&config).map_err(Error::Usage)?;
         let max_length = max_length(&config, self.max_length)?;
         let data_options = DataOptions { max_length: max_length as usize, train_on_prompt: self.train_on_prompt };
         let Splits { train: data, valid, .. } = Splits::read(data_path, &setup.base.tokenizer, &data_options)?;

@@ -6,6 +6,8 @@ mod keys;
 mod projection;
 mod targets;
 mod tensors;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use config::{LoraConfig, Targets};
