@@ -1,6 +1,7 @@
 //! LoRA as the PEFT library trains and saves it: low-rank updates of a model's linear layers.
 
 mod config;
+mod export;
 mod json;
 mod keys;
 mod projection;
@@ -11,6 +12,7 @@ mod tests;
 mod text;
 
 pub use config::{LoraConfig, Targets};
+pub use export::ExportForm;
 pub(super) use json::PeftJson;
 pub(in crate::model) use projection::Projection;
 pub(in crate::model) use targets::Target;

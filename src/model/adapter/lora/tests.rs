@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use super::tensors::{A, B};
 use super::*;
-use crate::model::{AdapterConfig, Biases, Config, Family, NormKind, Positions, read_adapter};
+use crate::model::names::Names;
+use crate::model::{AdapterConfig, Base, Biases, Config, Family, NormKind, Positions, read_adapter};
 use crate::ops::{Activation, RopePairs, RopeScaling};
-use crate::weights::{Weight, Weights};
+use crate::weights::{Gguf, Weight, Weights};
 
 fn gpt2() -> Config {
     Config {
@@ -289,4 +290,103 @@ fn what_peft_saved_is_read() {
         let adapter = read_adapter(&fixture(case)).expect(case);
         assert_eq!(adapter.weights.tensors.len(), tensors, "{case}");
     }
+}
+
+/// s·B·A of one target, rows by columns.
+fn delta(scaling: f64, a: &[f32], b: &[f32], rank: usize) -> Vec<f64> {
+    let inputs = a.len() / rank;
+    let element = |row: &[f32], i: usize| row.iter().enumerate().map(|(r, &b)| f64::from(b) * f64::from(a[r * inputs + i])).sum::<f64>();
+    b.chunks(rank).flat_map(|row| (0..inputs).map(|i| scaling * element(row, i)).collect::<Vec<_>>()).collect()
+}
+
+/// What llama.cpp computes from the file, alpha / rank · B·A, is the update of the model in GGUF's order, for rsLoRA and patterns too.
+#[test]
+fn gguf_adapters_have_the_same_updates() {
+    for (case, model) in [("gpt2", "gpt2"), ("llama", "llama"), ("llama", "llama.gguf"), ("qwen3", "qwen3.gguf")] {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+        let (config, _) = Base::open_weights(&models.join(model)).expect(model);
+        let (of_gguf, _) = Base::open_weights(&models.join(format!("{case}.gguf"))).expect(case);
+        for name in ["default", "all", "patterns"] {
+            let Ok(adapter) = read_adapter(&fixture(&format!("{case}/{name}"))) else { continue };
+            let path = std::env::temp_dir().join(format!("graftling-{}-{model}-{name}.gguf", std::process::id()));
+            let count = adapter.export(&config, ExportForm::Gguf, &path).expect("an export");
+            let file = Gguf::open(&path).expect("the file");
+            fs::remove_file(&path).expect("the file");
+            let lora = adapter.config.lora().expect("a LoRA");
+            let targets = lora.targets(&of_gguf).expect("targets");
+            assert_eq!((count, file.tensors().len()), (targets.len(), 2 * targets.len()));
+            let text = |key: &str| file.required::<&str>(key).expect("a text");
+            assert_eq!([text("general.type"), text("adapter.type"), text("general.architecture")], ["adapter", "lora", case]);
+            let alpha = f64::from(file.required::<f32>("adapter.lora.alpha").expect("a number"));
+            let memory = to_memory(&adapter.weights, lora, &of_gguf).expect("tensors");
+            for (module, target) in targets {
+                let theirs =
+                    Names::of(of_gguf.family).translate(&format!("{module}.weight"), Names::of_gguf(of_gguf.family)).expect("a name");
+                let [a, b] = ["a", "b"].map(|end| file.tensor(&format!("{theirs}.lora_{end}")).expect(&theirs));
+                assert_eq!(a.shape.axes(), [u64::from(target.rank), u64::from(target.inputs)]);
+                let rank = target.rank as usize;
+                let got = delta(alpha / f64::from(target.rank), &a.to_f32(), &b.to_f32(), rank);
+                let [a, b] = [A, B].map(|end| memory.tensors[&format!("{module}{end}")].to_f32());
+                let want = delta(target.scaling.into(), &a, &b, rank);
+                assert!(got.iter().zip(&want).all(|(got, want)| (got - want).abs() < 1e-6), "{model} {name}: {module}");
+            }
+        }
+    }
+}
+
+/// mlx-lm's files have the same updates in Hugging Face's order: scale · (lora_a·lora_b)ᵀ.
+#[test]
+fn mlx_adapters_have_the_same_updates() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    for model in ["llama", "llama.gguf"] {
+        let (config, _) = Base::open_weights(&models.join(model)).expect(model);
+        let (hf, _) = Base::open_weights(&models.join("llama")).expect("llama");
+        let adapter = read_adapter(&fixture("llama/patterns")).expect("an adapter");
+        let path = std::env::temp_dir().join(format!("graftling-{}-{model}-mlx", std::process::id()));
+        adapter.export(&config, ExportForm::Mlx, &path).expect("an export");
+        let json: Value = serde_json::from_str(&fs::read_to_string(path.join("adapter_config.json")).expect("the file")).expect("JSON");
+        let tensors = Weights::read(&path.join("adapters.safetensors")).expect("the tensors").tensors;
+        let lora = adapter.config.lora().expect("a LoRA");
+        let memory = to_memory(&adapter.weights, lora, &hf).expect("tensors");
+        let scale = json["lora_parameters"]["scale"].as_f64().expect("a number");
+        assert_eq!((&json["num_layers"], &json["lora_parameters"]["rank"], tensors.len()), (&json!(3), &json!(6), 18));
+        for (module, target) in lora.targets(&hf).expect("targets") {
+            let [a, b] = ["lora_a", "lora_b"].map(|end| tensors[&format!("{module}.{end}")].transposed().to_f32());
+            let got = delta(scale, &a, &b, 6);
+            let [a, b] = [A, B].map(|end| memory.tensors[&format!("{module}{end}")].to_f32());
+            let want = delta(target.scaling.into(), &a, &b, target.rank as usize);
+            assert!(got.len() == want.len() && got.iter().zip(&want).all(|(got, want)| (got - want).abs() < 1e-6), "{model}: {module}");
+        }
+        fs::remove_dir_all(&path).expect("the directory");
+    }
+}
+
+/// PEFT's own files come back as they were, and what other tools cannot hold is refused.
+#[test]
+fn exports_to_peft_and_refusals() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    let path = std::env::temp_dir().join(format!("graftling-{}-exports", std::process::id()));
+    for (model, case) in [("llama", "head"), ("llama.gguf", "head"), ("gpt2.gguf", "all")] {
+        let (config, _) = Base::open_weights(&models.join(model)).expect(model);
+        let from = fixture(&format!("{}/{case}", model.trim_end_matches(".gguf")));
+        let adapter = read_adapter(&from).expect("an adapter");
+        adapter.export(&config, ExportForm::Peft, &path).expect("an export");
+        let again = read_adapter(&path).expect("the adapter");
+        assert_eq!((again.config, again.weights.tensors), (adapter.config.clone(), adapter.weights.tensors.clone()), "{model}");
+        fs::remove_dir_all(&path).expect("the directory");
+        if case == "head" {
+            for form in [ExportForm::Gguf, ExportForm::Mlx] {
+                let problem = adapter.export(&config, form, &path).expect_err("a head").to_string();
+                assert!(problem.contains("has the whole tensor 'lm_head.weight', which only PEFT's files hold"), "{problem}");
+            }
+        }
+    }
+    let (config, _) = Base::open_weights(&models.join("llama")).expect("a model");
+    let bottleneck = read_adapter(&models.join("llama/seq_bn")).expect("an adapter");
+    let problem = bottleneck.export(&config, ExportForm::Gguf, &path).expect_err("a bottleneck").to_string();
+    assert!(problem.contains("is a bottleneck adapter, which only the adapters library and Graftling can load"), "{problem}");
+    let lora = read_adapter(&fixture("qwen2/default")).expect("an adapter");
+    let problem = lora.export(&config, ExportForm::Gguf, &path).expect_err("another base").to_string();
+    assert!(problem.contains("has no tensor 'base_model.model.model.layers.2.self_attn.q_proj.lora_A.weight'"), "{problem}");
+    assert!(!path.exists());
 }
