@@ -26,6 +26,8 @@ const HEAD_CONFIG: &str = "head_config.json";
 const HEAD: &str = "model_head.safetensors";
 /// PEFT's file for the tensors of a LoRA.
 const PEFT_WEIGHTS: &str = "adapter_model.safetensors";
+/// mlx-lm's.
+const MLX_WEIGHTS: &str = "adapters.safetensors";
 /// The file for other parts of the base that trained.
 pub(crate) const BASE_FILE: &str = "base.safetensors";
 /// The file that records which base an adapter was trained on; the `adapters` library ignores it.
@@ -218,7 +220,7 @@ fn remove(file: &Path) -> Result<()> {
     fs::remove_file(file).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(Error::write(file, e)) })
 }
 
-/// Reads what [`write_adapter`] or the library wrote. [`SavedAdapter::sources`], which knows the model, checks the tensors.
+/// Reads what [`write_adapter`], the library, PEFT or mlx-lm wrote. [`SavedAdapter::sources`], which knows the model, checks the tensors.
 ///
 /// # Errors
 /// [`Error::File`], naming the file and the key.
@@ -246,6 +248,22 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
         let name = "default".to_string();
         let (config, model_type) = (config.into(), String::new());
         return Ok(SavedAdapter { name, config, hidden_size: 0, model_type, model_name, made_on, weights, head: None, base });
+    }
+    if lora::is_mlx(&json) {
+        let weights = Weights::read(&directory.join(MLX_WEIGHTS))?;
+        let (config, weights) = lora::from_mlx(&json, &weights).map_err(problem)?;
+        let (name, model_type, model_name) = ("default".to_string(), String::new(), String::new());
+        return Ok(SavedAdapter {
+            name,
+            config: config.into(),
+            hidden_size: 0,
+            model_type,
+            model_name,
+            made_on,
+            weights,
+            head: None,
+            base,
+        });
     }
     let AdapterJson { name, config, hidden_size, model_type, model_name } = AdapterJson::read(&json).map_err(problem)?;
     let weights = read_weights(directory, [WEIGHTS, "pytorch_adapter.bin"], "save the adapter again with use_safetensors=True")?;

@@ -13,7 +13,7 @@ use crate::weights::{Weight, Weights};
 use crate::words::cut;
 
 /// What precedes a module's name on disk: PEFT's model, and the base in it.
-const PREFIX: &str = "base_model.model.";
+pub(super) const PREFIX: &str = "base_model.model.";
 
 pub(super) const A: &str = ".lora_A.weight";
 pub(in crate::model) const B: &str = ".lora_B.weight";

@@ -357,8 +357,50 @@ fn mlx_adapters_have_the_same_updates() {
             let want = delta(target.scaling.into(), &a, &b, target.rank as usize);
             assert!(got.len() == want.len() && got.iter().zip(&want).all(|(got, want)| (got - want).abs() < 1e-6), "{model}: {module}");
         }
+        // They are read again, here with one rank, since zeros fill the others up.
+        let again = read_adapter(&path).expect("mlx-lm's directory");
+        let config = again.config.lora().expect("a LoRA");
+        let memory = to_memory(&again.weights, config, &hf).expect("tensors");
+        let targets = config.targets(&hf).expect("targets");
+        assert_eq!((targets.len(), targets.values().all(|target| target.rank == 6)), (9, true));
+        for (module, target) in targets {
+            let [a, b] = [A, B].map(|end| memory.tensors[&format!("{module}{end}")].to_f32());
+            let got = delta(target.scaling.into(), &a, &b, 6);
+            let [a, b] = ["lora_a", "lora_b"].map(|end| tensors[&format!("{module}.{end}")].transposed().to_f32());
+            assert!(got.iter().zip(&delta(scale, &a, &b, 6)).all(|(got, want)| (got - want).abs() < 1e-6), "{model}: {module}");
+        }
         fs::remove_dir_all(&path).expect("the directory");
     }
+}
+
+#[test]
+fn mlx_files_of_other_kinds_are_refused_by_name() {
+    let good = json!({"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": {"rank": 2, "scale": 20.0, "dropout": 0.0}});
+    let mut weights = Weights::default();
+    for layer in 0..2 {
+        for (end, shape) in [("lora_a", [8, 2]), ("lora_b", [2, 16])] {
+            let name = format!("model.layers.{layer}.self_attn.q_proj.{end}");
+            weights.tensors.insert(name, Weight::from_f32(shape.into(), &vec![1.0; (shape[0] * shape[1]) as usize]));
+        }
+    }
+    let (config, _) = from_mlx(&good, &weights).expect("a good file");
+    assert_eq!(config, parsed("lora[r=2,alpha=40,target_modules=[self_attn.q_proj],layers=[0,1]]"));
+    let refused = |json: &Value, weights: &Weights, words: &str| {
+        let problem = from_mlx(json, weights).expect_err(words);
+        assert!(problem.contains(words), "'{problem}' does not say '{words}'");
+    };
+    for (key, value, words) in [
+        ("fine_tune_type", json!("dora"), "'fine_tune_type' is 'dora', but of mlx-lm's kinds Graftling reads lora only"),
+        ("lora_parameters", json!({"rank": 8}), "has no 'scale' in 'lora_parameters'"),
+        ("lora_parameters", json!({"rank": 0, "scale": 1}), "r has the rank 0"),
+        ("lora_parameters", json!({"rank": 8, "scale": "x"}), "scale is 'x', but must be a number"),
+    ] {
+        let mut bad = good.clone();
+        bad[key] = value;
+        refused(&bad, &weights, words);
+    }
+    weights.tensors.insert("model.layers.0.self_attn.q_proj.m".into(), Weight::from_f32([8].into(), &[1.0; 8]));
+    refused(&good, &weights, "tensor 'model.layers.0.self_attn.q_proj.m' is neither a lora_a nor a lora_b");
 }
 
 /// PEFT's own files come back as they were, and what other tools cannot hold is refused.
