@@ -96,6 +96,10 @@ struct Product {
     b: Tensor,
     p: Params,
     targets: u32,
+    /// The outputs in fours, each target's rounded up.
+    quads: u32,
+    /// Whether four outputs are one vector of y.
+    aligned: bool,
     /// How many elements of z the kernels take at once.
     vector: u32,
 }
@@ -138,11 +142,13 @@ impl Product {
             chunk: rows,
             first: 0,
         };
-        Product { b: *b, p, targets: targets.len() as u32, vector }
+        let quads = targets.iter().map(|target| target.outputs.div_ceil(4)).sum();
+        let aligned = stride.is_multiple_of(4) && targets.iter().all(|t| t.column.is_multiple_of(4) && t.outputs.is_multiple_of(4));
+        Product { b: *b, p, targets: targets.len() as u32, quads, aligned, vector }
     }
 
     fn kernel(&self, entry: &'static str) -> Kernel {
-        Kernel::new("lora", entry).with("VECTOR", self.vector)
+        Kernel::new("lora", entry).with("VECTOR", self.vector).with("ALIGNED", self.aligned)
     }
 
     /// The operations of each product: a multiplication and an addition for each row, output and rank.
@@ -153,8 +159,7 @@ impl Product {
     /// y += s·z·Bᵀ.
     fn forward(&self, g: &mut Graph, y: Tensor, z: Tensor) {
         let kernel = self.kernel("forward");
-        let across = self.p.outputs.div_ceil(kernel.constant("FORWARD_COLUMNS"));
-        let groups = [across, self.p.rows.div_ceil(kernel.constant("FORWARD_ROWS")), 1];
+        let groups = [self.quads.div_ceil(kernel.constant("LANES")), self.p.rows.div_ceil(kernel.constant("OWN_ROWS")), 1];
         let arguments = [read(z), read(self.b), update(y)];
         dispatch_in_parts(g, kernel, |first| Params { first, ..self.p }, &arguments, groups, self.operations());
     }
@@ -174,7 +179,7 @@ impl Product {
     fn weight_gradient(&self, g: &mut Graph, dy: Tensor, z: Tensor) {
         let Some(db) = g.weight_gradient(self.b) else { return };
         let (rows, kernel) = (self.p.rows, self.kernel("weight_gradient"));
-        let [across, down] = [self.p.outputs.div_ceil(kernel.constant("LANES")), self.p.rank];
+        let [across, down] = [self.quads.div_ceil(kernel.constant("LANES")), self.p.rank];
         let busy: u64 = if g.traits().cpu { 8 } else { 256 };
         let fitting = g.traits().max_binding.min(4 * MAX_ELEMENTS) / (4 * g.shape(db).len());
         let chunks = busy.div_ceil(u64::from(across) * u64::from(down)).min(rows.div_ceil(64).into()).min(fitting).max(1) as u32;

@@ -41,7 +41,7 @@ fn kernels() -> Vec<Kernel> {
                 all.push(base.clone().with("DROPOUT", 1).with("WITH_OUTER_GRADIENT", 1));
                 all.push(base.with("ALIGNED", 0).with("WITH_INPUT_GRADIENT", 0));
             }
-            "lora" => all.extend([base.clone(), base.with("VECTOR", 4).with("SHARED", 32).with("ACCUMULATE", 1)]),
+            "lora" => all.extend([base.clone().with("ALIGNED", 0), base.with("VECTOR", 4).with("SHARED", 32).with("ACCUMULATE", 1)]),
             "norm" => {
                 all.extend([base.clone(), base.clone().with("ROW_THREADS", 32).with("SUM", 1)]);
                 all.extend([base.clone().with("RMS", 1).with("SUM", 1), base.clone().with("RMS", 1).with("ROW_THREADS", 32)]);
