@@ -6,6 +6,7 @@ mod completions;
 mod devices;
 mod doctor;
 mod eval;
+mod export;
 mod generate;
 mod inspect;
 mod interrupt;
@@ -28,7 +29,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
 use graftling::weights::Weights;
 use serde_json::{Value, json};
 
-/// Fine-tunes language models with bottleneck adapters on the GPU that you have.
+/// Fine-tunes language models with bottleneck adapters and LoRA on the GPU that you have.
 #[derive(Parser)]
 #[command(name = "graftling", version, arg_required_else_help = true, max_term_width = 110)]
 #[command(after_help = "Exit codes:
@@ -79,6 +80,7 @@ enum Command {
     Train(Box<train::Train>),
     Eval(eval::Eval),
     Generate(generate::Generate),
+    Export(export::Export),
     Bench(bench::Bench),
     Completions(completions::Completions),
 }
@@ -94,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Pretrain(pretrain) => pretrain.run(&common),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(&common),
+        Command::Export(export) => export.run(&common),
         Command::Bench(bench) => bench.run(&common),
         Command::Generate(generate) => generate.run(&common),
         Command::Completions(completions) => completions.run(&common),

@@ -171,11 +171,15 @@ impl Train {
         let mut setup = Setup::read(common, model, self.init_adapter.as_ref())?;
         let trains = self.trains();
         let config = with_dropout(&setup.base.config, self.dropout);
-        let mut adapters = match &setup.adapter {
+        let adapters = match &setup.adapter {
             Some(saved) => saved.config.clone(),
             None => AdapterConfig::parse(&self.adapter)?,
         };
-        adapters.dropout = self.dropout.unwrap_or(adapters.dropout);
+        let adapters = match self.dropout {
+            Some(share) => adapters.with_dropout(share),
+            None => adapters,
+        };
+        adapters.check_for(&config).map_err(Error::Usage)?;
         let max_length = max_length(&config, self.max_length)?;
         let data_options = DataOptions { max_length: max_length as usize, train_on_prompt: self.train_on_prompt };
         let Splits { train: data, valid, .. } = Splits::read(data_path, &setup.base.tokenizer, &data_options)?;

@@ -7,7 +7,7 @@ use super::{Bench, Family};
 use crate::error::Result;
 use crate::graph::{DType, Graph, Tensor};
 use crate::ops::optimizer::Adam;
-use crate::ops::{self, Activation, Adapter, Attention, HeadNorm, Norm, Rope, RopePairs, RopeScaling};
+use crate::ops::{self, Activation, Adapter, Attention, HeadNorm, Linear, Norm, Rope, RopePairs, RopeScaling};
 use crate::weights::GgmlType;
 
 const FROZEN: Kind = Kind::Frozen(DType::F32);
@@ -18,6 +18,7 @@ pub(super) fn families() -> Vec<Family> {
     // The tolerances leave room for any driver's exponential functions and roots; a wrong kernel is off by far more.
     vec![
         Family::new("adapter", 2e-5, adapter),
+        Family::new("lora", 1e-5, lora),
         Family::new("attention", 2e-5, attention),
         Family::new("cached_attention", 2e-5, cached),
         Family::new("norm", 1e-5, norm),
@@ -71,6 +72,51 @@ fn adapter(bench: &mut Bench) -> Result<()> {
                 |v| reference::adapter(v, hidden, kind, scaling, share),
             )?;
         }
+    }
+    Ok(())
+}
+
+/// Low-rank updates of one matrix and of some of several, of one rank and of several, with and without whole vectors of four, with dropout, on
+/// a frozen input, and with enough rows for more than one chunk.
+fn lora(bench: &mut Bench) -> Result<()> {
+    type Targets = &'static [&'static [(usize, usize, usize, f32)]];
+    let cases: [(usize, usize, usize, f32, Kind, Targets); 5] = [
+        (19, 32, 24, 0.0, Kind::Input, &[&[(0, 24, 8, 2.0)]]),
+        (9, 20, 44, 0.25, Kind::Input, &[&[(0, 20, 4, 0.5), (28, 16, 4, 1.5)]]),
+        (150, 12, 70, 0.0, Kind::Input, &[&[(0, 65, 4, 1.0), (65, 3, 4, 3.0), (68, 2, 4, 0.25)]]),
+        (5, 7, 13, 0.5, Kind::Input, &[&[(2, 3, 3, 0.5)], &[(5, 5, 1, 2.0), (11, 2, 1, 4.0)]]),
+        (19, 32, 24, 0.0, FROZEN, &[&[(0, 24, 8, 2.0)]]),
+    ];
+    for (rows, inputs, outputs, share, x, groups) in cases {
+        let mut random = Random(21);
+        let ranks: usize = groups.iter().flat_map(|targets| targets.iter().map(|target| target.2)).sum();
+        let mut arrays = vec![
+            Array::new(x, &[rows, inputs], &mut random),
+            Array::new(FROZEN, &[outputs, inputs], &mut random),
+            Array::weight(&[ranks, inputs], &mut random),
+        ];
+        for targets in groups {
+            arrays.push(Array::weight(&[targets.iter().map(|target| target.1).sum(), targets[0].2], &mut random));
+        }
+        bench.case(
+            &format!("{rows}×{inputs}→{outputs}, {groups:?}, dropout {share}, input {x:?}"),
+            &arrays,
+            share == 0.0,
+            |g, t| {
+                let target = |&(column, outputs, _, scaling): &(usize, usize, usize, f32)| ops::LowRankTarget {
+                    column: column as u32,
+                    outputs: outputs as u32,
+                    scaling,
+                };
+                let group = |(&b, targets): (&Tensor, &&[(usize, usize, usize, f32)])| ops::LowRankGroup {
+                    b,
+                    targets: targets.iter().map(target).collect(),
+                };
+                let groups = t[3..].iter().zip(groups).map(group).collect();
+                ops::lora(g, t[0], &Linear::new(t[1], None), &ops::LowRank { a: t[2], groups, dropout: share })
+            },
+            |v| reference::lora(v, inputs, groups, share),
+        )?;
     }
     Ok(())
 }

@@ -122,6 +122,28 @@ pub fn adapter(v: &[Vec<f64>], hidden: usize, kind: Activation, scaling: f32, dr
     v[0].iter().zip(&branch).enumerate().map(sum).collect()
 }
 
+/// x·Wᵀ plus s·dropout(x)·Aᵀ·Bᵀ in the columns of each target, for x, W, the stacked A, and the B of each group. `targets` are the first
+/// column, the rank and s of each, by group. Its dropout is the first of the recording.
+pub fn lora(v: &[Vec<f64>], inputs: usize, targets: &[&[(usize, usize, usize, f32)]], dropout: f32) -> Vec<f64> {
+    let mut y = linear(&v[0], &v[1], None, inputs);
+    let (outputs, ranks) = (v[1].len() / inputs, v[2].len() / inputs);
+    let dropped: Vec<_> = v[0].iter().enumerate().map(|(i, x)| x * keep(i / inputs, i % inputs, 1, dropout)).collect();
+    let z = linear(&dropped, &v[2], None, inputs);
+    let mut narrow = 0;
+    for (b, targets) in v[3..].iter().zip(targets) {
+        let mut start = 0;
+        for &(column, width, rank, scaling) in *targets {
+            for (y, z) in y.chunks_mut(outputs).zip(z.chunks(ranks)) {
+                for (y, b) in y[column..column + width].iter_mut().zip(b[start * rank..].chunks(rank)) {
+                    *y += f64::from(scaling) * z[narrow..narrow + rank].iter().zip(b).map(|(z, b)| z * b).sum::<f64>();
+                }
+            }
+            (start, narrow) = (start + width, narrow + rank);
+        }
+    }
+    y
+}
+
 /// softmax(q·kᵀ/√size)·v with masks and dropout, element by element, for rows of `length` tokens, of which the first `lengths` are not
 /// padding.
 pub fn attention(qkv: &[f64], lengths: &[usize], length: usize, form: &Attention, site: u32) -> Vec<f64> {

@@ -260,9 +260,10 @@ impl Graph {
         Tensor(self.tensors.len() as u32 - 1)
     }
 
-    /// Keeps the contents of an activation for the host to read after a run.
+    /// Keeps the contents of an activation, or of the one that a view is a part of, for the host to read after a run.
     pub fn keep(&mut self, tensor: Tensor) {
-        let info = &mut self.tensors[tensor.index()];
+        let root = self.root(tensor).0;
+        let info = &mut self.tensors[root.index()];
         if info.role == Role::Activation {
             info.role = Role::Output;
         }

@@ -30,7 +30,8 @@ pub const FILES: &[(&str, &str)] = shaders! {
     "elementwise": "elementwise" "gated" "scale";
     "norms": "head_norm" "norm";
     "optimizer": "optimizer";
-    "products": "epilogue_act" "epilogue_derivative" "epilogue_gated" "epilogue_plain" "epilogue_rope" "matmul_any" "matmul_cpu" "matmul_gpu" "matmul_matrix" "matmul_params" "matmul_row" "reduce";
+    "products": "epilogue_act" "epilogue_derivative" "epilogue_gated" "epilogue_plain" "epilogue_rope" "lora" "matmul_any" "matmul_cpu" "matmul_gpu"
+                "matmul_matrix" "matmul_params" "matmul_row" "reduce";
     "shared": "activation" "grid" "metrics" "random" "row_sum" "step" "value";
     "vocabulary": "embedding" "loss";
     "weights": "quant" "weight_bf16" "weight_f16" "weight_f32" "weight_q4_0" "weight_q4_1" "weight_q4_k" "weight_q5_0" "weight_q5_1"

@@ -1,6 +1,9 @@
 //! A decoder's weights and its forward pass: a good place to start reading.
 
+use std::collections::BTreeMap;
+
 use super::adapter::graft::{Graft, Stream, join};
+use super::adapter::{Projection, Target};
 use super::names::Names;
 use super::values::source_of;
 use super::{ATTENTION_PLACE, AdapterConfig, Config, FFN_PLACE, NormKind, Positions, Trains};
@@ -28,13 +31,13 @@ pub struct Model {
 
 struct Block {
     norm1: Norm,
-    qkv: Linear,
+    qkv: Projection,
     head_norm: Option<HeadNorm>,
-    attention_output: Linear,
+    attention_output: Projection,
     attention_adapter: Option<Graft>,
     norm2: Norm,
-    ffn_input: Linear,
-    ffn_output: Linear,
+    ffn_input: Projection,
+    ffn_output: Projection,
     ffn_adapter: Option<Graft>,
 }
 
@@ -69,8 +72,11 @@ impl Model {
     pub fn new(config: &Config, sources: &[&Weights], adapters: Option<&AdapterConfig>, trains: Trains) -> Result<Model> {
         let names = Names::of(config.family);
         let hidden = config.hidden_size;
-        adapters.map_or(Ok(()), |a| a.check_for(config.layers, hidden)).map_err(Error::Usage)?;
-        let mut p = Declared { parameters: Parameters::default(), config, sources, trains };
+        adapters.map_or(Ok(()), |adapters| adapters.check_for(config)).map_err(Error::Usage)?;
+        let lora = adapters.and_then(AdapterConfig::lora);
+        let targets = lora.map_or(Ok(BTreeMap::new()), |lora| lora.targets(config)).map_err(Error::Usage)?;
+        let lora = (targets, lora.map_or(0.0, |lora| lora.dropout));
+        let mut p = Declared { parameters: Parameters::default(), config, sources, trains, lora };
 
         let token_trains = trains.base || trains.embeddings || (config.tied && trains.head);
         let token_embedding = p.matrix(names.token_embedding, config.vocab_size, hidden, token_trains);
@@ -85,7 +91,7 @@ impl Model {
             let keys = config.key_value_heads * config.head_size;
             let qkv = if names.qkv.len() == 1 { vec![config.qkv_width()] } else { vec![queries, keys, keys] };
             let graft = |p: &mut Declared, place: &str| {
-                let config = adapters.filter(|a| a.places(i).any(|p| p == place))?;
+                let config = adapters.and_then(AdapterConfig::bottleneck).filter(|a| a.places(i).any(|p| p == place))?;
                 Some(Graft::new(&mut p.parameters, config, (&format!("{}.{i}", names.layers), i), place, hidden))
             };
             blocks.push(Block {
@@ -197,10 +203,10 @@ impl Model {
             (Positions::Rotary { pairs, .. }, Some(table)) => Some(Rope { heads, key_value_heads, head_size, pairs: *pairs, table }),
             _ => None,
         };
-        let a = match (&rotation, &block.head_norm, cache) {
-            (Some(rotation), None, None) => ops::self_attention(g, x, &block.qkv, rotation, inputs.lengths, form),
+        let a = match (&rotation, block.qkv.plain(), &block.head_norm, cache) {
+            (Some(rotation), Some(projection), None, None) => ops::self_attention(g, x, projection, rotation, inputs.lengths, form),
             _ => {
-                let mut qkv = ops::linear(g, x, &block.qkv);
+                let mut qkv = block.qkv.apply(g, x);
                 if let Some(norm) = &block.head_norm {
                     qkv = ops::head_norm(g, qkv, norm);
                 }
@@ -216,18 +222,25 @@ impl Model {
                 }
             }
         };
-        let a = ops::linear(g, a, &block.attention_output);
+        let a = block.attention_output.apply(g, a);
         ops::dropout(g, a, dropout.attention_output)
     }
 
     fn ffn(&self, g: &mut Graph, x: Tensor, block: &Block) -> Tensor {
-        let layers = FeedForward {
-            input: &block.ffn_input,
-            output: &block.ffn_output,
-            activation: self.config.activation,
-            gated: self.config.gated,
+        let activation = self.config.activation;
+        let f = match (block.ffn_input.plain(), block.ffn_output.plain()) {
+            (Some(input), Some(output)) => ops::feed_forward(g, x, &FeedForward { input, output, activation, gated: self.config.gated }),
+            _ => {
+                let f = if self.config.gated {
+                    let f = block.ffn_input.apply(g, x);
+                    ops::gated(g, f, activation)
+                } else {
+                    block.ffn_input.apply_activated(g, x, activation)
+                };
+                // f32 even where activations are f16: massive activations enter the residual stream here (see `ops::gated`).
+                g.in_single(|g| block.ffn_output.apply(g, f))
+            }
         };
-        let f = ops::feed_forward(g, x, &layers);
         ops::dropout(g, f, self.config.dropout.ffn_output)
     }
 
@@ -254,6 +267,8 @@ struct Declared<'a> {
     config: &'a Config,
     sources: &'a [&'a Weights],
     trains: Trains,
+    /// The targets of a LoRA, and its dropout rate.
+    lora: (BTreeMap<String, Target>, f32),
 }
 
 impl Declared<'_> {
@@ -279,9 +294,9 @@ impl Declared<'_> {
         Norm { weight, bias, epsilon: self.config.epsilon }
     }
 
-    /// A linear layer of stacked matrices (name, outputs). Adjacent matrices of the same format are joined, as
+    /// A linear layer of stacked matrices (name, outputs), with the updates of a LoRA. Adjacent matrices of the same format are joined, as
     /// long as each starts at an addressable offset.
-    fn linear(&mut self, stacked: &[(String, u32)], inputs: u32, bias: bool) -> Linear {
+    fn linear(&mut self, stacked: &[(String, u32)], inputs: u32, bias: bool) -> Projection {
         let mut weights = Vec::new();
         let mut run: Vec<Piece> = Vec::new();
         let mut formats = stacked.iter().map(|(name, _)| self.format(&format!("{name}.weight"))).collect::<Vec<_>>().into_iter().peekable();
@@ -296,6 +311,7 @@ impl Declared<'_> {
         }
         let pieces = stacked.iter().map(|(name, len)| Piece { name: format!("{name}.bias"), shape: Shape::from([*len]) });
         let bias = bias.then(|| self.parameters.add_stack(pieces.collect(), DType::F32, self.trains.base));
-        Linear { weights, bias }
+        let (targets, dropout) = &self.lora;
+        Projection::new(&mut self.parameters, Linear { weights, bias }, stacked, targets, *dropout)
     }
 }

@@ -2,6 +2,7 @@
 //! transposed, and the queries and keys of a GGUF llama have the two halves of each head interleaved, since its RoPE rotates adjacent
 //! elements. Every tensor of the base passes through here on its way between such a file and the model.
 
+use super::adapter::LORA_B;
 use super::names::Names;
 use super::{Config, Positions};
 use crate::ops::RopePairs;
@@ -19,12 +20,32 @@ impl Config {
         self.reordered(name, weight, |head, half, pair| (head + half * (self.head_size as usize / 2) + pair, head + 2 * pair + half))
     }
 
+    /// Converts the B of a LoRA, whose rows are outputs of the module before the dot, from Hugging Face's order to the model's. Other tensors
+    /// of a LoRA are the same in both, also those of matrices that the file stores transposed.
+    pub(super) fn outputs_in_model_order(&self, name: &str, weight: &Weight) -> Weight {
+        let Some(module) = name.strip_suffix(LORA_B) else { return weight.clone() };
+        let half = self.head_size as usize / 2;
+        self.reordered_rows(&format!("{module}.weight"), weight, |head, i, pair| (head + 2 * pair + i, head + half * i + pair))
+    }
+
+    /// The reverse of [`Config::outputs_in_model_order`].
+    pub(super) fn outputs_in_file_order(&self, name: &str, weight: &Weight) -> Weight {
+        let Some(module) = name.strip_suffix(LORA_B) else { return weight.clone() };
+        let half = self.head_size as usize / 2;
+        self.reordered_rows(&format!("{module}.weight"), weight, |head, i, pair| (head + half * i + pair, head + 2 * pair + i))
+    }
+
     /// Transposes a matrix that the file stores transposed, and reorders the rows of interleaved heads. From the first row of a head, the
     /// half and the pair, `rows` computes a row of the result and the row that it comes from.
     fn reordered(&self, name: &str, weight: &Weight, rows: impl Fn(usize, usize, usize) -> (usize, usize)) -> Weight {
         if Names::of(self.family).is_transposed(name) && weight.shape.axes().len() == 2 {
             return weight.transposed();
         }
+        self.reordered_rows(name, weight, rows)
+    }
+
+    /// Reorders the rows of interleaved heads.
+    fn reordered_rows(&self, name: &str, weight: &Weight, rows: impl Fn(usize, usize, usize) -> (usize, usize)) -> Weight {
         let head_size = self.head_size as usize;
         match self.interleaved_heads(name) {
             Some(heads) if weight.shape.axes()[0] == u64::from(heads) * u64::from(self.head_size) => {

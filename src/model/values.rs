@@ -1,7 +1,7 @@
 //! A model's values: from files or initial values to device memory, and back.
 
 use super::Model;
-use super::adapter::{end_of, is_adapter};
+use super::adapter::is_adapter;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory};
 use crate::graph::{Piece, Shape};
@@ -82,8 +82,8 @@ impl Model {
     /// The initial values of one tensor. In the base, matrices are normal with standard deviation 0.02, norms 1 and biases 0, as in GPT-2;
     /// adapters follow their config.
     fn start(&self, name: &str, shape: &Shape, seed: u64, stream: u64) -> Vec<f32> {
-        if let (Some(config), Some(end)) = (&self.adapters, end_of(name)) {
-            return config.start(end, shape, &mut config.random(seed, stream, end));
+        if let Some(start) = self.adapters.as_ref().and_then(|config| config.start(name, shape, seed, stream)) {
+            return start;
         }
         let mut random = Random::new(seed, stream);
         let len = 0..shape.len();

@@ -10,11 +10,13 @@ mod metadata;
 mod parse;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use metadata::{Array, FromValue, Kind, Strings, Value};
+pub use write::{Entry, write_gguf};
 
 use super::map;
 use super::quant::GgmlType;

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use fingerprint::{Fingerprint, fingerprint};
-pub use gguf::{FromValue, Gguf, GgufTensor, Strings, Value};
+pub use gguf::{Entry, FromValue, Gguf, GgufTensor, Strings, Value, write_gguf};
 pub(crate) use json::parse_json;
 pub use quant::GgmlType;
 pub use repack::repack;

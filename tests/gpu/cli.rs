@@ -175,6 +175,38 @@ fn training_evaluating_and_generating() {
     fails(&[&["train", "--out", &run], &common[..]].concat(), 2, &["already"]);
 }
 
+/// A LoRA from a config string to a directory that PEFT reads, its loss, a text, and further training; stopped and resumed, it ends the same.
+#[test]
+fn a_lora() {
+    let place = Place::new("lora");
+    let data = place.file("text.txt", Some(&"fn main() { let x = f(y, z); }\n".repeat(12)));
+    let common = ["--model", BASE, "--data", &data, "--max-length", "16"];
+    let spec = "lora[r=4,alpha=16,dropout=0.1,target_modules=[in_proj,down_proj],rslora=true]";
+    let inspected = json(&["inspect", BASE, "--adapter", spec, "--batch-size", "1"]);
+    let train = ["--batch-size", "2", "--learning-rate", "1e-2", "--adapter", spec];
+    let [run, parts] = ["run", "parts"].map(|name| place.file(name, None));
+    let result = json(&[&["train", "--out", &run, "--steps", "8"], &common[..], &train].concat());
+    assert!(result["loss_after"].as_f64() < result["loss_before"].as_f64(), "{result}");
+    assert_eq!((&result["trainable_params"], &result["trains"]), (&inspected["trainable_params"], &inspected["trains"]));
+    json(&[&["train", "--out", &parts, "--steps", "3"], &common[..], &train].concat());
+    json(&["train", "--out", &parts, "--steps", "8", "--resume"]);
+    let bytes = |run: &str, file: &str| std::fs::read(PathBuf::from(run).join("adapter").join(file)).expect(file);
+    for file in ["adapter_config.json", "adapter_model.safetensors", "base.json"] {
+        assert!(bytes(&run, file) == bytes(&parts, file), "{file} of the resumed run differs");
+    }
+    let config: Value = serde_json::from_slice(&bytes(&run, "adapter_config.json")).expect("JSON");
+    assert_eq!((&config["peft_type"], &config["target_modules"]), (&"LORA".into(), &serde_json::json!(["in_proj", "down_proj"])));
+
+    let adapter = format!("{run}/adapter");
+    let (before, after) = (json(&[&["eval"], &common[..]].concat()), json(&[&["eval", "--adapter", &adapter], &common[..]].concat()));
+    assert!(after["loss"].as_f64() < before["loss"].as_f64(), "{before} {after}");
+    let generated = json(&["generate", "--model", BASE, "--adapter", &adapter, "--prompt", "fn main", "--max-tokens", "5"]);
+    assert_eq!(generated["tokens"], 5);
+    let again = place.file("again", None);
+    let go_on = json(&[&["train", "--out", &again, "--init-adapter", &adapter, "--steps", "1", "--dropout", "0"], &common[..]].concat());
+    assert!(go_on["loss_before"].as_f64() < before["loss"].as_f64(), "{go_on} {before}");
+}
+
 #[test]
 fn failures() {
     let place = Place::new("fails");
@@ -190,7 +222,8 @@ fn failures() {
     };
     train_fails(&["--adapter", "seq_bn[reduction_facto=4]"], 2, &["reduction_facto"]);
     train_fails(&["--adapter", "seq_bn[use_gating=True]"], 2, &["use_gating"]);
-    train_fails(&["--adapter", "lora"], 2, &["lora"]);
+    train_fails(&["--adapter", "prefix_tuning"], 2, &["prefix_tuning"]);
+    train_fails(&["--adapter", "lora[layers=[99]]"], 2, &["layers_to_transform", "99"]);
     train_fails(&["--max-length", "100000"], 2, &["--max-length", "context"]);
     train_fails(&["--learning-rate", "NaN"], 2, &["--learning-rate"]);
     train_fails(&["--precision", "f8"], 2, &["f8"]);

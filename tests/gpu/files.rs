@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use graftling::Error;
 use graftling::files::replace_file;
-use graftling::model::{AdapterConfig, Base, BaseIdentity, Config, Model, SavedAdapter, Trains, Width, read_adapter, write_adapter};
+use graftling::model::{
+    AdapterConfig, Base, BaseIdentity, BottleneckConfig, Config, Model, SavedAdapter, Trains, Width, read_adapter, write_adapter,
+};
 use graftling::text::Tokenizer;
 use graftling::weights::Weights;
 
@@ -131,15 +133,17 @@ fn bad_configs() {
 #[test]
 fn adapters_come_back() {
     let place = Place::new("adapter");
-    for adapters in [AdapterConfig::identity_bn(6), AdapterConfig { dropout: 0.0, ..AdapterConfig::identity_bn(16) }] {
-        let model = Model::new(&config(), &[], Some(&adapters), Trains { head: true, ..Trains::adapters() }).expect("a model");
+    for adapters in [BottleneckConfig::identity_bn(6), BottleneckConfig { dropout: 0.0, ..BottleneckConfig::identity_bn(16) }] {
+        let trains = Trains { head: true, ..Trains::adapters() };
+        let model = Model::new(&config(), &[], Some(&adapters.clone().into()), trains).expect("a model");
         let memory = model.upload(device(), &[], 1, true).expect("memory");
         let trained = model.download(device(), &memory, |n| n.contains("_adapters.") || n.starts_with("cls.")).expect("weights");
         let identity = BaseIdentity::of(&config(), &Weights::default(), "assets/base");
         write_adapter(&place.0, &SavedAdapter::of(&model, &trained, "default", &identity).expect("an adapter")).expect("an adapter");
         let read = read_adapter(&place.0).expect("an adapter");
-        let width = Width::Bottleneck(read.config.bottleneck(0, 16).expect("a bottleneck"));
-        assert_eq!(AdapterConfig { width, ..read.config.clone() }, adapters);
+        let AdapterConfig::Bottleneck(found) = read.config.clone() else { panic!("{:?}", read.config) };
+        let width = Width::Bottleneck(found.bottleneck(0, 16).expect("a bottleneck"));
+        assert_eq!(BottleneckConfig { width, ..found }, adapters);
         let sources = read.sources(&config()).expect("its tensors");
         let mut weights = sources[0].tensors.clone();
         weights.extend(read.head.expect("a head").tensors);

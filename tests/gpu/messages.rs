@@ -24,7 +24,7 @@ impl Place {
         let row = r#"{"prompt": "a", "completion": "b"}"#;
         let chat = |role: &str| format!(r#"{{"messages": [{{"role": "user", "content": "a"}}, {{"role": "{role}", "content": "b"}}]}}"#);
         let files = [
-            ("lora/adapter_config.json", r#"{"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"]}"#.to_string()),
+            ("lora/adapter_config.json", r#"{"peft_type": "LORA", "r": 8, "target_modules": ["in_proj"], "use_dora": true}"#.to_string()),
             ("text.txt", "In the beginning was the word, and the word was with the model.".into()),
             ("rows.jsonl", row.into()),
             ("mine/train.jsonl", row.into()),
@@ -55,12 +55,22 @@ impl Drop for Place {
 }
 
 /// The command line, the exit code, and the whole sentence, or its beginning if it ends with `…` here.
-const MISTAKES: [(&str, i32, &str); 29] = [
+const MISTAKES: [(&str, i32, &str); 31] = [
     (
         "eval --model builtin --data text.txt --adapter lora",
         3,
-        "lora/adapter_config.json: has the 'peft_type' LORA: it is an adapter of the PEFT library, which Graftling does not read yet; give a \
-         bottleneck adapter that Graftling or the adapters library saved",
+        "lora/adapter_config.json: has use_dora (DoRA), which is not supported; merge the adapter with PEFT, or train it without",
+    ),
+    (
+        "train --model builtin --data text.txt --out new --adapter lora[target_modules=[q_proj]]",
+        2,
+        "target_modules has 'q_proj', but a LoRA of this graftling model can be on in_proj, out_proj, up_proj, down_proj; did you mean \
+         'in_proj'?",
+    ),
+    (
+        "train --model builtin --data text.txt --out new --adapter lora[r=0]",
+        2,
+        "adapter 'lora[r=0]': r has the rank 0; it must be from 1 to 1024",
     ),
     ("eval --model builtin --data text.txt --adapter run", 3, "run: is a run, not an adapter; did you mean run/adapter?"),
     ("train --model builtin --data text.txt --out new --init-adapter run", 3, "run: is a run, not an adapter; did you mean run/adapter?"),

@@ -2,7 +2,7 @@
 
 use graftling::gpu::{Memory, Program, Step};
 use graftling::graph::{DType, Graph, Role, Tensor};
-use graftling::model::{AdapterConfig, BaseDropout, Config, Model, ToyLayer, Trains};
+use graftling::model::{AdapterConfig, BaseDropout, BottleneckConfig, Config, Model, ToyLayer, Trains};
 use graftling::ops::Activation;
 use graftling::ops::optimizer::Adam;
 use graftling::text::{Batch, IGNORED};
@@ -65,7 +65,7 @@ pub fn config() -> Config {
 }
 
 pub fn adapters() -> AdapterConfig {
-    AdapterConfig { dropout: 0.0, ..AdapterConfig::identity_bn(8) }
+    BottleneckConfig { dropout: 0.0, ..BottleneckConfig::identity_bn(8) }.into()
 }
 
 pub fn batch(fixture: &Fixture) -> Batch {
@@ -230,7 +230,9 @@ fn identity_adapters_change_no_bit() {
     let plain = Model::new(&config(), &[&weights], None, Trains::adapters()).expect("a model");
     let memory = plain.upload(device, &[&weights], 0, false).expect("memory");
     let want = bits(logits(&plain, &memory, &batch));
-    for adapters in [AdapterConfig::identity_bn(8), AdapterConfig { activation: Activation::Relu, ..AdapterConfig::identity_bn(16) }] {
+    for adapters in
+        [AdapterConfig::identity_bn(8), BottleneckConfig { activation: Activation::Relu, ..BottleneckConfig::identity_bn(16) }.into()]
+    {
         let adapted = Model::new(&config(), &[&weights], Some(&adapters), Trains::adapters()).expect("a model");
         let memory = adapted.upload(device, &[&weights], 5, false).expect("memory");
         assert_eq!(bits(logits(&adapted, &memory, &batch)), want);

@@ -2,7 +2,7 @@
 
 use graftling::gpu::{Memory, Program};
 use graftling::graph::{DType, Graph, Parameters, Tensor, Traits};
-use graftling::ops::{self, Activation, Adapter, Attention, Linear};
+use graftling::ops::{self, Activation, Adapter, Attention, Linear, LowRank, LowRankGroup, LowRankTarget};
 
 use crate::harness::{Random, STEP, all_traits, device};
 
@@ -86,6 +86,15 @@ fn products_with_an_addend() {
     check("both of two", &[&[200, 64]], &[&[72, 64], &[72, 64]], |g, x, w| {
         let [a, b] = [w[0], w[1]].map(|w| ops::linear(g, x[0], &Linear::new(w, None)));
         ops::add(g, a, b)
+    });
+}
+
+#[test]
+fn low_rank_updates() {
+    check("lora", &[&[200, 64]], &[&[72, 64], &[16, 64], &[72, 8]], |g, x, w| {
+        let targets = [(0, 40), (40, 32)].map(|(column, outputs)| LowRankTarget { column, outputs, scaling: 2.0 }).to_vec();
+        let groups = vec![LowRankGroup { b: w[2], targets }];
+        ops::lora(g, x[0], &Linear::new(w[0], None), &LowRank { a: w[1], groups, dropout: 0.2 })
     });
 }
 

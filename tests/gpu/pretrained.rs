@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use graftling::generate::Generator;
 use graftling::gpu::{Memory, Program, Step};
 use graftling::graph::{DType, Graph};
-use graftling::model::{AdapterConfig, Base, BaseDropout, BaseIdentity, Config, Model, SavedAdapter, Trains, read_adapter, write_adapter};
+use graftling::model::{
+    AdapterConfig, Base, BaseDropout, BaseIdentity, BottleneckConfig, Config, Model, SavedAdapter, Trains, read_adapter, write_adapter,
+};
 use graftling::text::{Batch, IGNORED};
 use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
 use graftling::weights::Weights;
@@ -15,11 +17,11 @@ use crate::harness::{close, device};
 use crate::whole::{logits, write_inputs};
 
 /// One of the fixture's models with its expected values.
-struct Fixture {
-    name: &'static str,
-    config: Config,
-    weights: Weights,
-    expected: Weights,
+pub struct Fixture {
+    pub name: &'static str,
+    pub config: Config,
+    pub weights: Weights,
+    pub expected: Weights,
 }
 
 fn path(name: &str) -> PathBuf {
@@ -27,7 +29,7 @@ fn path(name: &str) -> PathBuf {
 }
 
 impl Fixture {
-    fn open(name: &'static str) -> Fixture {
+    pub fn open(name: &'static str) -> Fixture {
         let (config, weights) = Base::open_weights(&path(name)).expect("a model");
         let directory = name.strip_suffix(".gguf").unwrap_or(name);
         let expected = Weights::read(&path(directory).join("expected.safetensors")).expect("the expected values");
@@ -35,7 +37,7 @@ impl Fixture {
         Fixture { name, config: Config { dropout: BaseDropout::default(), ..config }, weights, expected }
     }
 
-    fn f64(&self, name: &str) -> Vec<f64> {
+    pub fn f64(&self, name: &str) -> Vec<f64> {
         let weight = self.expected.tensors.get(name).unwrap_or_else(|| panic!("the fixture of {} has no '{name}'", self.name));
         weight.to_f32().into_iter().map(f64::from).collect()
     }
@@ -47,7 +49,7 @@ impl Fixture {
     }
 
     /// Two rows, the second shorter; nothing attends to the padding.
-    fn batch(&self) -> Batch {
+    pub fn batch(&self) -> Batch {
         let (tokens, lengths) = (self.u32("tokens"), self.u32("lengths"));
         let length = tokens.len() / lengths.len();
         let mut targets = vec![IGNORED; tokens.len()];
@@ -63,7 +65,8 @@ impl Fixture {
         let saved = read_adapter(&path(self.name).join(preset)).expect("an adapter");
         let changes = saved.sources(&self.config).expect("the adapter's tensors");
         let sources: Vec<_> = [&self.weights].into_iter().chain(&changes).collect();
-        let config = AdapterConfig { dropout: 0.0, stochastic_depth: 0.0, ..saved.config };
+        let AdapterConfig::Bottleneck(config) = saved.config else { panic!("{preset} is not a bottleneck adapter") };
+        let config = BottleneckConfig { dropout: 0.0, stochastic_depth: 0.0, ..config }.into();
         let model = Model::new(&self.config, &sources, Some(&config), trains).expect("a model");
         let memory = model.upload(device(), &sources, 0, true).expect("memory");
         (model, memory)
@@ -85,7 +88,7 @@ fn real<T: Copy>(batch: &Batch, values: Vec<T>) -> Vec<T> {
 }
 
 /// The relative error of a tensor: the norm of the difference over that of `want`.
-fn error(got: &[f32], want: &[f64]) -> f64 {
+pub fn error(got: &[f32], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
     let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
     norm(&mut got.iter().zip(want).map(|(&g, w)| f64::from(g) - w)) / norm(&mut want.iter().copied()).max(1e-12)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use graftling::model::{AdapterConfig, Base, BaseDropout, Config, Model, SavedAdapter, Trains};
+use graftling::model::{Base, BaseDropout, BottleneckConfig, Config, Model, SavedAdapter, Trains};
 use graftling::text::{Batch, Batches, DataOptions, Dataset};
 use graftling::train::{Checkpoint, Checkpoints, RunState, TrainOptions, Trainer};
 use serde_json::Value;
@@ -113,7 +113,7 @@ fn a_trainer_goes_on_from_a_checkpoint() {
     let (place, device) = (Place::new("checkpoint"), device());
     let base = Base::open(BASE.as_ref()).expect("the base");
     let config = Config { dropout: BaseDropout::all(0.1), ..base.config.clone() };
-    let adapters = AdapterConfig { dropout: 0.1, ..AdapterConfig::default() };
+    let adapters = BottleneckConfig { dropout: 0.1, ..BottleneckConfig::default() }.into();
     let trains = Trains { norms: true, ..Trains::adapters() };
     let model = Model::new(&config, &[&base.weights], Some(&adapters), trains).expect("a model");
     let data = DataOptions { max_length: 16, train_on_prompt: false };

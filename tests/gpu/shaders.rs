@@ -50,6 +50,7 @@ fn kernels() -> Vec<Kernel> {
             "adapter_weights" => {
                 all.extend([base.clone().with("DROPOUT", 1), base.with("ALIGNED", 0).with("BIASES", 0)]);
             }
+            "lora" => all.extend([base.clone().with("ALIGNED", 0), base.with("VECTOR", 4).with("SHARED", 32).with("ACCUMULATE", 1)]),
             "norm" => {
                 all.extend([base.clone(), base.clone().with("ROW_THREADS", 32).with("SUM", 1)]);
                 all.extend([base.clone().with("RMS", 1).with("SUM", 1), base.clone().with("RMS", 1).with("ROW_THREADS", 32)]);

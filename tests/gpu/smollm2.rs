@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use graftling::generate::Generator;
-use graftling::model::{AdapterConfig, Base, Model, Trains};
+use graftling::model::{Base, BottleneckConfig, Model, Trains};
 use graftling::sampling::Sampling;
 use graftling::text::{Batch, ChatTemplate, Message};
 use graftling::train::{Estimate, Evaluator, Schedule, Shape, TrainOptions, Trainer};
@@ -99,7 +99,7 @@ fn logits_and_a_continuation() {
 #[test]
 fn training_follows_the_library() {
     let base = &*BASE;
-    let config = AdapterConfig::parse("seq_bn").expect("a preset");
+    let config = BottleneckConfig::seq_bn();
     let mut start = Weights::default();
     for layer in 0..base.config.layers {
         for (i, (end, shape)) in config.parameters(layer, base.config.hidden_size).expect("a width").into_iter().enumerate() {
@@ -112,7 +112,7 @@ fn training_follows_the_library() {
         }
     }
     let sources = [&base.weights, &start];
-    let model = Model::new(&base.config, &sources, Some(&config), Trains::adapters()).expect("a model");
+    let model = Model::new(&base.config, &sources, Some(&config.into()), Trains::adapters()).expect("a model");
     let size = std::fs::metadata(file()).expect("the file").len();
     let estimate = Estimate::new(&model, device().traits(), 2, 16, false).expect("an estimate");
     assert!(estimate.weights <= size + size / 10, "{} bytes of weights from a file of {size}", estimate.weights);

@@ -21,7 +21,7 @@ const WIDEST: u32 = 512;
 /// (`original_ln_before`) or x = h (`parallel`), and its branch is LN (`ln_before`) → down → activation → up → stochastic depth →
 /// scaling → dropout.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AdapterConfig {
+pub struct BottleneckConfig {
     /// Whether there is an adapter after attention (`mh_adapter`).
     pub attention: bool,
     /// Whether there is an adapter after the feed-forward layer (`output_adapter`).
@@ -91,7 +91,7 @@ pub enum Init {
     Houlsby,
 }
 
-impl AdapterConfig {
+impl BottleneckConfig {
     /// The width of the bottleneck in one layer of a model.
     ///
     /// # Errors
@@ -160,7 +160,7 @@ impl AdapterConfig {
         Ok(())
     }
 
-    /// [`AdapterConfig::check`] for a model with `layers` layers and the hidden size `hidden`.
+    /// [`BottleneckConfig::check`] for a model with `layers` layers and the hidden size `hidden`.
     ///
     /// # Errors
     /// One sentence that names the field and the layer.
@@ -202,7 +202,7 @@ impl AdapterConfig {
     /// norm is `adapter_down.0` and the projection `adapter_down.1`.
     ///
     /// # Errors
-    /// As [`AdapterConfig::bottleneck`].
+    /// As [`BottleneckConfig::bottleneck`].
     pub fn parameters(&self, layer: u32, hidden: u32) -> Result<Vec<(&'static str, Shape)>, String> {
         let width = self.bottleneck(layer, hidden)?;
         let mut parameters: Vec<(_, Shape)> = Vec::new();
@@ -228,7 +228,7 @@ impl AdapterConfig {
     /// `transformer.h.0.output_adapters.adapters.default.adapter_up.bias` for the `prefix` `transformer.h`.
     ///
     /// # Errors
-    /// As [`AdapterConfig::check_for`].
+    /// As [`BottleneckConfig::check_for`].
     pub fn tensors(&self, prefix: &str, layers: u32, hidden: u32) -> Result<BTreeMap<String, Shape>, String> {
         self.check_for(layers, hidden)?;
         let mut tensors = BTreeMap::new();
@@ -261,9 +261,9 @@ pub(super) fn reduction_factor(hidden: u32, bottleneck: u32) -> f64 {
     if floor_divide(hidden, exact) == bottleneck { exact } else { hidden / (bottleneck + 0.5) }
 }
 
-impl Default for AdapterConfig {
+impl Default for BottleneckConfig {
     fn default() -> Self {
-        AdapterConfig::identity_bn(64)
+        BottleneckConfig::identity_bn(64)
     }
 }
 
@@ -293,47 +293,48 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_said() {
-        let good = AdapterConfig::seq_bn;
+        let good = BottleneckConfig::seq_bn;
         let reductions = |pairs: &[(u32, f64)], default| Width::Reductions(pairs.iter().copied().collect(), default);
         let cases = [
-            (AdapterConfig { attention: false, ffn: false, ..good() }, "mh_adapter and output_adapter"),
-            (AdapterConfig { dropout: 1.0, ..good() }, "dropout is 1;"),
-            (AdapterConfig { dropout: f32::NAN, ..good() }, "dropout is NaN"),
-            (AdapterConfig { stochastic_depth: -0.5, ..good() }, "stochastic_depth is -0.5"),
-            (AdapterConfig { scaling: Scaling::Fixed(f32::INFINITY), ..good() }, "scaling is inf"),
-            (AdapterConfig { width: Width::Bottleneck(0), ..good() }, "bottleneck is 0"),
-            (AdapterConfig { width: Width::Bottleneck(513), ..good() }, "bottleneck is 513"),
-            (AdapterConfig { width: Width::Reduction(0.0), ..good() }, "reduction_factor is 0"),
-            (AdapterConfig { width: Width::Reduction(f64::NAN), ..good() }, "reduction_factor is NaN"),
-            (AdapterConfig { width: Width::Reduction(1e-3), ..good() }, "bottleneck in layer 0 is 31999"),
-            (AdapterConfig { width: reductions(&[], None), ..good() }, "empty map"),
-            (AdapterConfig { width: reductions(&[(0, 8.0)], None), ..good() }, "no entry for layer 1"),
-            (AdapterConfig { width: reductions(&[(0, 8.0)], Some(-1.0)), ..good() }, "reduction_factor is -1"),
-            (AdapterConfig { width: reductions(&[(4, 8.0)], Some(8.0)), ..good() }, "reduction_factor names layer 4"),
-            (AdapterConfig { leave_out: vec![1, 4], ..good() }, "leave_out names layer 4"),
-            (AdapterConfig { leave_out: vec![3, 1, 2, 0], ..good() }, "all 4 layers"),
-            (AdapterConfig { original_ln_after: false, ..good() }, "loses the residual stream unless"),
-            (AdapterConfig { original_ln_after: false, ..AdapterConfig::double_seq_bn() }, "loses the residual stream unless"),
-            (AdapterConfig { original_ln_after: false, ..AdapterConfig::par_bn() }, "is_parallel=True loses"),
+            (BottleneckConfig { attention: false, ffn: false, ..good() }, "mh_adapter and output_adapter"),
+            (BottleneckConfig { dropout: 1.0, ..good() }, "dropout is 1;"),
+            (BottleneckConfig { dropout: f32::NAN, ..good() }, "dropout is NaN"),
+            (BottleneckConfig { stochastic_depth: -0.5, ..good() }, "stochastic_depth is -0.5"),
+            (BottleneckConfig { scaling: Scaling::Fixed(f32::INFINITY), ..good() }, "scaling is inf"),
+            (BottleneckConfig { width: Width::Bottleneck(0), ..good() }, "bottleneck is 0"),
+            (BottleneckConfig { width: Width::Bottleneck(513), ..good() }, "bottleneck is 513"),
+            (BottleneckConfig { width: Width::Reduction(0.0), ..good() }, "reduction_factor is 0"),
+            (BottleneckConfig { width: Width::Reduction(f64::NAN), ..good() }, "reduction_factor is NaN"),
+            (BottleneckConfig { width: Width::Reduction(1e-3), ..good() }, "bottleneck in layer 0 is 31999"),
+            (BottleneckConfig { width: reductions(&[], None), ..good() }, "empty map"),
+            (BottleneckConfig { width: reductions(&[(0, 8.0)], None), ..good() }, "no entry for layer 1"),
+            (BottleneckConfig { width: reductions(&[(0, 8.0)], Some(-1.0)), ..good() }, "reduction_factor is -1"),
+            (BottleneckConfig { width: reductions(&[(4, 8.0)], Some(8.0)), ..good() }, "reduction_factor names layer 4"),
+            (BottleneckConfig { leave_out: vec![1, 4], ..good() }, "leave_out names layer 4"),
+            (BottleneckConfig { leave_out: vec![3, 1, 2, 0], ..good() }, "all 4 layers"),
+            (BottleneckConfig { original_ln_after: false, ..good() }, "loses the residual stream unless"),
+            (BottleneckConfig { original_ln_after: false, ..BottleneckConfig::double_seq_bn() }, "loses the residual stream unless"),
+            (BottleneckConfig { original_ln_after: false, ..BottleneckConfig::par_bn() }, "is_parallel=True loses"),
         ];
         for (config, words) in cases {
             let problem = config.check_for(4, 32).expect_err(words);
             assert!(problem.contains(words), "'{problem}' does not say '{words}'");
         }
-        let rest = AdapterConfig { width: reductions(&[(0, 8.0), (2, 4.0)], None), leave_out: vec![1, 3], ..good() };
+        let rest = BottleneckConfig { width: reductions(&[(0, 8.0), (2, 4.0)], None), leave_out: vec![1, 3], ..good() };
         assert_eq!(rest.check_for(4, 32), Ok(()));
-        assert_eq!(AdapterConfig::adapter_plus().check_for(4, 32), Ok(()));
+        assert_eq!(BottleneckConfig::adapter_plus().check_for(4, 32), Ok(()));
     }
 
     #[test]
     fn tensors_have_the_librarys_names() {
-        let all = AdapterConfig { attention: true, ln_before: true, ln_after: true, scaling: Scaling::Channel, ..AdapterConfig::seq_bn() };
-        let config = AdapterConfig { leave_out: vec![0], ..all };
+        let all =
+            BottleneckConfig { attention: true, ln_before: true, ln_after: true, scaling: Scaling::Channel, ..BottleneckConfig::seq_bn() };
+        let config = BottleneckConfig { leave_out: vec![0], ..all };
         let tensors = config.tensors("model.layers", 2, 32).expect("a good config");
         assert_eq!(tensors.len(), 2 * 9);
         assert_eq!(tensors["model.layers.1.output_adapters.adapters.default.adapter_down.1.weight"], [2, 32].into());
         assert_eq!(tensors["model.layers.1.attention_adapters.adapters.default.adapter_norm_after.bias"], [32].into());
-        let tensors = AdapterConfig::seq_bn().tensors("transformer.h", 2, 32).expect("a good config");
+        let tensors = BottleneckConfig::seq_bn().tensors("transformer.h", 2, 32).expect("a good config");
         let names: Vec<_> =
             tensors.keys().filter_map(|name| name.strip_prefix("transformer.h.1.output_adapters.adapters.default.")).collect();
         assert_eq!(names, ["adapter_down.0.bias", "adapter_down.0.weight", "adapter_up.bias", "adapter_up.weight"]);

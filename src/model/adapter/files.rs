@@ -1,23 +1,33 @@
-//! Adapters on disk, as the `adapters` library (AdapterHub) writes and reads them: `adapter_config.json` and `adapter.safetensors` and, if
-//! the head trained too, `head_config.json` and `model_head.safetensors`.
+//! Adapters on disk. Bottleneck adapters as the `adapters` library (AdapterHub) writes and reads them: `adapter_config.json` and
+//! `adapter.safetensors` and, if the head trained too, `head_config.json` and `model_head.safetensors`. A LoRA as PEFT does:
+//! `adapter_config.json` and `adapter_model.safetensors`, which also has the head.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::json::{AdapterJson, check_name};
+use super::lora::{self, LoraConfig, PeftJson, is_lora};
 use super::tensors::{to_disk, to_memory};
-use super::{AdapterConfig, is_adapter};
+use super::{AdapterConfig, BottleneckConfig, is_adapter};
 use crate::error::{Error, Result};
 use crate::files::{CONFIG_BYTES, read_text, replace_file};
 use crate::model::names::Names;
-use crate::model::{BaseIdentity, Config, Likeness, Model};
+use crate::model::{BaseIdentity, Config, Family, Likeness, Model};
 use crate::weights::Weights;
+use crate::words::shown;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter.safetensors";
 const HEAD_CONFIG: &str = "head_config.json";
 const HEAD: &str = "model_head.safetensors";
+/// PEFT's file for the tensors of a LoRA.
+const PEFT_WEIGHTS: &str = "adapter_model.safetensors";
+/// mlx-lm's.
+const MLX_WEIGHTS: &str = "adapters.safetensors";
 /// The file for other parts of the base that trained.
 pub(crate) const BASE_FILE: &str = "base.safetensors";
 /// The file that records which base an adapter was trained on; the `adapters` library ignores it.
@@ -26,11 +36,11 @@ pub const MADE_ON: &str = "base.json";
 /// An adapter with everything in its directory.
 #[derive(Clone, Debug)]
 pub struct SavedAdapter {
-    /// Its name, which is part of its tensors' names on disk.
+    /// Its name, which is part of a bottleneck adapter's tensors' names on disk.
     pub name: String,
     /// Its configuration.
     pub config: AdapterConfig,
-    /// The hidden size of its model.
+    /// The hidden size of its model; 0 if that is not in its files, as with a LoRA.
     pub hidden_size: u32,
     /// Its model's architecture, such as `gpt2`.
     pub model_type: String,
@@ -38,9 +48,10 @@ pub struct SavedAdapter {
     pub model_name: String,
     /// The base that it was trained on; only directories that Graftling wrote have it.
     pub made_on: Option<BaseIdentity>,
-    /// Its tensors, under their names on disk after [`read_adapter`], otherwise those in memory (with `default` for the adapter's name).
+    /// Its tensors, under their names on disk after [`read_adapter`], otherwise those in memory (with `default` for a bottleneck adapter's
+    /// name). Those of a LoRA are in Hugging Face's order; after [`read_adapter`], the parts of the base that PEFT saved are among them.
     pub weights: Weights,
-    /// The head that was saved with it, under its names on disk.
+    /// The head that is saved with it, under its names on disk.
     pub head: Option<Weights>,
     /// Other tensors of the base that trained with it, which the library does not support: under Hugging Face's names and in its order, or
     /// in the model's order if `made_on` is `None`.
@@ -54,6 +65,11 @@ impl SavedAdapter {
     /// [`Error::Usage`] if the model has no adapters.
     pub fn of(model: &Model, weights: &Weights, name: &str, base: &BaseIdentity) -> Result<SavedAdapter> {
         let config = model.adapters.clone().ok_or_else(|| Error::Usage("the model has no adapter to write".into()))?;
+        let lora = config.lora().is_some();
+        let config = match config {
+            AdapterConfig::Lora(config) => config.resolved(&model.config).into(),
+            config => config,
+        };
         let mut saved = SavedAdapter {
             name: name.into(),
             config,
@@ -65,8 +81,17 @@ impl SavedAdapter {
             head: None,
             base: None,
         };
+        // What PEFT can save whole in a LoRA's file. It would untie a tied head from the embedding.
+        let whole = |name: &str| {
+            let names = Names::of(model.config.family);
+            let norm = name.rsplit_once('.').is_some_and(|(stem, _)| names.is_norm(stem));
+            let untied = !model.config.tied && model.config.head_on_disk(name).is_some();
+            (norm || untied).then(|| name.to_string())
+        };
+        let head_on_disk = |name: &str| if lora { whole(name) } else { model.config.head_on_disk(name) };
         for (name, weight) in &weights.tensors {
-            let (part, name, weight) = match model.config.head_on_disk(name) {
+            let (part, name, weight) = match head_on_disk(name) {
+                _ if is_lora(name) => (&mut saved.weights, name.clone(), model.config.outputs_in_file_order(name, weight)),
                 _ if is_adapter(name) => (&mut saved.weights, name.clone(), weight.clone()),
                 Some(name) => (saved.head.get_or_insert_default(), name, weight.clone()),
                 None => (saved.base.get_or_insert_default(), name.clone(), model.config.in_file_order(name, weight)),
@@ -82,7 +107,13 @@ impl SavedAdapter {
     /// # Errors
     /// [`Error::File`], naming the file and the tensor or key.
     pub fn sources(&self, model: &Config) -> Result<Vec<Weights>> {
-        let mut sources = vec![self.weights_for(Names::of(model.family).layers, model.layers, model.hidden_size)?];
+        let weights = match &self.config {
+            AdapterConfig::Bottleneck(config) => {
+                self.weights_for(config, Names::of(model.family).layers, model.layers, model.hidden_size)?
+            }
+            AdapterConfig::Lora(config) => lora::to_memory(&self.weights, config, model)?,
+        };
+        let mut sources = vec![weights];
         if let Some(head) = &self.head {
             let tensors = head.tensors.iter().map(|(name, weight)| (model.head_in_memory(name), weight.clone())).collect();
             sources.push(Weights { tensors, ..head.clone() });
@@ -121,18 +152,42 @@ impl SavedAdapter {
 
     /// The adapter's own tensors for a model of `layers` layers. `prefix` precedes a layer's number in tensor names: `transformer.h` or
     /// `model.layers`.
-    fn weights_for(&self, prefix: &str, layers: u32, hidden: u32) -> Result<Weights> {
+    fn weights_for(&self, config: &BottleneckConfig, prefix: &str, layers: u32, hidden: u32) -> Result<Weights> {
         if self.hidden_size != hidden {
             let problem = format!("hidden_size is {}, but the model's is {hidden}; use the adapter's own base", self.hidden_size);
             return Err(Error::file(self.weights.path.with_file_name(CONFIG), problem));
         }
-        to_memory(&self.weights, &self.name, &self.config, (prefix, layers, hidden))
+        to_memory(&self.weights, &self.name, config, (prefix, layers, hidden))
     }
 
-    fn json(&self) -> AdapterJson {
+    /// Writes the files of a bottleneck adapter except its config, which is returned, and those of its head.
+    fn write_bottleneck(&self, directory: &Path, config: &BottleneckConfig) -> Result<String> {
+        let json = self.json(config);
+        to_disk(&self.weights, &self.name, config).write(&directory.join(WEIGHTS))?;
+        if let Some(head) = &self.head {
+            head.write(&directory.join(HEAD))?;
+            replace_file(&directory.join(HEAD_CONFIG), json.write_head().as_bytes())?;
+        } else {
+            remove(&directory.join(HEAD))?;
+            remove(&directory.join(HEAD_CONFIG))?;
+        }
+        Ok(json.write())
+    }
+
+    /// Writes the tensors of a LoRA and of a head; returns the config.
+    fn write_lora(&self, directory: &Path, config: &LoraConfig) -> Result<String> {
+        let head = self.head.iter().flat_map(|head| &head.tensors);
+        let modules: BTreeSet<_> = head.clone().filter_map(|(name, _)| Some(name.rsplit_once('.')?.0.to_string())).collect();
+        lora::to_disk(self.weights.tensors.iter().chain(head)).write(&directory.join(PEFT_WEIGHTS))?;
+        let transposed = self.model_type == Family::Gpt2.model_type();
+        let (config, model_name) = (config.clone(), self.model_name.clone());
+        Ok(PeftJson { config, model_name, modules_to_save: modules.into_iter().collect(), transposed }.write())
+    }
+
+    fn json(&self, config: &BottleneckConfig) -> AdapterJson {
         AdapterJson {
             name: self.name.clone(),
-            config: self.config.clone(),
+            config: config.clone(),
             hidden_size: self.hidden_size,
             model_type: self.model_type.clone(),
             model_name: self.model_name.clone(),
@@ -146,15 +201,10 @@ impl SavedAdapter {
 /// [`Error::DivergedWeight`] if a value is not finite; [`Error::Write`]; [`Error::Usage`] if the name or configuration is invalid.
 pub fn write_adapter(directory: &Path, adapter: &SavedAdapter) -> Result<()> {
     check_name(&adapter.name).and_then(|()| adapter.config.check()).map_err(Error::Usage)?;
-    let json = adapter.json();
-    to_disk(&adapter.weights, &adapter.name, &adapter.config).write(&directory.join(WEIGHTS))?;
-    if let Some(head) = &adapter.head {
-        head.write(&directory.join(HEAD))?;
-        replace_file(&directory.join(HEAD_CONFIG), json.write_head().as_bytes())?;
-    } else {
-        remove(&directory.join(HEAD))?;
-        remove(&directory.join(HEAD_CONFIG))?;
-    }
+    let json = match &adapter.config {
+        AdapterConfig::Bottleneck(config) => adapter.write_bottleneck(directory, config)?,
+        AdapterConfig::Lora(config) => adapter.write_lora(directory, config)?,
+    };
     match &adapter.made_on {
         Some(base) => base.write(&directory.join(MADE_ON))?,
         None => remove(&directory.join(MADE_ON))?,
@@ -163,14 +213,14 @@ pub fn write_adapter(directory: &Path, adapter: &SavedAdapter) -> Result<()> {
         Some(base) => base.write(&directory.join(BASE_FILE))?,
         None => remove(&directory.join(BASE_FILE))?,
     }
-    replace_file(&directory.join(CONFIG), json.write().as_bytes())
+    replace_file(&directory.join(CONFIG), json.as_bytes())
 }
 
 fn remove(file: &Path) -> Result<()> {
     fs::remove_file(file).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(Error::write(file, e)) })
 }
 
-/// Reads what [`write_adapter`] or the library wrote. [`SavedAdapter::sources`], which knows the model, checks the tensors.
+/// Reads what [`write_adapter`], the library, PEFT or mlx-lm wrote. [`SavedAdapter::sources`], which knows the model, checks the tensors.
 ///
 /// # Errors
 /// [`Error::File`], naming the file and the key.
@@ -180,18 +230,59 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
     if !path.exists() && of_run.join(CONFIG).exists() {
         return Err(Error::file(directory, format!("is a run, not an adapter; did you mean {}?", of_run.display())));
     }
-    let json = AdapterJson::read(&read_text(&path, CONFIG_BYTES)?).map_err(|problem| Error::file(&path, problem))?;
-    let path = directory.join(WEIGHTS);
-    if !path.exists() && directory.join("pytorch_adapter.bin").exists() {
-        return Err(Error::file(&path, "is missing beside pytorch_adapter.bin; save the adapter again with use_safetensors=True"));
+    let text = read_text(&path, CONFIG_BYTES)?;
+    let problem = |problem: String| Error::file(&path, problem);
+    let json: Value = serde_json::from_str(&text).map_err(|e| problem(format!("is not JSON ({e}); copy or save it again")))?;
+    let base = |file: &str| Some(directory.join(file)).filter(|path| path.exists()).map(|path| read_checked(&path)).transpose();
+    let (base, made_on) = (base(BASE_FILE)?, BaseIdentity::read(&directory.join(MADE_ON))?);
+    if json.get("peft_type").is_some() {
+        let PeftJson { config, model_name, modules_to_save, .. } = PeftJson::read(&json).map_err(problem)?;
+        let advice = "load it with PEFT and save it with safe_serialization=True";
+        let weights = read_weights(directory, [PEFT_WEIGHTS, "adapter_model.bin"], advice)?;
+        let stray = |name: &&String| !is_lora(name) && !modules_to_save.iter().any(|module| is_of(name, module));
+        if let Some(name) = weights.tensors.keys().find(stray) {
+            let problem =
+                format!("tensor '{}' is not part of a LoRA on linear layers, nor of modules_to_save; train it without", shown(name));
+            return Err(Error::file(&weights.path, problem));
+        }
+        let name = "default".to_string();
+        let (config, model_type) = (config.into(), String::new());
+        return Ok(SavedAdapter { name, config, hidden_size: 0, model_type, model_name, made_on, weights, head: None, base });
     }
-    let weights = Weights::read(&path)?;
-    let [head, base] =
-        [HEAD, BASE_FILE].map(|file| directory.join(file)).map(|path| path.exists().then(|| read_checked(&path)).transpose());
-    let (head, base) = (head?, base?);
-    let made_on = BaseIdentity::read(&directory.join(MADE_ON))?;
-    let AdapterJson { name, config, hidden_size, model_type, model_name } = json;
-    Ok(SavedAdapter { name, config, hidden_size, model_type, model_name, made_on, weights, head, base })
+    if lora::is_mlx(&json) {
+        let weights = Weights::read(&directory.join(MLX_WEIGHTS))?;
+        let (config, weights) = lora::from_mlx(&json, &weights).map_err(problem)?;
+        let (name, model_type, model_name) = ("default".to_string(), String::new(), String::new());
+        return Ok(SavedAdapter {
+            name,
+            config: config.into(),
+            hidden_size: 0,
+            model_type,
+            model_name,
+            made_on,
+            weights,
+            head: None,
+            base,
+        });
+    }
+    let AdapterJson { name, config, hidden_size, model_type, model_name } = AdapterJson::read(&json).map_err(problem)?;
+    let weights = read_weights(directory, [WEIGHTS, "pytorch_adapter.bin"], "save the adapter again with use_safetensors=True")?;
+    let head = Some(directory.join(HEAD)).filter(|path| path.exists()).map(|path| read_checked(&path)).transpose()?;
+    Ok(SavedAdapter { name, config: config.into(), hidden_size, model_type, model_name, made_on, weights, head, base })
+}
+
+/// Opens the file of an adapter's tensors; `pickled` is what the library calls it in the format that Graftling does not read.
+fn read_weights(directory: &Path, [file, pickled]: [&str; 2], advice: &str) -> Result<Weights> {
+    let path = directory.join(file);
+    if !path.exists() && directory.join(pickled).exists() {
+        return Err(Error::file(&path, format!("is missing beside {pickled}; {advice}")));
+    }
+    Weights::read(&path)
+}
+
+/// Whether a tensor on disk belongs to a module that PEFT saves whole; PEFT compares the ends of the modules' names.
+fn is_of(tensor: &str, module: &str) -> bool {
+    tensor.rsplit_once('.').is_some_and(|(name, _)| name.ends_with(module))
 }
 
 fn read_checked(path: &Path) -> Result<Weights> {

@@ -40,6 +40,15 @@ const SAVED: [(&str, &str, u32); 4] = [
     ("llama-par", "model.layers", 3),
 ];
 
+/// The configuration of bottleneck adapters.
+fn of(adapter: &SavedAdapter) -> &BottleneckConfig {
+    adapter.config.bottleneck().expect("bottleneck adapters")
+}
+
+fn read_json(text: &str) -> std::result::Result<AdapterJson, String> {
+    AdapterJson::read(&serde_json::from_str(text).expect("JSON"))
+}
+
 /// Compares numbers as numbers, since a 16 in a file may be 16.0.
 fn assert_same(ours: &Value, theirs: &Value, at: &str) {
     match (ours, theirs) {
@@ -58,8 +67,8 @@ fn what_the_library_saved_is_read_and_written_as_it_was() {
         let adapter = read_adapter(&fixture(name)).expect(name);
         assert_eq!((adapter.name.as_str(), adapter.hidden_size), ("task", 8));
         assert_eq!(adapter.head.is_some(), name == "llama-seq");
-        let memory = adapter.weights_for(prefix, layers, 8).expect(name);
-        assert_eq!(memory.tensors.len(), adapter.config.tensors(prefix, layers, 8).expect(name).len());
+        let memory = adapter.weights_for(of(&adapter), prefix, layers, 8).expect(name);
+        assert_eq!(memory.tensors.len(), of(&adapter).tensors(prefix, layers, 8).expect(name).len());
 
         let place = Place::new(name);
         write_adapter(&place.0, &SavedAdapter { weights: memory.clone(), ..adapter.clone() }).expect(name);
@@ -74,7 +83,7 @@ fn what_the_library_saved_is_read_and_written_as_it_was() {
         }
         let again = read_adapter(&place.0).expect(name);
         assert_eq!(again.config, adapter.config);
-        assert_eq!(again.weights_for(prefix, layers, 8).expect(name).tensors, memory.tensors);
+        assert_eq!(again.weights_for(of(&again), prefix, layers, 8).expect(name).tensors, memory.tensors);
         assert_eq!(again.head.map(|head| head.tensors), adapter.head.map(|head| head.tensors));
     }
 }
@@ -94,14 +103,15 @@ fn adapters_of_whole_models_are_read_and_written_as_they_were() {
         for directory in entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.join(CONFIG).exists()) {
             let name = directory.display().to_string();
             let adapter = read_adapter(&directory).expect(&name);
-            let memory = adapter.weights_for(prefix, layers, hidden).expect(&name);
+            let memory = adapter.weights_for(of(&adapter), prefix, layers, hidden).expect(&name);
             let place = Place::new(&format!("{model}-{read}"));
             write_adapter(&place.0, &SavedAdapter { weights: memory.clone(), ..adapter.clone() }).expect(&name);
             assert_same(&json_at(&place.0, CONFIG), &json_at(&directory, CONFIG), &name);
             if adapter.head.is_some() {
                 assert_same(&json_at(&place.0, HEAD_CONFIG), &json_at(&directory, HEAD_CONFIG), &name);
             }
-            let again = read_adapter(&place.0).expect(&name).weights_for(prefix, layers, hidden).expect(&name);
+            let again = read_adapter(&place.0).expect(&name);
+            let again = again.weights_for(of(&again), prefix, layers, hidden).expect(&name);
             assert_eq!(again.tensors, memory.tensors, "{name}");
             read += 1;
         }
@@ -111,24 +121,24 @@ fn adapters_of_whole_models_are_read_and_written_as_they_were() {
 
 #[test]
 fn saved_configs_are_understood() {
-    let read = |name| read_adapter(&fixture(name)).expect(name).config;
-    let double = AdapterConfig { width: Width::Reduction(3.5), dropout: 0.05, init_seed: Some(7), ..AdapterConfig::double_seq_bn() };
+    let read = |name| of(&read_adapter(&fixture(name)).expect(name)).clone();
+    let double = BottleneckConfig { width: Width::Reduction(3.5), dropout: 0.05, init_seed: Some(7), ..BottleneckConfig::double_seq_bn() };
     assert_eq!(read("gpt2-double"), double);
-    let seq = AdapterConfig {
+    let seq = BottleneckConfig {
         width: Width::Reductions([(0, 2.0)].into(), Some(4.5)),
         leave_out: vec![1],
         ln_after: true,
         activation: Activation::GeluNew,
-        ..AdapterConfig::seq_bn()
+        ..BottleneckConfig::seq_bn()
     };
     assert_eq!(read("llama-seq"), seq);
-    assert_eq!(read("llama-par"), AdapterConfig { attention: true, width: Width::Reduction(8.0), ..AdapterConfig::scaled_par_bn() });
-    let plus = AdapterConfig { width: Width::Reduction(4.0), stochastic_depth: 0.0, ..AdapterConfig::adapter_plus() };
+    assert_eq!(read("llama-par"), BottleneckConfig { attention: true, width: Width::Reduction(8.0), ..BottleneckConfig::scaled_par_bn() });
+    let plus = BottleneckConfig { width: Width::Reduction(4.0), stochastic_depth: 0.0, ..BottleneckConfig::adapter_plus() };
     assert_eq!(read("gpt2-plus"), plus);
 }
 
 fn json_of(spec: &str, hidden_size: u32) -> AdapterJson {
-    let config = AdapterConfig::parse(spec).expect(spec);
+    let config = BottleneckConfig::parse(spec).expect(spec);
     AdapterJson { name: "default".into(), config, hidden_size, model_type: "gpt2".into(), model_name: "Größe\n\"x\"".into() }
 }
 
@@ -146,14 +156,14 @@ fn configs_come_back_from_json() {
     ];
     for spec in specs {
         let json = json_of(spec, 768);
-        assert_eq!(AdapterJson::read(&json.write()), Ok(json), "{spec}");
+        assert_eq!(read_json(&json.write()), Ok(json), "{spec}");
     }
     // A bottleneck comes back as a reduction factor that yields the same width.
     for (hidden, width) in [(100, 7), (576, 64), (32, 64), (896, 13)] {
         let json = json_of(&format!("identity_bn[bottleneck={width}]"), hidden);
-        let read = AdapterJson::read(&json.write()).expect("a good file");
+        let read = read_json(&json.write()).expect("a good file");
         assert_eq!(read.config.bottleneck(0, hidden), Ok(width));
-        assert_eq!(AdapterConfig { width: Width::Bottleneck(width), ..read.config }, json.config);
+        assert_eq!(BottleneckConfig { width: Width::Bottleneck(width), ..read.config }, json.config);
     }
 }
 
@@ -196,15 +206,15 @@ fn bad_configs_are_refused_in_one_sentence() {
         (&|j| j["hidden_size"] = json!(8.5), "'hidden_size' is 8.5, but must be a model's hidden size".into()),
         (
             &|j| j["config"] = json!({"architecture": "lora", "r": 8}),
-            "'architecture' is 'lora', which is another method; Graftling reads bottleneck adapters only".into(),
+            "'architecture' is 'lora', which is another method; Graftling reads bottleneck adapters and PEFT's LoRA".into(),
         ),
         (
             &|j| j["config"] = json!({"architecture": "prefix_tuning"}),
-            "'architecture' is 'prefix_tuning', which is another method; Graftling reads bottleneck adapters only".into(),
+            "'architecture' is 'prefix_tuning', which is another method; Graftling reads bottleneck adapters and PEFT's LoRA".into(),
         ),
         (
             &|j| j["config"]["architecture"] = json!(7),
-            "'architecture' is 'unknown', which is not known; Graftling reads bottleneck adapters only".into(),
+            "'architecture' is 'unknown', which is not known; Graftling reads bottleneck adapters and PEFT's LoRA".into(),
         ),
         (&|j| j["config"]["use_gate"] = json!(false), "there is no key 'use_gate'; did you mean 'use_gating'?".into()),
         (&|j| j["config"]["bottleneck"] = json!(8), "there is no key 'bottleneck' in files; use reduction_factor".into()),
@@ -237,12 +247,12 @@ fn bad_configs_are_refused_in_one_sentence() {
     for (change, sentence) in cases {
         let mut json = good.clone();
         change(&mut json);
-        assert_eq!(AdapterJson::read(&json.to_string()).expect_err(sentence), *sentence);
+        assert_eq!(read_json(&json.to_string()).expect_err(sentence), *sentence);
     }
     // Older files lack keys that have defaults.
     let mut old = good.clone();
     old["config"] = json!({"mh_adapter": true, "output_adapter": true, "reduction_factor": 16, "non_linearity": "swish"});
-    assert_eq!(AdapterJson::read(&old.to_string()).map(|json| json.config), Ok(AdapterConfig::double_seq_bn()));
+    assert_eq!(read_json(&old.to_string()).map(|json| json.config), Ok(BottleneckConfig::double_seq_bn()));
 }
 
 #[test]
@@ -274,14 +284,14 @@ fn bad_files_are_named() {
     fs::rename(place.0.join(WEIGHTS), place.0.join("pytorch_adapter.bin")).expect("the file");
     assert!(read_adapter(&place.0).expect_err("no file").to_string().contains("use_safetensors=True"));
 
-    let wide = adapter.weights_for("model.layers", 3, 16).expect_err("another width").to_string();
+    let wide = adapter.weights_for(of(&adapter), "model.layers", 3, 16).expect_err("another width").to_string();
     assert!(wide.ends_with("adapter_config.json: hidden_size is 8, but the model's is 16; use the adapter's own base"), "{wide}");
-    let short = adapter.weights_for("model.layers", 2, 8).expect_err("another depth").to_string();
+    let short = adapter.weights_for(of(&adapter), "model.layers", 2, 8).expect_err("another depth").to_string();
     assert!(
         short.contains("adapter.safetensors: tensor 'model.layers.2.") && short.contains("is for layer 2, but the model has 2"),
         "{short}"
     );
-    let other = adapter.weights_for("transformer.h", 3, 8).expect_err("another model").to_string();
+    let other = adapter.weights_for(of(&adapter), "transformer.h", 3, 8).expect_err("another model").to_string();
     assert!(other.contains("is not an adapter's tensor in 'transformer.h'"), "{other}");
 }
 
@@ -309,7 +319,10 @@ fn a_head_of_an_earlier_adapter_goes() {
 
     for adapter in [
         SavedAdapter { name: "a.b".into(), ..adapter.clone() },
-        SavedAdapter { config: AdapterConfig { scaling: Scaling::Fixed(f32::NAN), ..AdapterConfig::seq_bn() }, ..adapter.clone() },
+        SavedAdapter {
+            config: BottleneckConfig { scaling: Scaling::Fixed(f32::NAN), ..BottleneckConfig::seq_bn() }.into(),
+            ..adapter.clone()
+        },
     ] {
         assert_eq!(write_adapter(&place.0, &adapter).expect_err("what cannot be").exit_code(), 2);
     }

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use super::{AdapterConfig, Scaling, name_in_memory};
+use super::{BottleneckConfig, Scaling, name_in_memory};
 use crate::graph::{DType, Graph, Parameters, Tensor};
 use crate::ops::{self, Adapter, Linear, Norm};
 
 /// The weights of one adapter.
 pub(in crate::model) struct Graft {
-    config: AdapterConfig,
+    config: BottleneckConfig,
     norm_before: Option<Norm>,
     down: (Tensor, Tensor),
     up: (Tensor, Tensor),
@@ -51,7 +51,7 @@ impl Graft {
     ///
     /// # Panics
     /// If the configuration has not been checked for the model.
-    pub fn new(p: &mut Parameters, config: &AdapterConfig, (at, layer): (&str, u32), place: &str, hidden: u32) -> Graft {
+    pub fn new(p: &mut Parameters, config: &BottleneckConfig, (at, layer): (&str, u32), place: &str, hidden: u32) -> Graft {
         let ends = config.parameters(layer, hidden).expect("a checked configuration has a width in every layer");
         let added: HashMap<_, _> =
             ends.into_iter().map(|(end, shape)| (end, p.add(name_in_memory(at, place, end), shape, DType::F32, true))).collect();

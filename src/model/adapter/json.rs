@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::AdapterConfig;
+use super::BottleneckConfig;
 use super::keys::{BOTTLENECK, FIXED, KEYS, python};
 use super::presets::OTHER_METHODS;
 use crate::ops::Activation;
@@ -15,7 +15,7 @@ const VERSION: &str = "adapters.1.3.0";
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct AdapterJson {
     pub name: String,
-    pub config: AdapterConfig,
+    pub config: BottleneckConfig,
     pub hidden_size: u32,
     pub model_type: String,
     pub model_name: String,
@@ -51,15 +51,7 @@ impl AdapterJson {
     ///
     /// # Errors
     /// One sentence that names the key.
-    pub(super) fn read(text: &str) -> Result<AdapterJson, String> {
-        let json: Value = serde_json::from_str(text).map_err(|e| format!("is not JSON ({e}); copy or save it again"))?;
-        if let Some(kind) = json.get("peft_type") {
-            let kind = shown(kind.as_str().unwrap_or("unknown"));
-            let advice = "give a bottleneck adapter that Graftling or the adapters library saved";
-            return Err(format!(
-                "has the 'peft_type' {kind}: it is an adapter of the PEFT library, which Graftling does not read yet; {advice}"
-            ));
-        }
+    pub(super) fn read(json: &Value) -> Result<AdapterJson, String> {
         let missing =
             |key: &str| format!("has no '{key}', so it does not describe a bottleneck adapter; save it with the adapters library");
         let field = |key: &str| json.get(key).ok_or_else(|| missing(key));
@@ -85,18 +77,21 @@ impl AdapterJson {
     }
 }
 
-fn read_config(json: &Map<String, Value>, missing: &dyn Fn(&str) -> String) -> Result<AdapterConfig, String> {
+fn read_config(json: &Map<String, Value>, missing: &dyn Fn(&str) -> String) -> Result<BottleneckConfig, String> {
     if let Some(method) = json.get("architecture").filter(|method| !method.is_null()) {
         let method = method.as_str().unwrap_or("unknown");
         let known = if OTHER_METHODS.contains(&method) { "another method" } else { "not known" };
-        return Err(format!("'architecture' is '{}', which is {known}; Graftling reads bottleneck adapters only", shown(method)));
+        return Err(format!(
+            "'architecture' is '{}', which is {known}; Graftling reads bottleneck adapters and PEFT's LoRA",
+            shown(method)
+        ));
     }
     for key in ["mh_adapter", "output_adapter", "reduction_factor", "non_linearity"] {
         if !json.contains_key(key) {
             return Err(missing(key));
         }
     }
-    let mut config = AdapterConfig::bn(true, true, Activation::Relu, 1.0);
+    let mut config = BottleneckConfig::bn(true, true, Activation::Relu, 1.0);
     for (key, value) in json.iter().filter(|(key, _)| *key != "architecture") {
         // `bottleneck` belongs in config strings, not in files.
         if key == BOTTLENECK {

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::config::reduction_factor;
-use super::{AdapterConfig, Init, Scaling, Width};
+use super::{BottleneckConfig, Init, Scaling, Width};
 use crate::ops::Activation;
 use crate::words::{did_you_mean, shown};
 
-/// The library's fields that [`AdapterConfig`] has, in the library's order.
+/// The library's fields that [`BottleneckConfig`] has, in the library's order.
 pub(super) const KEYS: [&str; 17] = [
     "mh_adapter",
     "output_adapter",
@@ -54,7 +54,7 @@ pub(super) const FIXED: [(&str, &str); 16] = [
 /// An alternative way to set the width, in config strings only.
 pub(super) const BOTTLENECK: &str = "bottleneck";
 
-impl AdapterConfig {
+impl BottleneckConfig {
     /// The value of one of [`KEYS`]. `hidden` converts a bottleneck to a reduction factor; without it, a bottleneck stays a width.
     pub(super) fn value(&self, key: &str, hidden: Option<u32>) -> Value {
         match key {
@@ -171,15 +171,15 @@ fn fixed(key: &str, value: &Value) -> Result<(), String> {
     })
 }
 
-fn boolean(key: &str, value: &Value) -> Result<bool, String> {
+pub(super) fn boolean(key: &str, value: &Value) -> Result<bool, String> {
     value.as_bool().ok_or_else(|| wrong(key, value, "True or False"))
 }
 
-fn number(key: &str, value: &Value) -> Result<f64, String> {
+pub(super) fn number(key: &str, value: &Value) -> Result<f64, String> {
     value.as_f64().ok_or_else(|| wrong(key, value, "a number"))
 }
 
-fn whole(key: &str, value: &Value) -> Result<u32, String> {
+pub(super) fn whole(key: &str, value: &Value) -> Result<u32, String> {
     let whole = value.as_u64().and_then(|whole| u32::try_from(whole).ok());
     whole.ok_or_else(|| wrong(key, value, "a whole number from 0 up"))
 }
@@ -217,17 +217,17 @@ pub(super) fn layer_number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|number: &u32| number.to_string() == text)
 }
 
-fn wrong(key: &str, value: &Value, form: &str) -> String {
+pub(super) fn wrong(key: &str, value: &Value, form: &str) -> String {
     format!("{key} is {}, but must be {form}", shown(&python(value)))
 }
 
 /// A whole factor as an integer, as in the library's presets; any other as a float.
-fn factor(f: f64) -> Value {
+pub(super) fn factor(f: f64) -> Value {
     if f.fract() == 0.0 && f.abs() < 1e15 { Value::from(f as i64) } else { f.into() }
 }
 
 /// The shortest decimal that rounds to this f32: 0.1 rather than 0.10000000149011612.
-fn float(f: f32) -> Value {
+pub(super) fn float(f: f32) -> Value {
     f.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }
 

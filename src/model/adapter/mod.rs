@@ -1,28 +1,39 @@
-//! Adapters: small trainable weights inserted into a frozen model. The method here is the bottleneck adapter of the `adapters` library.
+//! Adapters: small trainable weights inserted into a frozen model. The methods are the bottleneck adapter of the `adapters` library, in this
+//! directory, and the LoRA of PEFT, in `lora/`.
 //!
 //! Every method has to answer the same questions, each in its own file:
 //!
-//! | Question | Answered by |
-//! |---|---|
-//! | What can be configured, and does it fit the model? | [`AdapterConfig`] (`config.rs`); `presets.rs` names the usual choices |
-//! | Which weights does a layer get, and what are they called in memory and on disk? | [`AdapterConfig::parameters`], `tensors.rs` |
-//! | How are they initialised? | `start.rs` |
-//! | Where in a block are they inserted, and what do they compute? | `graft.rs`, called by the decoder |
-//! | How is the configuration written as a string and as JSON? | `text.rs`, `json.rs`, both through the table in `keys.rs` |
-//! | What does a saved directory contain? | [`SavedAdapter`] (`files.rs`) |
+//! | Question | Bottleneck | LoRA |
+//! |---|---|---|
+//! | What can be configured, and does it fit the model? | [`BottleneckConfig`] (`config.rs`); `presets.rs` names the usual choices | [`LoraConfig`] (`lora/config.rs`, `lora/targets.rs`) |
+//! | Which weights does a layer get, and what are they called in memory and on disk? | [`BottleneckConfig::parameters`], `tensors.rs` | `lora/tensors.rs` |
+//! | How are they initialised? | `start.rs` | `lora/tensors.rs` |
+//! | Where in a block are they inserted, and what do they compute? | `graft.rs`, called by the decoder | `lora/projection.rs`, likewise |
+//! | How is the configuration written as a string and as JSON? | `text.rs`, `json.rs`, both through the table in `keys.rs` | `lora/text.rs`, `lora/json.rs`, both through `lora/keys.rs` |
+//!
+//! [`AdapterConfig`] (`method.rs`) is either of them, and [`SavedAdapter`] (`files.rs`) what a saved directory contains.
 
 mod config;
 mod files;
 pub(super) mod graft;
 mod json;
 mod keys;
+mod lora;
+mod method;
 mod presets;
 mod start;
 mod tensors;
 mod text;
 
-pub use config::{ATTENTION_PLACE, AdapterConfig, FFN_PLACE, Init, Scaling, Width};
+pub use config::{ATTENTION_PLACE, BottleneckConfig, FFN_PLACE, Init, Scaling, Width};
 pub(crate) use files::BASE_FILE;
 pub use files::{MADE_ON, SavedAdapter, read_adapter, write_adapter};
-pub use tensors::is_adapter;
-pub(super) use tensors::{end_of, name_in_memory};
+pub(super) use lora::{B as LORA_B, Projection, Target};
+pub use lora::{ExportForm, LoraConfig, Targets};
+pub use method::AdapterConfig;
+use tensors::{end_of, is_bottleneck, name_in_memory};
+
+/// Whether the tensor called `name`, on disk or in memory, belongs to an adapter.
+pub fn is_adapter(name: &str) -> bool {
+    is_bottleneck(name) || lora::is_lora(name)
+}

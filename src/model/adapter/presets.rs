@@ -1,13 +1,13 @@
 //! The named adapter configurations: the `adapters` library's, and `identity_bn`.
 
-use super::{AdapterConfig, Init, Scaling, Width};
+use super::{BottleneckConfig, Init, Scaling, Width};
 use crate::ops::Activation;
 use crate::words::{did_you_mean, shown};
 
-impl AdapterConfig {
+impl BottleneckConfig {
     /// The library's `BnConfig` with the defaults that every preset starts from; the arguments are what each preset must choose.
-    pub(super) fn bn(attention: bool, ffn: bool, activation: Activation, reduction_factor: f64) -> AdapterConfig {
-        AdapterConfig {
+    pub(super) fn bn(attention: bool, ffn: bool, activation: Activation, reduction_factor: f64) -> BottleneckConfig {
+        BottleneckConfig {
             attention,
             ffn,
             width: Width::Reduction(reduction_factor),
@@ -30,55 +30,55 @@ impl AdapterConfig {
 
     /// `identity_bn`: after attention and after the feed-forward layer of every block, GELU, dropout 0.1, and an up-projection of zeros, so
     /// that training starts from the base's exact outputs.
-    pub fn identity_bn(bottleneck: u32) -> AdapterConfig {
+    pub fn identity_bn(bottleneck: u32) -> BottleneckConfig {
         let width = Width::Bottleneck(bottleneck);
-        AdapterConfig { width, init: Init::MamAdapter, dropout: 0.1, ..AdapterConfig::bn(true, true, Activation::Gelu, 1.0) }
+        BottleneckConfig { width, init: Init::MamAdapter, dropout: 0.1, ..BottleneckConfig::bn(true, true, Activation::Gelu, 1.0) }
     }
 
     /// `double_seq_bn` (Houlsby et al. 2019): after attention and after the feed-forward layer, swish, a sixteenth of the width.
-    pub fn double_seq_bn() -> AdapterConfig {
-        AdapterConfig::bn(true, true, Activation::Silu, 16.0)
+    pub fn double_seq_bn() -> BottleneckConfig {
+        BottleneckConfig::bn(true, true, Activation::Silu, 16.0)
     }
 
     /// `seq_bn` (Pfeiffer et al. 2020): after the feed-forward layer and its residual sum, ReLU, a sixteenth of the width.
-    pub fn seq_bn() -> AdapterConfig {
-        AdapterConfig { original_ln_before: true, ..AdapterConfig::bn(false, true, Activation::Relu, 16.0) }
+    pub fn seq_bn() -> BottleneckConfig {
+        BottleneckConfig { original_ln_before: true, ..BottleneckConfig::bn(false, true, Activation::Relu, 16.0) }
     }
 
     /// `par_bn` (He et al. 2021): parallel to the feed-forward layer, ReLU, half the width, scaled by 4.
-    pub fn par_bn() -> AdapterConfig {
+    pub fn par_bn() -> BottleneckConfig {
         let scaling = Scaling::Fixed(4.0);
-        AdapterConfig { parallel: true, scaling, init: Init::MamAdapter, ..AdapterConfig::bn(false, true, Activation::Relu, 2.0) }
+        BottleneckConfig { parallel: true, scaling, init: Init::MamAdapter, ..BottleneckConfig::bn(false, true, Activation::Relu, 2.0) }
     }
 
     /// `scaled_par_bn`: `par_bn` with a trained factor.
-    pub fn scaled_par_bn() -> AdapterConfig {
-        AdapterConfig { scaling: Scaling::Learned, ..AdapterConfig::par_bn() }
+    pub fn scaled_par_bn() -> BottleneckConfig {
+        BottleneckConfig { scaling: Scaling::Learned, ..BottleneckConfig::par_bn() }
     }
 
     /// `adapter_plus` (Steitz and Roth 2024), the library's `AdapterPlusConfig`: after the residual sum, GELU, a trained factor for each
     /// channel, stochastic depth.
-    pub fn adapter_plus() -> AdapterConfig {
-        AdapterConfig {
+    pub fn adapter_plus() -> BottleneckConfig {
+        BottleneckConfig {
             original_ln_before: true,
             original_ln_after: false,
             residual_before_ln: false,
             scaling: Scaling::Channel,
             init: Init::Houlsby,
             stochastic_depth: 0.1,
-            ..AdapterConfig::bn(false, true, Activation::Gelu, 96.0)
+            ..BottleneckConfig::bn(false, true, Activation::Gelu, 96.0)
         }
     }
 
     /// The presets by the names that config strings print.
-    pub(super) fn presets() -> [(&'static str, AdapterConfig); 6] {
+    pub(super) fn presets() -> [(&'static str, BottleneckConfig); 6] {
         [
-            ("identity_bn", AdapterConfig::default()),
-            ("double_seq_bn", AdapterConfig::double_seq_bn()),
-            ("seq_bn", AdapterConfig::seq_bn()),
-            ("par_bn", AdapterConfig::par_bn()),
-            ("scaled_par_bn", AdapterConfig::scaled_par_bn()),
-            ("adapter_plus", AdapterConfig::adapter_plus()),
+            ("identity_bn", BottleneckConfig::default()),
+            ("double_seq_bn", BottleneckConfig::double_seq_bn()),
+            ("seq_bn", BottleneckConfig::seq_bn()),
+            ("par_bn", BottleneckConfig::par_bn()),
+            ("scaled_par_bn", BottleneckConfig::scaled_par_bn()),
+            ("adapter_plus", BottleneckConfig::adapter_plus()),
         ]
     }
 
@@ -86,7 +86,7 @@ impl AdapterConfig {
     ///
     /// # Errors
     /// One sentence that says what to use instead.
-    pub fn preset(name: &str) -> Result<AdapterConfig, String> {
+    pub fn preset(name: &str) -> Result<BottleneckConfig, String> {
         let current = match name {
             "houlsby" => "double_seq_bn",
             "pfeiffer" => "seq_bn",
@@ -94,7 +94,7 @@ impl AdapterConfig {
             "scaled_parallel" => "scaled_par_bn",
             name => name,
         };
-        let presets = AdapterConfig::presets();
+        let presets = BottleneckConfig::presets();
         if let Some((_, config)) = presets.iter().find(|(known, _)| *known == current) {
             return Ok(config.clone());
         }
@@ -104,7 +104,7 @@ impl AdapterConfig {
             "compacter" => format!("{name} has a phm_layer, which is not supported; use double_seq_bn"),
             "compacter++" => format!("{name} has a phm_layer, which is not supported; use seq_bn"),
             name if OTHER_METHODS.contains(&name) => {
-                format!("{name} is another method, but Graftling trains bottleneck adapters only; use double_seq_bn or seq_bn")
+                format!("{name} is another method, but Graftling trains bottleneck adapters and LoRA; use seq_bn or lora")
             }
             name => {
                 let known: Vec<_> = presets.iter().map(|(known, _)| *known).collect();
@@ -141,14 +141,14 @@ mod tests {
 
     #[test]
     fn presets_pass_their_own_check() {
-        for (name, config) in AdapterConfig::presets() {
+        for (name, config) in BottleneckConfig::presets() {
             assert_eq!(config.check(), Ok(()), "{name}");
-            assert_eq!(AdapterConfig::preset(name), Ok(config));
+            assert_eq!(BottleneckConfig::preset(name), Ok(config));
         }
         for (old, name) in
             [("houlsby", "double_seq_bn"), ("pfeiffer", "seq_bn"), ("parallel", "par_bn"), ("scaled_parallel", "scaled_par_bn")]
         {
-            assert_eq!(AdapterConfig::preset(old), AdapterConfig::preset(name));
+            assert_eq!(BottleneckConfig::preset(old), BottleneckConfig::preset(name));
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The initial values of adapters.
 
-use super::{AdapterConfig, Init};
+use super::{BottleneckConfig, Init};
 use crate::graph::Shape;
 use crate::random::Random;
 
 /// The name suffixes of an adapter's matrices, which are initialised randomly.
 const MATRICES: [&str; 3] = ["adapter_down.0.weight", "adapter_down.1.weight", "adapter_up.weight"];
 
-impl AdapterConfig {
+impl BottleneckConfig {
     /// The random number generator for the tensor whose name ends with `end`. `stream` distinguishes the model's tensors. If the
     /// configuration has its own seed, all adapters start with the same values, as in the library.
     pub(crate) fn random(&self, seed: u64, stream: u64, end: &str) -> Random {
@@ -15,7 +15,7 @@ impl AdapterConfig {
         self.init_seed.map_or_else(|| Random::new(seed, stream), |own| Random::new(own, place as u64))
     }
 
-    /// The initial values of the tensor whose name ends with `end`, one of those that [`AdapterConfig::parameters`] lists.
+    /// The initial values of the tensor whose name ends with `end`, one of those that [`BottleneckConfig::parameters`] lists.
     pub(crate) fn start(&self, end: &str, shape: &Shape, random: &mut Random) -> Vec<f32> {
         let len = shape.len() as usize;
         if shape.axes().len() == 2 {
@@ -55,14 +55,14 @@ mod tests {
     #[test]
     fn starts_have_their_moments() {
         let (hidden, width) = (256, 128);
-        let houlsby = AdapterConfig { init: Init::Houlsby, ..AdapterConfig::seq_bn() };
+        let houlsby = BottleneckConfig { init: Init::Houlsby, ..BottleneckConfig::seq_bn() };
         // A normal distribution truncated at two standard deviations has 0.8796 of the deviation; a uniform one within ±b has b / √3.
         let cases = [
-            (AdapterConfig::seq_bn(), "adapter_down.0.weight", 0.02, 0.12),
-            (AdapterConfig::seq_bn(), "adapter_up.weight", 0.02, 0.12),
-            (AdapterConfig::par_bn(), "adapter_down.0.weight", 0.0625 / 3f64.sqrt(), 0.0625),
-            (AdapterConfig::par_bn(), "adapter_down.1.weight", 0.0625 / 3f64.sqrt(), 0.0625),
-            (AdapterConfig::par_bn(), "adapter_up.weight", 0.0, 0.0),
+            (BottleneckConfig::seq_bn(), "adapter_down.0.weight", 0.02, 0.12),
+            (BottleneckConfig::seq_bn(), "adapter_up.weight", 0.02, 0.12),
+            (BottleneckConfig::par_bn(), "adapter_down.0.weight", 0.0625 / 3f64.sqrt(), 0.0625),
+            (BottleneckConfig::par_bn(), "adapter_down.1.weight", 0.0625 / 3f64.sqrt(), 0.0625),
+            (BottleneckConfig::par_bn(), "adapter_up.weight", 0.0, 0.0),
             (houlsby.clone(), "adapter_down.0.weight", 0.008796, 0.02),
             (houlsby, "adapter_up.weight", 0.008796, 0.02),
         ];
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn vectors_start_where_they_do_nothing() {
-        let config = AdapterConfig::adapter_plus();
+        let config = BottleneckConfig::adapter_plus();
         let start = |end| config.start(end, &[5].into(), &mut config.random(0, 0, end));
         for end in ["adapter_down.0.bias", "adapter_down.1.bias", "adapter_up.bias", "adapter_norm_after.bias"] {
             assert_eq!(start(end), [0.0; 5], "{end}");
@@ -91,15 +91,15 @@ mod tests {
 
     #[test]
     fn a_seed_of_its_own_replaces_the_runs() {
-        let values = |config: &AdapterConfig, seed, stream| {
+        let values = |config: &BottleneckConfig, seed, stream| {
             config.start("adapter_up.weight", &[4, 4].into(), &mut config.random(seed, stream, "adapter_up.weight"))
         };
-        let without = AdapterConfig::seq_bn();
+        let without = BottleneckConfig::seq_bn();
         assert_ne!(values(&without, 1, 0), values(&without, 2, 0));
         assert_ne!(values(&without, 1, 0), values(&without, 1, 1));
-        let with = AdapterConfig { init_seed: Some(5), ..AdapterConfig::seq_bn() };
+        let with = BottleneckConfig { init_seed: Some(5), ..BottleneckConfig::seq_bn() };
         assert_eq!(values(&with, 1, 0), values(&with, 2, 1));
-        assert_ne!(values(&with, 1, 0), values(&AdapterConfig { init_seed: Some(6), ..with.clone() }, 1, 0));
+        assert_ne!(values(&with, 1, 0), values(&BottleneckConfig { init_seed: Some(6), ..with.clone() }, 1, 0));
         let down = with.start("adapter_down.0.weight", &[4, 4].into(), &mut with.random(0, 0, "adapter_down.0.weight"));
         assert_ne!(down, values(&with, 0, 0));
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::keys::layer_number;
-use super::{ATTENTION_PLACE, AdapterConfig, FFN_PLACE};
+use super::{ATTENTION_PLACE, BottleneckConfig, FFN_PLACE};
 use crate::error::{Error, Result};
 use crate::graph::Shape;
 use crate::weights::Weights;
@@ -39,12 +39,12 @@ impl<'a> Name<'a> {
     }
 }
 
-/// Whether the tensor called `name`, on disk or in memory, belongs to an adapter.
-pub fn is_adapter(name: &str) -> bool {
+/// Whether the tensor called `name`, on disk or in memory, belongs to a bottleneck adapter.
+pub(super) fn is_bottleneck(name: &str) -> bool {
     name.contains("_adapters.adapters.")
 }
 
-/// The name in memory of an adapter's tensor: `end` is one of those that [`AdapterConfig::parameters`] lists, and `layer` the part before
+/// The name in memory of an adapter's tensor: `end` is one of those that [`BottleneckConfig::parameters`] lists, and `layer` the part before
 /// the place, such as `transformer.h.0`.
 pub(in crate::model) fn name_in_memory(layer: &str, place: &str, end: &str) -> String {
     format!("{layer}.{place}{IN_MEMORY}{end}")
@@ -68,7 +68,7 @@ fn name_on_disk(in_memory: &str, adapter: &str) -> String {
 pub(super) fn to_memory(
     weights: &Weights,
     name: &str,
-    config: &AdapterConfig,
+    config: &BottleneckConfig,
     (prefix, layers, hidden): (&str, u32, u32),
 ) -> Result<Weights> {
     let problem = |problem: String| Error::file(&weights.path, problem);
@@ -125,7 +125,7 @@ pub(super) fn to_memory(
 
 /// Converts the tensors to the names that the library loads: with the adapter's own name, and with both names for a LayerNorm before the
 /// down-projection.
-pub(super) fn to_disk(weights: &Weights, name: &str, config: &AdapterConfig) -> Weights {
+pub(super) fn to_disk(weights: &Weights, name: &str, config: &BottleneckConfig) -> Weights {
     let mut disk = Weights::default();
     for (in_memory, weight) in &weights.tensors {
         let on_disk = name_on_disk(in_memory, name);
@@ -145,11 +145,11 @@ mod tests {
     const MODEL: (&str, u32, u32) = ("transformer.h", 3, 8);
 
     /// Leaves out a layer, and has both norms.
-    fn config() -> AdapterConfig {
-        AdapterConfig { leave_out: vec![1], ln_before: true, ln_after: true, ..AdapterConfig::seq_bn() }
+    fn config() -> BottleneckConfig {
+        BottleneckConfig { leave_out: vec![1], ln_before: true, ln_after: true, ..BottleneckConfig::seq_bn() }
     }
 
-    fn memory(config: &AdapterConfig) -> Weights {
+    fn memory(config: &BottleneckConfig) -> Weights {
         let mut weights = Weights::default();
         for (i, (name, shape)) in config.tensors(MODEL.0, MODEL.1, MODEL.2).expect("a good config").into_iter().enumerate() {
             let values: Vec<f32> = (0..shape.len()).map(|j| (i * 100 + j as usize) as f32).collect();
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn names_come_back() {
-        for config in [config(), AdapterConfig::identity_bn(4), AdapterConfig::adapter_plus()] {
+        for config in [config(), BottleneckConfig::identity_bn(4), BottleneckConfig::adapter_plus()] {
             let weights = memory(&config);
             let disk = to_disk(&weights, "task", &config);
             assert!(disk.tensors.keys().all(|name| name.contains(".adapters.task.")));

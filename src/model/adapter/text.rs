@@ -5,48 +5,54 @@ use std::fmt;
 
 use serde_json::{Map, Number, Value};
 
-use super::AdapterConfig;
+use super::BottleneckConfig;
 use super::Width;
 use super::keys::{BOTTLENECK, KEYS, python};
-use crate::error::{Error, Result};
 use crate::words::shown;
 
 /// The deepest nesting of lists and maps: more than any key needs, but safe for the stack.
 const DEEPEST: u32 = 8;
 
-impl AdapterConfig {
-    /// Parses a string such as `double_seq_bn` or `par_bn[reduction_factor=8,scaling='learned']`. The keys are the library's, plus
-    /// `bottleneck`.
+impl BottleneckConfig {
+    /// Parses a string such as `double_seq_bn` or `par_bn[reduction_factor=8,scaling='learned']`.
     ///
     /// # Errors
-    /// [`Error::Usage`], in one sentence that names the problem.
-    pub fn parse(spec: &str) -> Result<AdapterConfig> {
-        parse(spec.trim()).map_err(|problem| Error::Usage(format!("adapter '{}': {problem}", shown(spec.trim()))))
+    /// One sentence that names the problem.
+    pub(super) fn parse(spec: &str) -> Parsed<BottleneckConfig> {
+        let (name, keys) = keys_of(spec)?;
+        let mut config = BottleneckConfig::preset(name)?;
+        for (key, value) in &keys {
+            config.set(key, value)?;
+        }
+        if [BOTTLENECK, "reduction_factor"].iter().all(|key| keys.iter().any(|(given, _)| given == key)) {
+            return Err("bottleneck and reduction_factor both set the width; use one of them".into());
+        }
+        config.check()?;
+        Ok(config)
     }
 }
 
-fn parse(spec: &str) -> std::result::Result<AdapterConfig, String> {
+/// The name at the beginning of a string, and the keys after it with their values, each key once.
+///
+/// # Errors
+/// One sentence that names the problem.
+pub(super) fn keys_of(spec: &str) -> Parsed<(&str, Vec<(String, Value)>)> {
     let (name, keys) = spec.split_at(spec.find('[').unwrap_or(spec.len()));
     if spec.is_empty() {
         return Err(example("the preset is missing"));
     }
     if name.contains('|') {
-        return Err("'|' combines several methods, but Graftling trains one bottleneck adapter; name one preset".into());
+        return Err(several_methods());
     }
-    let mut config = AdapterConfig::preset(name.trim())?;
-    let mut seen: Vec<String> = Vec::new();
-    for (key, value) in (Reader { rest: keys }).keys()? {
-        if seen.contains(&key) {
-            return Err(format!("'{}' appears twice; remove one", shown(&key)));
-        }
-        config.set(&key, &value)?;
-        seen.push(key);
+    let keys = (Reader { rest: keys }).keys()?;
+    if let Some((_, (key, _))) = keys.iter().enumerate().find(|(i, (key, _))| keys[..*i].iter().any(|(earlier, _)| earlier == key)) {
+        return Err(format!("'{}' appears twice; remove one", shown(key)));
     }
-    if [BOTTLENECK, "reduction_factor"].iter().all(|key| seen.iter().any(|s| s == key)) {
-        return Err("bottleneck and reduction_factor both set the width; use one of them".into());
-    }
-    config.check()?;
-    Ok(config)
+    Ok((name.trim(), keys))
+}
+
+fn several_methods() -> String {
+    "'|' combines several methods, but Graftling trains one; name one preset".into()
 }
 
 fn example(problem: &str) -> String {
@@ -58,7 +64,7 @@ struct Reader<'a> {
     rest: &'a str,
 }
 
-type Parsed<T> = std::result::Result<T, String>;
+type Parsed<T> = Result<T, String>;
 
 impl<'a> Reader<'a> {
     /// Reads `[key=value,…]` up to the end, or nothing.
@@ -80,7 +86,7 @@ impl<'a> Reader<'a> {
             }
         }
         if self.rest.starts_with('|') {
-            return Err("'|' combines several methods, but Graftling trains one bottleneck adapter; name one preset".into());
+            return Err(several_methods());
         }
         if !self.rest.is_empty() {
             return Err(self.unexpected(" after the last ']'"));
@@ -213,11 +219,11 @@ fn number(word: &str) -> Parsed<Value> {
     }
 }
 
-impl fmt::Display for AdapterConfig {
+impl fmt::Display for BottleneckConfig {
     /// Writes the config string with the fewest keys: the nearest preset, and the keys that differ from it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let presets = AdapterConfig::presets();
-        let differing = |preset: &AdapterConfig| {
+        let presets = BottleneckConfig::presets();
+        let differing = |preset: &BottleneckConfig| {
             let same_width = preset.width == self.width;
             let differs = |key: &&str| match *key {
                 "reduction_factor" => !same_width,

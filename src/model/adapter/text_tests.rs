@@ -1,14 +1,19 @@
 use std::collections::BTreeMap;
 
 use super::super::keys::FIXED;
-use super::super::{Init, Scaling};
+use super::super::{AdapterConfig, Init, Scaling};
 use super::*;
 use crate::ops::Activation;
 use crate::random::Random;
 
+/// The bottleneck adapters of a string.
+fn parsed(spec: &str) -> crate::error::Result<BottleneckConfig> {
+    AdapterConfig::parse(spec).map(|config| config.bottleneck().cloned().expect("bottleneck adapters"))
+}
+
 /// A valid configuration with random fields.
-fn any(random: &mut Random) -> AdapterConfig {
-    let presets = AdapterConfig::presets();
+fn any(random: &mut Random) -> BottleneckConfig {
+    let presets = BottleneckConfig::presets();
     let base = presets[random.below(presets.len() as u64) as usize].1.clone();
     let mut maybe = |chance: u64| random.below(chance) == 0;
     let mut config = base.clone();
@@ -60,14 +65,14 @@ fn any(random: &mut Random) -> AdapterConfig {
 #[test]
 fn every_config_comes_back_from_its_string() {
     let mut random = Random::new(1, 0);
-    for (name, preset) in AdapterConfig::presets() {
+    for (name, preset) in BottleneckConfig::presets() {
         assert_eq!(preset.to_string(), name);
     }
     for _ in 0..20_000 {
         let config = any(&mut random);
         assert_eq!(config.check(), Ok(()), "{config:?}");
         let spec = config.to_string();
-        assert_eq!(AdapterConfig::parse(&spec).expect(&spec), config, "{spec}");
+        assert_eq!(parsed(&spec).expect(&spec), config, "{spec}");
     }
 }
 
@@ -87,7 +92,7 @@ fn strings_are_short() {
         ("double_seq_bn[init_weights_seed=7,ln_after=true]", "double_seq_bn[ln_after=True,init_weights_seed=7]"),
     ];
     for (spec, canonical) in cases {
-        assert_eq!(AdapterConfig::parse(spec).expect(spec).to_string(), canonical);
+        assert_eq!(parsed(spec).expect(spec).to_string(), canonical);
     }
 }
 
@@ -99,17 +104,17 @@ fn presets_and_strings_mean_what_the_library_says() {
     for (spec, keys) in library {
         let unsupported: Vec<_> = ["inv_adapter", "phm_layer"].into_iter().filter(|key| keys.contains_key(*key)).collect();
         if let [key] = unsupported[..] {
-            let problem = AdapterConfig::parse(&spec).expect_err(&spec).to_string();
+            let problem = parsed(&spec).expect_err(&spec).to_string();
             assert!(problem.contains(&format!("{key}, which is not supported")), "{problem}");
             continue;
         }
-        let mut expected = AdapterConfig::bn(true, true, Activation::Relu, 1.0);
+        let mut expected = BottleneckConfig::bn(true, true, Activation::Relu, 1.0);
         for (key, value) in &keys {
             expected.set(key, value).expect(&spec);
         }
-        assert_eq!(AdapterConfig::parse(&spec).expect(&spec), expected, "{spec}");
+        assert_eq!(parsed(&spec).expect(&spec), expected, "{spec}");
         // Every field that the file lacks has the library's default.
-        let default = AdapterConfig::bn(true, true, Activation::Relu, 1.0);
+        let default = BottleneckConfig::bn(true, true, Activation::Relu, 1.0);
         for key in KEYS.into_iter().filter(|key| !keys.contains_key(*key)) {
             assert_eq!(expected.value(key, None), default.value(key, None), "{spec}: {key}");
         }
@@ -151,7 +156,7 @@ fn strings_give_the_librarys_configs_and_widths() {
     };
     let library: BTreeMap<String, Value> = serde_json::from_str(&text).expect("the library's configs");
     for (spec, said) in library {
-        let parsed = AdapterConfig::parse(if spec == "AdapterPlusConfig()" { "adapter_plus" } else { &spec });
+        let parsed = parsed(if spec == "AdapterPlusConfig()" { "adapter_plus" } else { &spec });
         if let Some((_, word)) = REFUSED_HERE.iter().find(|(refused, _)| *refused == spec) {
             let problem = parsed.expect_err(&spec).to_string();
             assert!(problem.contains(word), "{problem}");
@@ -166,7 +171,7 @@ fn strings_give_the_librarys_configs_and_widths() {
             continue;
         }
         let config = parsed.expect(&spec);
-        let mut theirs = AdapterConfig::bn(false, false, Activation::Relu, 1.0);
+        let mut theirs = BottleneckConfig::bn(false, false, Activation::Relu, 1.0);
         for (key, value) in said["config"].as_object().expect("a map") {
             theirs.set(key, value).expect(&spec);
         }
@@ -194,11 +199,9 @@ fn bad_strings_are_refused_in_one_sentence() {
              mean 'seq_bn'?"
                 .into(),
         ),
-        ("lora", "lora is another method, but Graftling trains bottleneck adapters only; use double_seq_bn or seq_bn".into()),
-        ("lora[r=8]", "lora is another method, but Graftling trains bottleneck adapters only; use double_seq_bn or seq_bn".into()),
         ("pfeiffer+inv", "pfeiffer+inv has an inv_adapter, which is not supported; use seq_bn".into()),
-        ("seq_bn|lora", "'|' combines several methods, but Graftling trains one bottleneck adapter; name one preset".into()),
-        ("seq_bn[dropout=0]|lora", "'|' combines several methods, but Graftling trains one bottleneck adapter; name one preset".into()),
+        ("seq_bn|lora", "'|' combines several methods, but Graftling trains one; name one preset".into()),
+        ("seq_bn[dropout=0]|lora", "'|' combines several methods, but Graftling trains one; name one preset".into()),
         ("seq_bn[dropuot=0.1]", "there is no key 'dropuot'; did you mean 'dropout'?".into()),
         ("seq_bn[dropout]", format!("unexpected ']' after the key 'dropout', expected '='; {example}")),
         ("seq_bn[dropout=]", format!("unexpected ']', expected a value; {example}")),
@@ -269,7 +272,7 @@ fn bad_strings_are_refused_in_one_sentence() {
         ),
     ];
     for (spec, sentence) in cases {
-        let error = AdapterConfig::parse(spec).expect_err(spec);
+        let error = parsed(spec).expect_err(spec);
         assert_eq!(error.to_string(), format!("adapter '{}': {sentence}", shown(spec)));
         assert_eq!(error.exit_code(), 2);
     }
@@ -279,7 +282,7 @@ fn bad_strings_are_refused_in_one_sentence() {
 fn default_values_of_what_is_not_supported_are_accepted() {
     for (key, value) in FIXED {
         let spec = format!("seq_bn[{key}={value}]");
-        assert_eq!(AdapterConfig::parse(&spec).expect(&spec), AdapterConfig::seq_bn());
+        assert_eq!(parsed(&spec).expect(&spec), BottleneckConfig::seq_bn());
     }
 }
 
@@ -300,7 +303,7 @@ fn no_string_is_a_panic() {
             }
         }
         let spec: String = spec.into_iter().collect();
-        match AdapterConfig::parse(&spec) {
+        match parsed(&spec) {
             Ok(config) => assert_eq!(config.check(), Ok(())),
             Err(error) => assert!(!error.to_string().contains('\n'), "more than a line: {error}"),
         }
