@@ -76,49 +76,54 @@ fn adapter(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
+/// The first column, the outputs, the rank and the factor of each target of a LoRA, by group.
+pub(super) type Targets = &'static [&'static [(usize, usize, usize, f32)]];
+
 /// Low-rank updates of one matrix and of some of several, of one rank and of several, with and without whole vectors of four, with dropout, on
 /// a frozen input, and with enough rows for more than one chunk.
 fn lora(bench: &mut Bench) -> Result<()> {
-    type Targets = &'static [&'static [(usize, usize, usize, f32)]];
-    let cases: [(usize, usize, usize, f32, Kind, Targets); 5] = [
-        (19, 32, 24, 0.0, Kind::Input, &[&[(0, 24, 8, 2.0)]]),
-        (9, 20, 44, 0.25, Kind::Input, &[&[(0, 20, 4, 0.5), (28, 16, 4, 1.5)]]),
-        (150, 12, 70, 0.0, Kind::Input, &[&[(0, 65, 4, 1.0), (65, 3, 4, 3.0), (68, 2, 4, 0.25)]]),
-        (5, 7, 13, 0.5, Kind::Input, &[&[(2, 3, 3, 0.5)], &[(5, 5, 1, 2.0), (11, 2, 1, 4.0)]]),
-        (19, 32, 24, 0.0, FROZEN, &[&[(0, 24, 8, 2.0)]]),
+    let cases: [([usize; 3], f32, Kind, Targets); 5] = [
+        ([19, 32, 24], 0.0, Kind::Input, &[&[(0, 24, 8, 2.0)]]),
+        ([9, 20, 44], 0.25, Kind::Input, &[&[(0, 20, 4, 0.5), (28, 16, 4, 1.5)]]),
+        ([150, 12, 70], 0.0, Kind::Input, &[&[(0, 65, 4, 1.0), (65, 3, 4, 3.0), (68, 2, 4, 0.25)]]),
+        ([5, 7, 13], 0.5, Kind::Input, &[&[(2, 3, 3, 0.5)], &[(5, 5, 1, 2.0), (11, 2, 1, 4.0)]]),
+        ([19, 32, 24], 0.0, FROZEN, &[&[(0, 24, 8, 2.0)]]),
     ];
-    for (rows, inputs, outputs, share, x, groups) in cases {
-        let mut random = Random(21);
-        let ranks: usize = groups.iter().flat_map(|targets| targets.iter().map(|target| target.2)).sum();
-        let mut arrays = vec![
-            Array::new(x, &[rows, inputs], &mut random),
-            Array::new(FROZEN, &[outputs, inputs], &mut random),
-            Array::weight(&[ranks, inputs], &mut random),
-        ];
-        for targets in groups {
-            arrays.push(Array::weight(&[targets.iter().map(|target| target.1).sum(), targets[0].2], &mut random));
-        }
-        bench.case(
-            &format!("{rows}×{inputs}→{outputs}, {groups:?}, dropout {share}, input {x:?}"),
-            &arrays,
-            share == 0.0,
-            |g, t| {
-                let target = |&(column, outputs, _, scaling): &(usize, usize, usize, f32)| ops::LowRankTarget {
-                    column: column as u32,
-                    outputs: outputs as u32,
-                    scaling,
-                };
-                let group = |(&b, targets): (&Tensor, &&[(usize, usize, usize, f32)])| ops::LowRankGroup {
-                    b,
-                    targets: targets.iter().map(target).collect(),
-                };
-                let groups = t[3..].iter().zip(groups).map(group).collect();
-                ops::lora(g, t[0], &Linear::new(t[1], None), &ops::LowRank { a: t[2], groups, dropout: share })
-            },
-            |v| reference::lora(v, inputs, groups, share),
-        )?;
+    cases.into_iter().try_for_each(|(size, share, x, groups)| low_rank(bench, size, share, x, groups))
+}
+
+/// Updates of a layer with `size` rows, inputs and outputs.
+pub(super) fn low_rank(bench: &mut Bench, size: [usize; 3], share: f32, x: Kind, groups: Targets) -> Result<()> {
+    let [rows, inputs, outputs] = size;
+    let mut random = Random(21);
+    let ranks: usize = groups.iter().flat_map(|targets| targets.iter().map(|target| target.2)).sum();
+    let mut arrays = vec![
+        Array::new(x, &[rows, inputs], &mut random),
+        Array::new(FROZEN, &[outputs, inputs], &mut random),
+        Array::weight(&[ranks, inputs], &mut random),
+    ];
+    for targets in groups {
+        arrays.push(Array::weight(&[targets.iter().map(|target| target.1).sum(), targets[0].2], &mut random));
     }
-    Ok(())
+    bench.case(
+        &format!("{rows}×{inputs}→{outputs}, {groups:?}, dropout {share}, input {x:?}"),
+        &arrays,
+        share == 0.0,
+        |g, t| {
+            let target = |&(column, outputs, _, scaling): &(usize, usize, usize, f32)| ops::LowRankTarget {
+                column: column as u32,
+                outputs: outputs as u32,
+                scaling,
+            };
+            let group = |(&b, targets): (&Tensor, &&[(usize, usize, usize, f32)])| ops::LowRankGroup {
+                b,
+                targets: targets.iter().map(target).collect(),
+            };
+            let groups = t[3..].iter().zip(groups).map(group).collect();
+            ops::lora(g, t[0], &Linear::new(t[1], None), &ops::LowRank { a: t[2], groups, dropout: share })
+        },
+        |v| reference::lora(v, inputs, groups, share),
+    )
 }
 
 /// Causal and full attention, with separate and shared key and value heads, with padding and dropout, narrow and wide.

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use super::array::{Array, Kind, Random};
 use super::case::Case;
+use super::layers::{Targets, low_rank};
 use super::reference::{self, Turn};
 use super::special::{Loss, adam_steps, cached_attention};
 use super::{Bench, Family, Run};
@@ -114,6 +115,15 @@ fn comparison(kernel: &Kernel, before: Option<&Kernel>, trains: bool) -> Option<
                 input,
             };
             comparison(format!("{layer:?}, trains {trains}"), 2e-5, Box::new(move |bench| layer.run(bench)))
+        }
+        ("lora", _) => {
+            let (size, targets): ([usize; 3], Targets) = match (kernel.constant("VECTOR"), is("ALIGNED")) {
+                (4, true) => ([9, 20, 44], &[&[(0, 20, 4, 0.5), (28, 16, 4, 1.5)]]),
+                (4, false) => ([70, 12, 70], &[&[(0, 65, 4, 1.0), (65, 3, 4, 3.0), (68, 2, 4, 0.25)]]),
+                _ => ([5, 7, 13], &[&[(2, 3, 3, 0.5)]]),
+            };
+            let x = if trains { Kind::Input } else { FROZEN };
+            comparison(format!("{size:?}, {x:?}"), 1e-5, Box::new(move |bench| low_rank(bench, size, 0.0, x, targets)))
         }
         ("norm", entry) => {
             let (rms, hidden) = (is("RMS"), width(kernel.constant("VECTOR")));

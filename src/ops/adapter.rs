@@ -160,8 +160,8 @@ impl Tile {
         let (slices, own_tokens) = match width {
             64 => (4, 4),
             128 => (2, 4),
-            ..=256 => (2, 2),
-            ..=512 => (2, 1),
+            129..=256 => (2, 2),
+            257..=512 => (2, 1),
             _ => panic!("adapter: a bottleneck of {bottleneck} exceeds 512"),
         };
         Tile { width, slices, own_tokens }

@@ -186,8 +186,8 @@ fn every_kernel_is_checked() {
             let avoided = self_check(&mut device, &mut verdicts, record, || ()).expect("a working device");
             assert_eq!(avoided, []);
             let of = |kernel: &Kernel| {
-                let format = kernel.constants.iter().find(|(name, _)| *name == "FORMAT").map(|(_, word)| *word);
-                (kernel.file, kernel.entry, format)
+                let word = |wanted| kernel.constants.iter().find(|(name, _)| *name == wanted).map(|(_, word)| *word);
+                (kernel.file, kernel.entry, word("FORMAT"), word("EPILOGUE"))
             };
             let compared: HashSet<_> = COMPILED.lock().expect("no panic").iter().map(of).collect();
             let graphs = record(device.traits()).expect("recordings");

@@ -17,15 +17,18 @@ fn kernels() -> Vec<Kernel> {
         }
         let base = Kernel::new(file, "");
         match *file {
-            "matmul_any" | "matmul_cpu" | "matmul_gpu" | "matmul_row" => {
+            "matmul_any" | "matmul_cpu" | "matmul_gpu" | "matmul_matrix" | "matmul_row" => {
                 for format in FORMATS {
                     all.push(base.clone().with("FORMAT", format).with("EPILOGUE", "plain"));
                 }
                 all.push(base.clone().with("FORMAT", "f32").with("EPILOGUE", "act").with("ACTIVATION", 1));
-                if *file == "matmul_gpu" {
+                if ["matmul_gpu", "matmul_matrix"].contains(file) {
                     all.extend(["gated", "rope"].map(|epilogue| base.clone().with("FORMAT", "f32").with("EPILOGUE", epilogue)));
-                    let derivative = base.with("FORMAT", "f32").with("EPILOGUE", "derivative").with("VECTOR", 4);
+                    let derivative = base.clone().with("FORMAT", "f32").with("EPILOGUE", "derivative").with("VECTOR", 4);
                     all.extend([derivative.clone(), derivative.with("GATED", 1)]);
+                }
+                if *file == "matmul_matrix" {
+                    all.push(base.with("FORMAT", "q4_k").with("EPILOGUE", "plain").with("SIZE", 8).with("REGIONS", 2).with("SHRINK", 1));
                 }
             }
             "embedding" => {
@@ -139,7 +142,10 @@ fn every_shader_translates_to_every_backend() {
         let module = naga::front::wgsl::parse_str(&source).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&source)));
         let info = Validator::new(
             ValidationFlags::all(),
-            Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32,
+            Capabilities::SUBGROUP
+                | Capabilities::SHADER_FLOAT16
+                | Capabilities::SHADER_FLOAT16_IN_FLOAT32
+                | Capabilities::COOPERATIVE_MATRIX,
         )
         .subgroup_stages(ShaderStages::COMPUTE)
         .subgroup_operations(SubgroupOperationSet::all())
@@ -148,6 +154,10 @@ fn every_shader_translates_to_every_backend() {
 
         naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options { lang_version: (1, 3), ..Default::default() }, None)
             .unwrap_or_else(|e| panic!("{name} to SPIR-V: {e}"));
+        // naga writes cooperative matrices for Vulkan, and those of 8 × 8 for Metal; no device of another kind offers them.
+        if kernel.file == "matmul_matrix" {
+            continue;
+        }
         let options = naga::back::msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
         naga::back::msl::write_string(&module, &info, &options, &Default::default()).unwrap_or_else(|e| panic!("{name} to MSL: {e}"));
         let options = naga::back::hlsl::Options {
