@@ -90,8 +90,10 @@ fn every_kernel_folds() {
     let odd = |config: Config| Config { intermediate_size: 257, hidden_size: 66, ..wide(config) };
     let mut seen = BTreeSet::new();
     let llama = (wide(llama()), "double_seq_bn[bottleneck=8,dropout=0.1]");
+    let lora = (wide(gpt()), "lora[target_modules=all-linear]");
     let gpt = (odd(gpt()), "scaled_par_bn[bottleneck=7,scaling=channel]");
-    for (traits, (config, adapter)) in all_traits().iter().zip([&llama, &llama, &gpt]) {
+    let all = all_traits();
+    for (traits, (config, adapter)) in all.iter().chain(&all[1..2]).zip([&llama, &llama, &gpt, &lora]) {
         let adapter = AdapterConfig::parse(adapter).expect("a spec");
         let model = Model::new(config, &[], Some(&adapter), Trains::everything()).expect("a model");
         let mut run = |folds| {
