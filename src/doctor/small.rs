@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::array::{Array, Kind, Random};
+use super::array::{Array, Kind, Random, random_blocks};
 use super::case::Case;
 use super::layers::{Targets, low_rank};
 use super::reference::{self, Turn};
@@ -14,7 +14,7 @@ use crate::graph::wgsl::Constant;
 use crate::graph::{DType, Graph, Kernel, Tensor};
 use crate::ops::optimizer::Adam;
 use crate::ops::{self, Activation, Adapter, Attention, FeedForward, HeadNorm, Linear, Norm, Rope, RopePairs, RopeScaling};
-use crate::weights::GgmlType;
+use crate::weights::{GgmlType, repack};
 
 const FROZEN: Kind = Kind::Frozen(DType::F32);
 const EPSILON: f32 = 0.03125;
@@ -218,6 +218,11 @@ fn format_of(kernel: &Kernel) -> GgmlType {
     GgmlType::ALL.into_iter().find(|known| known.dtype().word() == format).unwrap_or(GgmlType::F32)
 }
 
+/// At least `least` columns, such that rows in this format are whole groups of blocks, however many there are.
+fn columns(least: usize, format: GgmlType) -> usize {
+    least.next_multiple_of(format.dtype().group_len() as usize)
+}
+
 /// A frozen matrix of random values, whose rows repeat.
 fn matrix(format: GgmlType, [outputs, inputs]: [usize; 2], random: &mut Random) -> Array {
     let shape = [PERIOD.min(outputs), inputs];
@@ -228,6 +233,19 @@ fn matrix(format: GgmlType, [outputs, inputs]: [usize; 2], random: &mut Random) 
     let row = matrix.values.len() / shape[0];
     matrix.values = matrix.values.iter().copied().cycle().take(outputs * row).collect();
     matrix.shape[0] = outputs;
+    matrix
+}
+
+/// The same with small values, for ops whose results must stay within f16, and softmax's far from a step function.
+fn small_matrix(format: GgmlType, [outputs, inputs]: [usize; 2], random: &mut Random) -> Array {
+    let mut matrix = matrix(format, [outputs, inputs], random);
+    if format.block_len() == 1 {
+        matrix.values.iter_mut().for_each(|v| *v /= 8.0);
+    } else {
+        let count = outputs * inputs / format.block_len();
+        let scale = |random: &mut Random| half::f16::from_f64((random.uniform() - 0.5) / 1024.0).to_bits();
+        matrix.values = bytemuck::pod_collect_to_vec(&repack(format, &random_blocks(format, count, random, scale)));
+    }
     matrix
 }
 
@@ -255,17 +273,16 @@ impl Product {
             Some((_, Constant::Number(number))) => *number as usize,
             _ => 0,
         };
-        let block = format.block_len();
         // Several tiles, the last of them only partly filled.
-        let [mut rows, mut inputs, mut outputs] = [69, block.max(36), 76];
+        let [mut rows, mut inputs, mut outputs] = [69, columns(36, format), 76];
         match kernel.file {
-            "matmul_any" => [inputs, outputs] = [if block == 1 { 35 } else { block }, 7],
+            "matmul_any" => [inputs, outputs] = [if format.block_len() == 1 { 35 } else { columns(1, format) }, 7],
             "matmul_row" => rows = 1,
             "matmul_cpu" if !trained && number("TILE_ROWS") < 32 => rows = number("TILE_ROWS") - 1,
             // Only large products have large tiles.
             "matmul_gpu" if number("QUADS") > 1 => {
                 [rows, inputs, outputs] = match kernel.entry {
-                    "forward" => [2060, block.max(20), 2052],
+                    "forward" => [2060, columns(20, format), 2052],
                     "input_gradient" => [2060, 2048, 20],
                     _ => [20, 2052, 2060],
                 }
@@ -336,13 +353,13 @@ impl Product {
 
 /// Queries, keys and values of two heads that share one, rotated as they are projected.
 fn self_attention(bench: &mut Bench, format: GgmlType, [head_size, rotary]: [u32; 2], pairs: RopePairs, trains: bool) -> Result<()> {
-    let (length, hidden, heads, key_value_heads) = (5, format.block_len().max(36), 2, 1);
+    let (length, hidden, heads, key_value_heads) = (5, columns(36, format), 2, 1);
     let frequencies = ops::rope_frequencies(100.0, rotary, &RopeScaling::None);
     let mut random = Random(15);
     let table = ops::rope_table(&frequencies, length);
     let arrays = [
         Array::new(if trains { Kind::Input } else { FROZEN }, &[1, length as usize, hidden], &mut random),
-        matrix(format, [((heads + 2 * key_value_heads) * head_size) as usize, hidden], &mut random),
+        small_matrix(format, [((heads + 2 * key_value_heads) * head_size) as usize, hidden], &mut random),
         Array { shape: vec![length as usize, rotary as usize], kind: FROZEN, values: table },
         Array::whole(&[length], &[1]),
     ];
@@ -366,12 +383,12 @@ fn self_attention(bench: &mut Bench, format: GgmlType, [head_size, rotary]: [u32
 
 /// A feed-forward layer whose matrices are both in this format.
 fn feed_forward(bench: &mut Bench, format: GgmlType, activation: Activation, gated: bool, trains: bool) -> Result<()> {
-    let (rows, width) = (5, format.block_len().max(40));
+    let (rows, width) = (5, columns(40, format));
     let mut random = Random(14);
     let arrays = [
         Array::new(if trains { Kind::Input } else { FROZEN }, &[rows, width], &mut random),
-        matrix(format, [if gated { 2 * width } else { width }, width], &mut random),
-        matrix(format, [width, width], &mut random),
+        small_matrix(format, [if gated { 2 * width } else { width }, width], &mut random),
+        small_matrix(format, [width, width], &mut random),
     ];
     bench.case(
         &format!("{rows}×{width}"),
@@ -507,7 +524,7 @@ fn scale(bench: &mut Bench, learned: bool, columns: usize) -> Result<()> {
 fn tokens(bench: &mut Bench, format: GgmlType, table: Kind) -> Result<()> {
     let tokens = [4u32, 0, 4, 2, 10, 4];
     let order = [1, 3, 0, 2, 5, 4];
-    let hidden = format.block_len().max(8);
+    let hidden = columns(8, format);
     let mut rows = matrix(format, [11, hidden], &mut Random(12));
     rows.kind = table;
     bench.case(
@@ -535,7 +552,7 @@ fn positions(bench: &mut Bench, table: Kind, start: bool) -> Result<()> {
 }
 
 fn loss(bench: &mut Bench, head: GgmlType) -> Result<()> {
-    let (rows, vocabulary, hidden) = (35, 67, head.block_len().max(36));
+    let (rows, vocabulary, hidden) = (35, 67, columns(36, head));
     let mut random = Random(14);
     let mut targets: Vec<u32> = (0..rows).map(|_| random.below(vocabulary)).collect();
     targets[5] = crate::text::IGNORED;

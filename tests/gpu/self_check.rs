@@ -14,8 +14,9 @@ use graftling::graph::wgsl::Constant;
 use graftling::graph::{DType, Graph, Kernel, Parameters, Traits};
 use graftling::measure;
 use graftling::model::{AdapterConfig, Base, Model, Trains};
-use graftling::ops::{self, Linear};
+use graftling::ops::{self, Activation, Attention, FeedForward, Linear, Rope, RopePairs};
 use graftling::train::{TrainOptions, Trainer, recordings};
+use graftling::weights::GgmlType;
 use graftling::{generate, words};
 use serde_json::Value;
 
@@ -220,6 +221,43 @@ fn large_tiles_are_checked() {
     let mut verdicts = place.verdicts(&device);
     assert_eq!(self_check(&mut device, &mut verdicts, record, || ()).expect("a working device"), []);
     assert!(LARGE.load(Ordering::Relaxed));
+}
+
+/// The comparisons of frozen matrices have whole blocks, whatever the format.
+#[test]
+fn block_formats_are_checked() {
+    for (format, half) in GgmlType::ALL.into_iter().flat_map(|format| [(format, false), (format, true)]) {
+        let mut parameters = Parameters::default();
+        let mut frozen = |name: &str, shape: [u32; 2]| parameters.add(name.to_string(), shape, format.dtype(), false);
+        let (tokens_table, qkv) = (frozen("tokens", [67, 256]), frozen("qkv", [64, 256]));
+        let (input, output) = (frozen("input", [512, 256]), frozen("output", [256, 256]));
+        let form = Attention { heads: 2, key_value_heads: 1, head_size: 16, causal: true, dropout: 0.0 };
+        let record = |traits: &Traits| {
+            let mut g = Graph::new(traits, &parameters, true);
+            g.set_half(half);
+            let [tokens, targets] = ["tokens", "targets"].map(|name| g.input(name, [1, 5], DType::U32));
+            let (lengths, table) = (g.input("lengths", [1], DType::U32), g.input("table", [5, 16], DType::F32));
+            let x = ops::embedding(&mut g, tokens, tokens_table, None);
+            let rotation = Rope { heads: 2, key_value_heads: 1, head_size: 16, pairs: RopePairs::Halves, table };
+            ops::self_attention(&mut g, x, &Linear::new(qkv, None), &rotation, lengths, form);
+            let [input, output] = [input, output].map(|weight| Linear::new(weight, None));
+            let layers = FeedForward { input: &input, output: &output, activation: Activation::Silu, gated: true };
+            let x = ops::feed_forward(&mut g, x, &layers);
+            ops::cross_entropy(&mut g, x, &Linear::new(tokens_table, None), targets);
+            Ok(vec![g])
+        };
+        for cpu in [true, false] {
+            let mut device = Device::open(None).expect("these tests need a device");
+            device.limit(|traits| traits.cpu &= cpu);
+            let place = Place::new(&format!("blocks-{format}-{half}-{cpu}"));
+            let mut verdicts = place.verdicts(&device);
+            assert_eq!(
+                self_check(&mut device, &mut verdicts, record, || ()).expect("a working device"),
+                [],
+                "{format}, f16 {half}, cpu {cpu}"
+            );
+        }
+    }
 }
 
 #[test]
