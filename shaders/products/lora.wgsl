@@ -9,11 +9,11 @@ override ALIGNED: u32 = 1u;    // the stride and each target's columns and outpu
 override SHARED: u32 = 1u;     // input_gradient: the invocations that share a sum, 1 on a CPU device
 override ACCUMULATE: u32 = 0u; // weight_gradient: 1 adds to db instead of writing it
 
-const LANES: u32 = 64u;
+const WORKGROUP: u32 = 64u;
 const OWN_ROWS: u32 = 4u;
 
-// What a workgroup covers: in forward and weight_gradient LANES quads of outputs, in input_gradient blocks of OWN_ROWS rows and one Value of z.
-const GRADIENT_BLOCKS: u32 = LANES / SHARED;
+// What a workgroup covers: in forward and weight_gradient WORKGROUP quads of outputs, in input_gradient blocks of OWN_ROWS rows and one Value of z.
+const GRADIENT_BLOCKS: u32 = WORKGROUP / SHARED;
 
 struct Params {
     rows: u32,
@@ -103,9 +103,9 @@ fn dy_quad(row: u32, output: u32, own: Target) -> vec4<f32> {
 }
 
 // y += s·z·Bᵀ: an invocation owns a quad of OWN_ROWS rows.
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(WORKGROUP)
 fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let quad = quad_of(tile.x * LANES + lane);
+    let quad = quad_of(tile.x * WORKGROUP + lane);
     let own = quad.own;
     if (quad.output >= own.end) { return; }
     let row = tile.y * OWN_ROWS;
@@ -138,7 +138,7 @@ fn forward(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_ind
 }
 
 //! if SHARED - 1u
-var<workgroup> parts: array<Value, LANES * OWN_ROWS>;
+var<workgroup> parts: array<Value, WORKGROUP * OWN_ROWS>;
 //! end
 
 // A group of fewer than three targets leaves the others without rows.
@@ -147,7 +147,7 @@ fn number_of_targets() -> u32 {
 }
 
 // dz = s·dy·B: SHARED invocations own OWN_ROWS elements of a column of z, and each adds up every SHAREDth quad of outputs.
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(WORKGROUP)
 fn input_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let columns = params.rank * number_of_targets();
     let block = group.x * GRADIENT_BLOCKS + lane / SHARED;
@@ -183,9 +183,9 @@ fn input_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
 }
 
 // db[chunk] = s·dyᵀ·z over the rows of the chunk: an invocation owns one Value in the rows of a quad.
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(WORKGROUP)
 fn weight_gradient(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let quad = quad_of(tile.x * LANES + lane);
+    let quad = quad_of(tile.x * WORKGROUP + lane);
     let own = quad.own;
     if (quad.output >= own.end) { return; }
     var acc: array<Value, 4>;

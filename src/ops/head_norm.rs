@@ -29,8 +29,8 @@ pub fn head_norm(g: &mut Graph, qkv: Tensor, layer: &HeadNorm) -> Tensor {
     assert_eq!(g.shape(key_weight), g.shape(query_weight), "head_norm takes two weights of one shape");
     qkv_shape(g, "head_norm", qkv, heads, key_value_heads, size);
     let (tokens, parts, normed) = (g.shape(qkv).rows(), heads + 2 * key_value_heads, heads + key_value_heads);
-    let (lanes, vector) = (row_threads(g.traits()), vector(size));
-    let kernel = move |entry| Kernel::new("head_norm", entry).with("VECTOR", vector).with("ROW_THREADS", lanes);
+    let (threads, vector) = (row_threads(g.traits()), vector(size));
+    let kernel = move |entry| Kernel::new("head_norm", entry).with("VECTOR", vector).with("ROW_THREADS", threads);
     let p = Params { rows: tokens.saturating_mul(parts), parts, heads, normed, size: size / vector, epsilon, chunk: 0 };
     let groups = [p.rows.div_ceil(kernel("forward").constant("WORKGROUP_ROWS")), 1, 1];
     let (scales, y) = (g.single("scales", [tokens, parts]), g.like("head_norm", qkv));

@@ -159,7 +159,7 @@ impl Product {
     /// y += s·z·Bᵀ.
     fn forward(&self, g: &mut Graph, y: Tensor, z: Tensor) {
         let kernel = self.kernel("forward");
-        let groups = [self.quads.div_ceil(kernel.constant("LANES")), self.p.rows.div_ceil(kernel.constant("OWN_ROWS")), 1];
+        let groups = [self.quads.div_ceil(kernel.constant("WORKGROUP")), self.p.rows.div_ceil(kernel.constant("OWN_ROWS")), 1];
         let arguments = [read(z), read(self.b), update(y)];
         dispatch_in_parts(g, kernel, |first| Params { first, ..self.p }, &arguments, groups, self.operations());
     }
@@ -179,7 +179,7 @@ impl Product {
     fn weight_gradient(&self, g: &mut Graph, dy: Tensor, z: Tensor) {
         let Some(db) = g.weight_gradient(self.b) else { return };
         let (rows, kernel) = (self.p.rows, self.kernel("weight_gradient"));
-        let [across, down] = [self.quads.div_ceil(kernel.constant("LANES")), self.p.rank];
+        let [across, down] = [self.quads.div_ceil(kernel.constant("WORKGROUP")), self.p.rank];
         let busy: u64 = if g.traits().cpu { 8 } else { 256 };
         let fitting = g.traits().max_binding.min(4 * MAX_ELEMENTS) / (4 * g.shape(db).len());
         let chunks = busy.div_ceil(u64::from(across) * u64::from(down)).min(rows.div_ceil(64).into()).min(fitting).max(1) as u32;

@@ -28,9 +28,9 @@ pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -
     let (rows, vocabulary) = (g.shape(x).rows(), g.shape(weight).rows());
     assert_eq!(g.shape(targets).len(), u64::from(rows), "cross_entropy: x is {}, the targets {}", g.shape(x), g.shape(targets));
     let metrics = g.arenas().metrics;
-    let lanes = row_threads(g.traits());
+    let threads = row_threads(g.traits());
     let slices = slices(g, rows, weight, bias);
-    let kernel = move |entry| Kernel::new("loss", entry).with("ROW_THREADS", lanes);
+    let kernel = move |entry| Kernel::new("loss", entry).with("ROW_THREADS", threads);
     let groups = [rows.div_ceil(kernel("slice").constant("WORKGROUP_ROWS")), 1, 1];
 
     let states = g.single("states", [rows, 3]);

@@ -48,9 +48,9 @@ fn record(g: &mut Graph, s: Tensor, terms: Option<[Tensor; 2]>, layer: &Norm) ->
     let layer = *layer;
     let (rows, columns) = (g.shape(s).rows(), g.shape(s).last());
     assert_eq!(g.shape(layer.weight).last(), columns, "norm: x is {}, the weight {}", g.shape(s), g.shape(layer.weight));
-    let (lanes, vector) = (row_threads(g.traits()), vector(columns));
+    let (threads, vector) = (row_threads(g.traits()), vector(columns));
     let kernel =
-        move |entry| Kernel::new("norm", entry).with("VECTOR", vector).with("ROW_THREADS", lanes).with("RMS", layer.bias.is_none());
+        move |entry| Kernel::new("norm", entry).with("VECTOR", vector).with("ROW_THREADS", threads).with("RMS", layer.bias.is_none());
     let p = Params { rows, columns: columns / vector, epsilon: layer.epsilon, has_addend: 0, chunk: 0 };
     let (stats, y) = (g.single("stats", [rows, 2]), g.activation("norm", g.shape(s).clone()));
     let mut arguments: Vec<Argument> = terms.map_or(vec![s], Vec::from).into_iter().map(read).collect();

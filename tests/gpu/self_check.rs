@@ -226,7 +226,7 @@ fn large_tiles_are_checked() {
 /// The comparisons of frozen matrices have whole blocks, whatever the format.
 #[test]
 fn block_formats_are_checked() {
-    for (format, half) in GgmlType::ALL.into_iter().flat_map(|format| [(format, false), (format, true)]) {
+    for (format, half) in [(GgmlType::F16, true), (GgmlType::Q4_1, false), (GgmlType::Q8_0, true), (GgmlType::Q4K, true)] {
         let mut parameters = Parameters::default();
         let mut frozen = |name: &str, shape: [u32; 2]| parameters.add(name.to_string(), shape, format.dtype(), false);
         let (tokens_table, qkv) = (frozen("tokens", [67, 256]), frozen("qkv", [64, 256]));
