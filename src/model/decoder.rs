@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::adapter::graft::{Graft, Stream, join};
-use super::adapter::{Projection, Target};
+use super::adapter::{Target, updates};
 use super::names::Names;
 use super::values::source_of;
 use super::{ATTENTION_PLACE, AdapterConfig, Config, FFN_PLACE, NormKind, Positions, Trains};
@@ -31,13 +31,13 @@ pub struct Model {
 
 struct Block {
     norm1: Norm,
-    qkv: Projection,
+    qkv: Linear,
     head_norm: Option<HeadNorm>,
-    attention_output: Projection,
+    attention_output: Linear,
     attention_adapter: Option<Graft>,
     norm2: Norm,
-    ffn_input: Projection,
-    ffn_output: Projection,
+    ffn_input: Linear,
+    ffn_output: Linear,
     ffn_adapter: Option<Graft>,
 }
 
@@ -203,10 +203,10 @@ impl Model {
             (Positions::Rotary { pairs, .. }, Some(table)) => Some(Rope { heads, key_value_heads, head_size, pairs: *pairs, table }),
             _ => None,
         };
-        let a = match (&rotation, block.qkv.plain(), &block.head_norm, cache) {
-            (Some(rotation), Some(projection), None, None) => ops::self_attention(g, x, projection, rotation, inputs.lengths, form),
+        let a = match (&rotation, &block.head_norm, cache) {
+            (Some(rotation), None, None) => ops::self_attention(g, x, &block.qkv, rotation, inputs.lengths, form),
             _ => {
-                let mut qkv = block.qkv.apply(g, x);
+                let mut qkv = ops::linear(g, x, &block.qkv);
                 if let Some(norm) = &block.head_norm {
                     qkv = ops::head_norm(g, qkv, norm);
                 }
@@ -222,25 +222,14 @@ impl Model {
                 }
             }
         };
-        let a = block.attention_output.apply(g, a);
+        let a = ops::linear(g, a, &block.attention_output);
         ops::dropout(g, a, dropout.attention_output)
     }
 
     fn ffn(&self, g: &mut Graph, x: Tensor, block: &Block) -> Tensor {
-        let activation = self.config.activation;
-        let f = match (block.ffn_input.plain(), block.ffn_output.plain()) {
-            (Some(input), Some(output)) => ops::feed_forward(g, x, &FeedForward { input, output, activation, gated: self.config.gated }),
-            _ => {
-                let f = if self.config.gated {
-                    let f = block.ffn_input.apply(g, x);
-                    ops::gated(g, f, activation)
-                } else {
-                    block.ffn_input.apply_activated(g, x, activation)
-                };
-                // f32 even where activations are f16: massive activations enter the residual stream here (see `ops::gated`).
-                g.in_single(|g| block.ffn_output.apply(g, f))
-            }
-        };
+        let (input, output) = (&block.ffn_input, &block.ffn_output);
+        let layers = FeedForward { input, output, activation: self.config.activation, gated: self.config.gated };
+        let f = ops::feed_forward(g, x, &layers);
         ops::dropout(g, f, self.config.dropout.ffn_output)
     }
 
@@ -296,7 +285,7 @@ impl Declared<'_> {
 
     /// A linear layer of stacked matrices (name, outputs), with the updates of a LoRA. Adjacent matrices of the same format are joined, as
     /// long as each starts at an addressable offset.
-    fn linear(&mut self, stacked: &[(String, u32)], inputs: u32, bias: bool) -> Projection {
+    fn linear(&mut self, stacked: &[(String, u32)], inputs: u32, bias: bool) -> Linear {
         let mut weights = Vec::new();
         let mut run: Vec<Piece> = Vec::new();
         let mut formats = stacked.iter().map(|(name, _)| self.format(&format!("{name}.weight"))).collect::<Vec<_>>().into_iter().peekable();
@@ -312,6 +301,7 @@ impl Declared<'_> {
         let pieces = stacked.iter().map(|(name, len)| Piece { name: format!("{name}.bias"), shape: Shape::from([*len]) });
         let bias = bias.then(|| self.parameters.add_stack(pieces.collect(), DType::F32, self.trains.base));
         let (targets, dropout) = &self.lora;
-        Projection::new(&mut self.parameters, Linear { weights, bias }, stacked, targets, *dropout)
+        let low_rank = updates(&mut self.parameters, stacked, targets, *dropout);
+        Linear { weights, bias, low_rank }
     }
 }

@@ -1,7 +1,7 @@
 //! The feed-forward layer of a transformer block.
 
-use super::linear::backward;
 use super::matmul::{self, Epilogue};
+use super::product::backward;
 use super::{Activation, Linear, gated, linear, linear_activated};
 use crate::graph::{Graph, Tensor};
 

@@ -10,7 +10,43 @@ pub struct Linear {
     pub weights: Vec<Tensor>,
     /// b (outputs).
     pub bias: Option<Tensor>,
+    /// Trained updates of the matrices.
+    pub low_rank: Option<LowRank>,
 }
+
+/// The low-rank updates of a layer's matrices: s·B·A each. Matrices without an update need no entry.
+#[derive(Clone, Debug)]
+pub struct LowRank {
+    /// The A of all targets, one below the other (Σ rank, inputs).
+    pub a: Tensor,
+    /// The targets in the order of A's rows, as few groups as their ranks allow.
+    pub groups: Vec<LowRankGroup>,
+    /// The share of A's input that dropout sets to zero. All targets see the same mask.
+    pub dropout: f32,
+}
+
+/// Up to three targets of one rank.
+#[derive(Clone, Debug)]
+pub struct LowRankGroup {
+    /// Their B, one below the other (Σ outputs, rank).
+    pub b: Tensor,
+    /// The targets.
+    pub targets: Vec<LowRankTarget>,
+}
+
+/// One matrix of a layer that has an update.
+#[derive(Clone, Copy, Debug)]
+pub struct LowRankTarget {
+    /// Where its outputs begin in the layer's.
+    pub column: u32,
+    /// Their number.
+    pub outputs: u32,
+    /// s.
+    pub scaling: f32,
+}
+
+/// The most targets of a group: queries, keys and values.
+pub const MOST_TARGETS: usize = 3;
 
 /// The most bytes of a matrix that are copied to an image at a time, where kernels read images. Otherwise, the image of a large head would
 /// take as much memory as the head.
@@ -37,7 +73,12 @@ impl Part {
 impl Linear {
     /// A layer with one matrix (outputs, inputs) and perhaps a bias (outputs).
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Linear {
-        Linear { weights: vec![weight], bias }
+        Linear::stacked(vec![weight], bias)
+    }
+
+    /// A layer with several matrices and perhaps a bias (outputs).
+    pub fn stacked(weights: Vec<Tensor>, bias: Option<Tensor>) -> Linear {
+        Linear { weights, bias, low_rank: None }
     }
 
     /// The outputs of all matrices together.

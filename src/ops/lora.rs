@@ -1,8 +1,10 @@
 //! LoRA (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models"): a linear layer with trained low-rank updates.
 
-use super::reduce::add_partials;
-use super::{Linear, dispatch_in_parts, dropout, linear, sum, vector};
-use crate::graph::{Graph, Kernel, MAX_ELEMENTS, Tensor, read, update, write};
+use super::layer::{Linear, LowRank, LowRankGroup, MOST_TARGETS};
+use super::product::product;
+use super::reduce::{add_partials, busy_chunks};
+use super::{dispatch_in_parts, dropout, sum, vector};
+use crate::graph::{Graph, Kernel, Tensor, read, update, write};
 
 crate::params!(Params {
     rows: u32,
@@ -23,49 +25,15 @@ crate::params!(Params {
     first: u32,
 });
 
-/// The low-rank updates of a layer's matrices: s·B·A each. Matrices without an update need no entry.
-#[derive(Clone, Debug)]
-pub struct LowRank {
-    /// The A of all targets, one below the other (Σ rank, inputs).
-    pub a: Tensor,
-    /// The targets in the order of A's rows, as few groups as their ranks allow.
-    pub groups: Vec<LowRankGroup>,
-    /// The share of A's input that dropout sets to zero. All targets see the same mask.
-    pub dropout: f32,
-}
-
-/// Up to three targets of one rank.
-#[derive(Clone, Debug)]
-pub struct LowRankGroup {
-    /// Their B, one below the other (Σ outputs, rank).
-    pub b: Tensor,
-    /// The targets.
-    pub targets: Vec<LowRankTarget>,
-}
-
-/// One matrix of a layer that has an update.
-#[derive(Clone, Copy, Debug)]
-pub struct LowRankTarget {
-    /// Where its outputs begin in the layer's.
-    pub column: u32,
-    /// Their number.
-    pub outputs: u32,
-    /// s.
-    pub scaling: f32,
-}
-
-/// The most targets of a group: queries, keys and values.
-pub const MOST_TARGETS: usize = 3;
-
 /// x·Wᵀ + b and, in the columns of each target, + s·(dropout(x)·Aᵀ)·Bᵀ: x (…, inputs) to (…, outputs).
 ///
 /// One product with the stacked A serves all targets. Those with B have kernels of their own, since a product's output would be a separate
 /// tensor with the targets' columns only.
 pub fn lora(g: &mut Graph, x: Tensor, layer: &Linear, low_rank: &LowRank) -> Tensor {
-    let before = linear(g, x, layer);
+    let before = product(g, x, layer);
     let dropped = dropout(g, x, low_rank.dropout);
     let a = Linear::new(low_rank.a, None);
-    let z = g.scoped("lora", |g| linear(g, dropped, &a));
+    let z = g.scoped("lora", |g| product(g, dropped, &a));
     // The same memory under a second name: the update is in place, but its gradient is recorded before that of the layer.
     let y = g.view(before, "lora", 0, g.shape(before).clone());
     let mut offset = 0;
@@ -180,11 +148,7 @@ impl Product {
         let Some(db) = g.weight_gradient(self.b) else { return };
         let (rows, kernel) = (self.p.rows, self.kernel("weight_gradient"));
         let [across, down] = [self.quads.div_ceil(kernel.constant("WORKGROUP")), self.p.rank];
-        let busy: u64 = if g.traits().cpu { 8 } else { 256 };
-        let fitting = g.traits().max_binding.min(4 * MAX_ELEMENTS) / (4 * g.shape(db).len());
-        let chunks = busy.div_ceil(u64::from(across) * u64::from(down)).min(rows.div_ceil(64).into()).min(fitting).max(1) as u32;
-        let chunk = rows.div_ceil(chunks);
-        let chunks = rows.div_ceil(chunk);
+        let (chunk, chunks) = busy_chunks(g, rows, [across, down], db);
         let groups = [across, down, chunks];
         let params = |first| Params { chunk, first, ..self.p };
         if chunks == 1 {

@@ -23,7 +23,7 @@ struct Slice {
 /// shader's `IGNORED`.
 /// x (…, hidden), targets (…), W (vocabulary, hidden). The result represents the loss: pass it to [`Graph::backward`] as both arguments.
 pub fn cross_entropy(g: &mut Graph, x: Tensor, head: &Linear, targets: Tensor) -> Tensor {
-    let &Linear { ref weights, bias } = head;
+    let &Linear { ref weights, bias, .. } = head;
     let [weight] = weights[..] else { panic!("cross_entropy takes a head of one matrix") };
     let (rows, vocabulary) = (g.shape(x).rows(), g.shape(weight).rows());
     assert_eq!(g.shape(targets).len(), u64::from(rows), "cross_entropy: x is {}, the targets {}", g.shape(x), g.shape(targets));

@@ -1,9 +1,9 @@
 //! The three products of a linear layer, y = x·Wᵀ, dx = dy·W and dW = dyᵀ·x, and the choice of their kernels.
 
 use super::layer::{Linear, Part};
-use super::reduce::{add_partials, column_sum};
+use super::reduce::{add_partials, busy_chunks, column_sum};
 use super::{Activation, Rope, parts_per_dispatch, row_threads};
-use crate::graph::{Argument, DType, Graph, Kernel, MAX_ELEMENTS, Matrix, Tensor, read, update, write};
+use crate::graph::{Argument, DType, Graph, Kernel, Matrix, Tensor, read, update, write};
 
 crate::params!(Params {
     rows: u32,
@@ -52,7 +52,7 @@ pub fn pairs(g: &mut Graph, rows: u32, layer: &Linear) -> bool {
         let aligned = inputs.is_multiple_of(4) && outputs.is_multiple_of(8);
         aligned && ["matmul_gpu", "matmul_matrix"].contains(&variant(g, "forward", aligned, [rows, outputs], None).file)
     };
-    weights.len() == layer.weights.len() && weights.iter().all(fits)
+    layer.low_rank.is_none() && weights.len() == layer.weights.len() && weights.iter().all(fits)
 }
 
 /// The kernel for a device and a product with `rows` rows and `columns` columns. Every choice is made here. The fast kernels load vectors
@@ -224,11 +224,7 @@ fn weight_gradient(g: &mut Graph, dy: Tensor, part: &Part, x: Tensor, dw: Tensor
     let kernel =
         variant(g, "weight_gradient", aligned, [outputs, inputs], Some(x)).with("FORMAT", DType::F32.word()).with("EPILOGUE", "plain");
     let [across, down] = tiles(&kernel, ["WEIGHT_GRADIENT_ROWS", "WEIGHT_GRADIENT_COLUMNS"], outputs, inputs);
-    let busy: u64 = if g.traits().cpu { 8 } else { 256 };
-    let fitting = g.traits().max_binding.min(4 * MAX_ELEMENTS) / (4 * g.shape(dw).len());
-    let chunks = busy.div_ceil(u64::from(across) * u64::from(down)).min(rows.div_ceil(64).into()).min(fitting).max(1) as u32;
-    let chunk = rows.div_ceil(chunks);
-    let chunks = rows.div_ceil(chunk);
+    let (chunk, chunks) = busy_chunks(g, rows, [across, down], dw);
     // Each slice of the matrix has its own partial products, with the same chunks as the whole matrix.
     for (start, outputs) in row_slices(g, outputs, kernel.constant("WEIGHT_GRADIENT_ROWS"), operations(rows, inputs, 1), &[dw]) {
         let dw = rows_of(g, dw, start, outputs);

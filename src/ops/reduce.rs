@@ -1,7 +1,7 @@
 //! Sums over tokens: the gradients of biases, factors and norms.
 
 use super::{flat, vector};
-use crate::graph::{Graph, Kernel, Tensor, Traits, read, update, write};
+use crate::graph::{Graph, Kernel, MAX_ELEMENTS, Tensor, Traits, read, update, write};
 
 crate::params!(Params { rows: u32, columns: u32, stride: u32, chunk: u32 });
 
@@ -32,6 +32,16 @@ pub(super) fn add_partials(g: &mut Graph, partials: Tensor, gradient: Tensor) {
     let p = Params { rows: chunks, columns: columns as u32, stride: columns as u32, chunk: 0 };
     let kernel = Kernel::new("reduce", "add_partials").with("VECTOR", vector);
     g.dispatch(kernel, p, [read(partials), update(gradient)], flat(columns));
+}
+
+/// The rows per chunk, and the chunks, of a `gradient` that is a sum over `rows`. If one chunk has too few workgroups (across, down) to keep the
+/// device busy, there are several, with at least 64 rows each and partial sums that fit one binding.
+pub(super) fn busy_chunks(g: &Graph, rows: u32, [across, down]: [u32; 2], gradient: Tensor) -> (u32, u32) {
+    let busy: u64 = if g.traits().cpu { 8 } else { 256 };
+    let fitting = g.traits().max_binding.min(4 * MAX_ELEMENTS) / (4 * g.shape(gradient).len());
+    let chunks = busy.div_ceil(u64::from(across) * u64::from(down)).min(rows.div_ceil(64).into()).min(fitting).max(1) as u32;
+    let chunk = rows.div_ceil(chunks);
+    (chunk, rows.div_ceil(chunk))
 }
 
 /// How many rows one invocation adds up: about the square root of `rows`, so that both passes are short. On a CPU device, whose few lanes

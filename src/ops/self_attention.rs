@@ -1,8 +1,8 @@
 //! Self-attention with rotary positions, from the projection of queries, keys and values on.
 
 use super::attention::Recorded;
-use super::linear::backward;
 use super::matmul::{self, Epilogue};
+use super::product::backward;
 use super::{Attention, Linear, Rope, attention, linear, rope};
 use crate::graph::{Graph, Tensor};
 

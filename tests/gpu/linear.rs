@@ -66,7 +66,7 @@ fn stacked_matrices() {
             let name = format!("{outputs:?} outputs of one layer, cpu {}, subgroup {:?}", traits.cpu, traits.subgroup);
             let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 2e-6, twice: true };
             check.run(
-                |g, t| ops::linear(g, t[0], &Linear { weights: t[2..].to_vec(), bias: Some(t[1]) }),
+                |g, t| ops::linear(g, t[0], &Linear::stacked(t[2..].to_vec(), Some(t[1]))),
                 |v| {
                     let weights: Vec<f64> = v[2..].concat();
                     linear(&v[0], &weights, Some(&v[1]), inputs)

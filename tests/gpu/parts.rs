@@ -76,7 +76,7 @@ fn products() {
         ops::linear_activated(g, x[0], &Linear::new(w[0], None), Activation::Gelu)
     });
     check("stacked", &[&[200, 64]], &[&[64, 64], &[20, 64], &[84]], |g, x, w| {
-        ops::linear(g, x[0], &Linear { weights: w[..2].to_vec(), bias: Some(w[2]) })
+        ops::linear(g, x[0], &Linear::stacked(w[..2].to_vec(), Some(w[2])))
     });
 }
 

@@ -5,18 +5,18 @@ mod export;
 mod json;
 mod keys;
 mod mlx;
-mod projection;
 mod targets;
 mod tensors;
 #[cfg(test)]
 mod tests;
 mod text;
+mod updates;
 
 pub use config::{LoraConfig, Targets};
 pub use export::ExportForm;
 pub(super) use json::PeftJson;
 pub(super) use mlx::{from_mlx, is_mlx};
-pub(in crate::model) use projection::Projection;
 pub(in crate::model) use targets::Target;
 pub(in crate::model) use tensors::B;
 pub(super) use tensors::{is_lora, to_disk, to_memory};
+pub(in crate::model) use updates::updates;
