@@ -1,4 +1,4 @@
-//! use activation, random
+//! use activation, adapter_params
 
 // The bottleneck adapter (Houlsby 2019), fused: y = x + scaling · dropout(Up · σ(Down · x + b_down) + b_up), and its gradient to the
 // input. A workgroup owns TOKENS tokens. It computes their narrow product, keeps it in workgroup memory and multiplies it again.
@@ -8,11 +8,9 @@
 // of the contraction at a time; the next ones are loaded during the multiplication.
 
 override BOTTLENECK: u32 = 64u; // rounded up to a multiple of 64
-override ALIGNED: u32 = 1u;     // hidden and bottleneck are multiples of 4, so rows can be loaded as vectors
 override OWN_TOKENS: u32 = 4u;
 override SLICES: u32 = 4u;
 override ACTIVATION: u32 = 0u;
-override DROPOUT: u32 = 0u;
 override KEEP: u32 = 1u;             // forward: the narrow product is kept for the backward pass
 override WITH_INPUT_GRADIENT: u32 = 1u; // 0: nothing below needs one, so only the narrow gradient is computed
 const ACROSS: u32 = 16u;
@@ -21,22 +19,6 @@ const SLICE: u32 = ACROSS * DOWN;
 const THREADS: u32 = SLICE * SLICES;
 const TOKENS: u32 = OWN_TOKENS * DOWN;
 const COLUMNS: u32 = 64u * SLICES; // of the wide product that all slices compute together
-
-struct Params {
-    rows: u32,
-    hidden: u32,
-    bottleneck: u32,
-    columns: u32,     // of the wide product that a workgroup computes, a multiple of COLUMNS
-    scaling: f32,
-    threshold: u32,   // dropout: the share to drop, in units of 2^-32
-    keep_scale: f32,  // dropout: 1 / (1 - share)
-    site: u32,
-    has_biases: u32,
-    has_addend: u32,
-    first: u32,       // the workgroup that the dispatch begins with, if several share them
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
 
 //! if ALIGNED
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;    // forward: x; backward: dy (rows, hidden / 4)
@@ -75,7 +57,7 @@ fn input4(row: u32, i: u32) -> vec4<f32> {
     return select(vec4(0.0), x[row * fours + min(i, fours - 1u)], i < fours);
 //! else
     var v = vec4(0.0);
-    for (var c = 0u; c < min(4u, params.hidden - min(4u * i, params.hidden)); c++) { v[c] = x[row * params.hidden + 4u * i + c]; }
+    for (var c = 0u; c < present(i, params.hidden); c++) { v[c] = x[row * params.hidden + 4u * i + c]; }
     return v;
 //! end
 }
@@ -85,7 +67,7 @@ fn down4(row: u32, i: u32) -> vec4<f32> {
     return select(vec4(0.0), down[row * fours + min(i, fours - 1u)], i < fours);
 //! else
     var v = vec4(0.0);
-    for (var c = 0u; c < min(4u, params.hidden - min(4u * i, params.hidden)); c++) { v[c] = down[row * params.hidden + 4u * i + c]; }
+    for (var c = 0u; c < present(i, params.hidden); c++) { v[c] = down[row * params.hidden + 4u * i + c]; }
     return v;
 //! end
 }
@@ -95,7 +77,7 @@ fn up4(row: u32, i: u32) -> vec4<f32> {
     return select(vec4(0.0), up[row * fours + min(i, fours - 1u)], i < fours);
 //! else
     var v = vec4(0.0);
-    for (var c = 0u; c < min(4u, params.bottleneck - min(4u * i, params.bottleneck)); c++) { v[c] = up[row * params.bottleneck + 4u * i + c]; }
+    for (var c = 0u; c < present(i, params.bottleneck); c++) { v[c] = up[row * params.bottleneck + 4u * i + c]; }
     return v;
 //! end
 }
@@ -106,7 +88,7 @@ fn down_bias4(i: u32) -> vec4<f32> {
     return down_bias[min(i, params.bottleneck / 4u - 1u)];
 //! else
     var v = vec4(0.0);
-    for (var c = 0u; c < min(4u, params.bottleneck - min(4u * i, params.bottleneck)); c++) { v[c] = down_bias[4u * i + c]; }
+    for (var c = 0u; c < present(i, params.bottleneck); c++) { v[c] = down_bias[4u * i + c]; }
     return v;
 //! end
 }
@@ -115,7 +97,7 @@ fn up_bias4(i: u32) -> vec4<f32> {
     return up_bias[min(i, params.hidden / 4u - 1u)];
 //! else
     var v = vec4(0.0);
-    for (var c = 0u; c < min(4u, params.hidden - min(4u * i, params.hidden)); c++) { v[c] = up_bias[4u * i + c]; }
+    for (var c = 0u; c < present(i, params.hidden); c++) { v[c] = up_bias[4u * i + c]; }
     return v;
 //! end
 }
@@ -124,7 +106,7 @@ fn store_z(row: u32, i: u32, v: vec4<f32>) {
 //! if ALIGNED
     if (4u * i < params.bottleneck) { z[at / 4u] = v; }
 //! else
-    for (var c = 0u; c < min(4u, params.bottleneck - min(4u * i, params.bottleneck)); c++) { z[at + c] = v[c]; }
+    for (var c = 0u; c < present(i, params.bottleneck); c++) { z[at + c] = v[c]; }
 //! end
 }
 fn store_activated(row: u32, i: u32, v: vec4<f32>) {
@@ -132,7 +114,7 @@ fn store_activated(row: u32, i: u32, v: vec4<f32>) {
 //! if ALIGNED
     if (4u * i < params.bottleneck) { activated[at / 4u] = v; }
 //! else
-    for (var c = 0u; c < min(4u, params.bottleneck - min(4u * i, params.bottleneck)); c++) { activated[at + c] = v[c]; }
+    for (var c = 0u; c < present(i, params.bottleneck); c++) { activated[at + c] = v[c]; }
 //! end
 }
 fn store_y(row: u32, i: u32, v: vec4<f32>) {
@@ -140,7 +122,7 @@ fn store_y(row: u32, i: u32, v: vec4<f32>) {
 //! if ALIGNED
     if (4u * i < params.hidden) { y[at / 4u] = v; }
 //! else
-    for (var c = 0u; c < min(4u, params.hidden - min(4u * i, params.hidden)); c++) { y[at + c] = v[c]; }
+    for (var c = 0u; c < present(i, params.hidden); c++) { y[at + c] = v[c]; }
 //! end
 }
 fn kept_z4(row: u32, i: u32) -> vec4<f32> {
@@ -149,7 +131,7 @@ fn kept_z4(row: u32, i: u32) -> vec4<f32> {
     return kept_z[at / 4u];
 //! else
     var v = vec4(0.0);
-    for (var c = 0u; c < min(4u, params.bottleneck - min(4u * i, params.bottleneck)); c++) { v[c] = kept_z[at + c]; }
+    for (var c = 0u; c < present(i, params.bottleneck); c++) { v[c] = kept_z[at + c]; }
     return v;
 //! end
 }
@@ -159,7 +141,7 @@ fn addend4(row: u32, i: u32) -> vec4<f32> {
     return addend[at / 4u];
 //! else
     var v = vec4(0.0);
-    for (var c = 0u; c < min(4u, params.hidden - min(4u * i, params.hidden)); c++) { v[c] = addend[at + c]; }
+    for (var c = 0u; c < present(i, params.hidden); c++) { v[c] = addend[at + c]; }
     return v;
 //! end
 }
@@ -168,7 +150,7 @@ fn store_dz(row: u32, i: u32, v: vec4<f32>) {
 //! if ALIGNED
     if (4u * i < params.bottleneck) { dz[at / 4u] = v; }
 //! else
-    for (var c = 0u; c < min(4u, params.bottleneck - min(4u * i, params.bottleneck)); c++) { dz[at + c] = v[c]; }
+    for (var c = 0u; c < present(i, params.bottleneck); c++) { dz[at + c] = v[c]; }
 //! end
 }
 fn store_dx(row: u32, i: u32, v: vec4<f32>) {
@@ -176,19 +158,8 @@ fn store_dx(row: u32, i: u32, v: vec4<f32>) {
 //! if ALIGNED
     if (4u * i < params.hidden) { dx[at / 4u] = v; }
 //! else
-    for (var c = 0u; c < min(4u, params.hidden - min(4u * i, params.hidden)); c++) { dx[at + c] = v[c]; }
+    for (var c = 0u; c < present(i, params.hidden); c++) { dx[at + c] = v[c]; }
 //! end
-}
-
-// scaling · dropout of four elements of the branch
-fn branch_factor(row: u32, column: u32) -> vec4<f32> {
-    var factor = vec4(params.scaling);
-//! if DROPOUT
-    @unroll for (var c = 0u; c < 4u; c++) {
-        factor[c] *= dropout_factor(row, column + c, params.site, params.threshold, params.keep_scale);
-    }
-//! end
-    return factor;
 }
 
 // The left operand of each slice's product (SLICES, 2, TOKENS), four of the contraction in a vector; then the narrow product

@@ -1,4 +1,4 @@
-//! use random
+//! use adapter_params
 
 // The gradients of all weights of a bottleneck adapter: dDown = dzᵀ · x, dUp = outerᵀ · activated, and their biases' Σ dz and Σ outer, where
 // outer = dy · scaling · dropout.
@@ -6,25 +6,11 @@
 // A workgroup owns a tile of 32 × 32 of one of the two matrices. Its slices of 64 threads share the tokens, 8 each at a time, and their parts are
 // added in order. In a slice thread (column, row) owns 4 × 4 elements. Those in the first column of tiles add up the bias, too.
 
-override ALIGNED: u32 = 1u; // hidden and bottleneck are multiples of 4, so rows can be loaded as vectors
-override DROPOUT: u32 = 0u;
 override BIASES: u32 = 1u;
 const SLICES: u32 = 4u;
 const THREADS: u32 = 64u * SLICES;
 const TILE: u32 = 32u;
 
-struct Params {
-    rows: u32,
-    hidden: u32,
-    bottleneck: u32,
-    scaling: f32,
-    threshold: u32,
-    keep_scale: f32,
-    site: u32,
-    first: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(5) var<storage, read_write> ddown_bias: array<f32>; // (bottleneck)
 @group(0) @binding(6) var<storage, read_write> dup_bias: array<f32>;   // (hidden)
 //! if ALIGNED
@@ -45,58 +31,52 @@ struct Params {
 
 // Elements 4i to 4i + 3 of a row, zero past its end and past the last row.
 fn x_row(row: u32, i: u32) -> vec4<f32> {
-    let at = min(row, params.rows - 1u) * params.hidden + 4u * i;
+    let at = row * params.hidden + 4u * i;
     var v = vec4(0.0);
     if (row >= params.rows || 4u * i >= params.hidden) { return v; }
 //! if ALIGNED
     v = x[at / 4u];
 //! else
-    for (var c = 0u; c < min(4u, params.hidden - 4u * i); c++) { v[c] = x[at + c]; }
+    for (var c = 0u; c < present(i, params.hidden); c++) { v[c] = x[at + c]; }
 //! end
     return v;
 }
 fn activated_row(row: u32, i: u32) -> vec4<f32> {
-    let at = min(row, params.rows - 1u) * params.bottleneck + 4u * i;
+    let at = row * params.bottleneck + 4u * i;
     var v = vec4(0.0);
     if (row >= params.rows || 4u * i >= params.bottleneck) { return v; }
 //! if ALIGNED
     v = activated[at / 4u];
 //! else
-    for (var c = 0u; c < min(4u, params.bottleneck - 4u * i); c++) { v[c] = activated[at + c]; }
+    for (var c = 0u; c < present(i, params.bottleneck); c++) { v[c] = activated[at + c]; }
 //! end
     return v;
 }
 fn dy_row(row: u32, i: u32) -> vec4<f32> {
-    let at = min(row, params.rows - 1u) * params.hidden + 4u * i;
+    let at = row * params.hidden + 4u * i;
     var v = vec4(0.0);
     if (row >= params.rows || 4u * i >= params.hidden) { return v; }
 //! if ALIGNED
     v = dy[at / 4u];
 //! else
-    for (var c = 0u; c < min(4u, params.hidden - 4u * i); c++) { v[c] = dy[at + c]; }
+    for (var c = 0u; c < present(i, params.hidden); c++) { v[c] = dy[at + c]; }
 //! end
     return v;
 }
 fn dz_row(row: u32, i: u32) -> vec4<f32> {
-    let at = min(row, params.rows - 1u) * params.bottleneck + 4u * i;
+    let at = row * params.bottleneck + 4u * i;
     var v = vec4(0.0);
     if (row >= params.rows || 4u * i >= params.bottleneck) { return v; }
 //! if ALIGNED
     v = dz[at / 4u];
 //! else
-    for (var c = 0u; c < min(4u, params.bottleneck - 4u * i); c++) { v[c] = dz[at + c]; }
+    for (var c = 0u; c < present(i, params.bottleneck); c++) { v[c] = dz[at + c]; }
 //! end
     return v;
 }
 
 fn outer_row(row: u32, i: u32) -> vec4<f32> {
-    var v = dy_row(row, i) * params.scaling;
-//! if DROPOUT
-    @unroll for (var c = 0u; c < 4u; c++) {
-        v[c] *= dropout_factor(row, 4u * i + c, params.site, params.threshold, params.keep_scale);
-    }
-//! end
-    return v;
+    return dy_row(row, i) * branch_factor(row, 4u * i);
 }
 
 // Adds to elements 4i to 4i + 3 of a row of a gradient.
@@ -105,7 +85,7 @@ fn add_down(row: u32, i: u32, v: vec4<f32>) {
 //! if ALIGNED
     ddown[at / 4u] = ddown[at / 4u] + v;
 //! else
-    for (var c = 0u; c < min(4u, params.hidden - 4u * i); c++) { ddown[at + c] = ddown[at + c] + v[c]; }
+    for (var c = 0u; c < present(i, params.hidden); c++) { ddown[at + c] = ddown[at + c] + v[c]; }
 //! end
 }
 fn add_up(row: u32, i: u32, v: vec4<f32>) {
@@ -113,7 +93,7 @@ fn add_up(row: u32, i: u32, v: vec4<f32>) {
 //! if ALIGNED
     dup[at / 4u] = dup[at / 4u] + v;
 //! else
-    for (var c = 0u; c < min(4u, params.bottleneck - 4u * i); c++) { dup[at + c] = dup[at + c] + v[c]; }
+    for (var c = 0u; c < present(i, params.bottleneck); c++) { dup[at + c] = dup[at + c] + v[c]; }
 //! end
 }
 

@@ -39,6 +39,8 @@ fn slot(column: u32, row: u32) -> u32 {
     return column * 32u + (row ^ column);
 }
 
+// qkv and dy are staged by functions of their own, since an entry point has to bind every buffer that it can reach, and `forward` has no dy.
+
 // Stages one chunk of 32 rows of qkv from `first` on; chunks are counted from `column` on.
 fn stage_qkv(to: u32, batch: u32, first: u32, column: u32, chunk: u32, thread: u32) {
     for (var i = thread; i < HALF; i += THREADS) {

@@ -114,6 +114,28 @@ fn right_along(column: u32, k: u32) -> Right {
     return coopLoadT<Right>(&right[k * COLUMN + column], COLUMN);
 }
 
+// The sums of a region.
+struct Region {
+    s00: Sum,
+    s01: Sum,
+    s10: Sum,
+    s11: Sum,
+}
+
+fn empty() -> Region {
+    return Region(Sum(), Sum(), Sum(), Sum());
+}
+
+// The region plus the products of two matrices of rows and two of columns.
+fn multiplied(region: Region, a0: Left, a1: Left, b0: Right, b1: Right) -> Region {
+    return Region(
+        coopMultiplyAdd(a0, b0, region.s00),
+        coopMultiplyAdd(a0, b1, region.s01),
+        coopMultiplyAdd(a1, b0, region.s10),
+        coopMultiplyAdd(a1, b1, region.s11),
+    );
+}
+
 // Who multiplies what: subgroup s takes the regions s and, if REGIONS is 2, s + count.
 struct Subgroups {
     number: u32,
@@ -179,6 +201,12 @@ fn store_forward(sum: Sum, group: u32, i: u32, j: u32, tile: vec3<u32>, thread: 
     }
     workgroupBarrier();
 }
+fn store_forward_region(region: Region, group: u32, tile: vec3<u32>, thread: u32, subgroups: Subgroups) {
+    store_forward(region.s00, group, 0u, 0u, tile, thread, subgroups);
+    store_forward(region.s01, group, 0u, 1u, tile, thread, subgroups);
+    store_forward(region.s10, group, 1u, 0u, tile, thread, subgroups);
+    store_forward(region.s11, group, 1u, 1u, tile, thread, subgroups);
+}
 
 fn store_input_gradient(sum: Sum, group: u32, i: u32, j: u32, tile: vec3<u32>, thread: u32, subgroups: Subgroups) {
     coopStoreT(sum, &sums[subgroups.number * MATRIX], SIZE);
@@ -201,6 +229,12 @@ fn store_input_gradient(sum: Sum, group: u32, i: u32, j: u32, tile: vec3<u32>, t
     }
     workgroupBarrier();
 }
+fn store_input_gradient_region(region: Region, group: u32, tile: vec3<u32>, thread: u32, subgroups: Subgroups) {
+    store_input_gradient(region.s00, group, 0u, 0u, tile, thread, subgroups);
+    store_input_gradient(region.s01, group, 0u, 1u, tile, thread, subgroups);
+    store_input_gradient(region.s10, group, 1u, 0u, tile, thread, subgroups);
+    store_input_gradient(region.s11, group, 1u, 1u, tile, thread, subgroups);
+}
 
 fn store_weight_gradient(sum: Sum, group: u32, i: u32, j: u32, tile: vec3<u32>, thread: u32, subgroups: Subgroups) {
     coopStoreT(sum, &sums[subgroups.number * MATRIX], SIZE);
@@ -218,6 +252,12 @@ fn store_weight_gradient(sum: Sum, group: u32, i: u32, j: u32, tile: vec3<u32>, 
         }
     }
     workgroupBarrier();
+}
+fn store_weight_gradient_region(region: Region, group: u32, tile: vec3<u32>, thread: u32, subgroups: Subgroups) {
+    store_weight_gradient(region.s00, group, 0u, 0u, tile, thread, subgroups);
+    store_weight_gradient(region.s01, group, 0u, 1u, tile, thread, subgroups);
+    store_weight_gradient(region.s10, group, 1u, 0u, tile, thread, subgroups);
+    store_weight_gradient(region.s11, group, 1u, 1u, tile, thread, subgroups);
 }
 
 // y = epilogue(x·Wᵀ + bias)
@@ -245,16 +285,10 @@ fn forward(
 //! end
     }
     let c_at = corner(min(number, ALL_REGIONS - 1u));
-    var c00 = Sum();
-    var c01 = Sum();
-    var c10 = Sum();
-    var c11 = Sum();
+    var c = empty();
 //! if REGIONS - 1u
     let d_at = corner(min(number + count, ALL_REGIONS - 1u));
-    var d00 = Sum();
-    var d01 = Sum();
-    var d10 = Sum();
-    var d11 = Sum();
+    var d = empty();
 //! end
     var a: array<vec4<f32>, OWN>;
     var b: array<vec4<f32>, OWN>;
@@ -278,39 +312,21 @@ fn forward(
             }
         }
         @unroll for (var k = 0u; k < DEPTH / SIZE; k++) {
-            let a0 = left_across(c_at.x, k * SIZE);
-            let a1 = left_across(c_at.x + SIZE, k * SIZE);
-            let b0 = right_across(c_at.y, k * SIZE);
-            let b1 = right_across(c_at.y + SIZE, k * SIZE);
-            c00 = coopMultiplyAdd(a0, b0, c00);
-            c01 = coopMultiplyAdd(a0, b1, c01);
-            c10 = coopMultiplyAdd(a1, b0, c10);
-            c11 = coopMultiplyAdd(a1, b1, c11);
+            let at = k * SIZE;
+            c = multiplied(c, left_across(c_at.x, at), left_across(c_at.x + SIZE, at), right_across(c_at.y, at), right_across(c_at.y + SIZE, at));
         }
 //! if REGIONS - 1u
         @unroll for (var k = 0u; k < DEPTH / SIZE; k++) {
-            let a0 = left_across(d_at.x, k * SIZE);
-            let a1 = left_across(d_at.x + SIZE, k * SIZE);
-            let b0 = right_across(d_at.y, k * SIZE);
-            let b1 = right_across(d_at.y + SIZE, k * SIZE);
-            d00 = coopMultiplyAdd(a0, b0, d00);
-            d01 = coopMultiplyAdd(a0, b1, d01);
-            d10 = coopMultiplyAdd(a1, b0, d10);
-            d11 = coopMultiplyAdd(a1, b1, d11);
+            let at = k * SIZE;
+            d = multiplied(d, left_across(d_at.x, at), left_across(d_at.x + SIZE, at), right_across(d_at.y, at), right_across(d_at.y + SIZE, at));
         }
 //! end
         workgroupBarrier();
     }
 
-    store_forward(c00, 0u, 0u, 0u, tile, thread, subgroups);
-    store_forward(c01, 0u, 0u, 1u, tile, thread, subgroups);
-    store_forward(c10, 0u, 1u, 0u, tile, thread, subgroups);
-    store_forward(c11, 0u, 1u, 1u, tile, thread, subgroups);
+    store_forward_region(c, 0u, tile, thread, subgroups);
 //! if REGIONS - 1u
-    store_forward(d00, 1u, 0u, 0u, tile, thread, subgroups);
-    store_forward(d01, 1u, 0u, 1u, tile, thread, subgroups);
-    store_forward(d10, 1u, 1u, 0u, tile, thread, subgroups);
-    store_forward(d11, 1u, 1u, 1u, tile, thread, subgroups);
+    store_forward_region(d, 1u, tile, thread, subgroups);
 //! end
 }
 
@@ -334,16 +350,10 @@ fn input_gradient(
         w_columns[i] = min(tile.x * (TILE / 4u) + along(thread + i * THREADS).y, inputs - 1u);
     }
     let c_at = corner(min(number, ALL_REGIONS - 1u));
-    var c00 = Sum();
-    var c01 = Sum();
-    var c10 = Sum();
-    var c11 = Sum();
+    var c = empty();
 //! if REGIONS - 1u
     let d_at = corner(min(number + count, ALL_REGIONS - 1u));
-    var d00 = Sum();
-    var d01 = Sum();
-    var d10 = Sum();
-    var d11 = Sum();
+    var d = empty();
 //! end
     var a: array<vec4<f32>, OWN>;
     var b: array<vec4<f32>, OWN>;
@@ -363,39 +373,21 @@ fn input_gradient(
             if (b_k < outputs) { b[i] = weight4(b_k * inputs + w_columns[i]); } else { b[i] = vec4(0.0); }
         }
         @unroll for (var k = 0u; k < DEPTH / SIZE; k++) {
-            let a0 = left_across(c_at.x, k * SIZE);
-            let a1 = left_across(c_at.x + SIZE, k * SIZE);
-            let b0 = right_along(c_at.y, k * SIZE);
-            let b1 = right_along(c_at.y + SIZE, k * SIZE);
-            c00 = coopMultiplyAdd(a0, b0, c00);
-            c01 = coopMultiplyAdd(a0, b1, c01);
-            c10 = coopMultiplyAdd(a1, b0, c10);
-            c11 = coopMultiplyAdd(a1, b1, c11);
+            let at = k * SIZE;
+            c = multiplied(c, left_across(c_at.x, at), left_across(c_at.x + SIZE, at), right_along(c_at.y, at), right_along(c_at.y + SIZE, at));
         }
 //! if REGIONS - 1u
         @unroll for (var k = 0u; k < DEPTH / SIZE; k++) {
-            let a0 = left_across(d_at.x, k * SIZE);
-            let a1 = left_across(d_at.x + SIZE, k * SIZE);
-            let b0 = right_along(d_at.y, k * SIZE);
-            let b1 = right_along(d_at.y + SIZE, k * SIZE);
-            d00 = coopMultiplyAdd(a0, b0, d00);
-            d01 = coopMultiplyAdd(a0, b1, d01);
-            d10 = coopMultiplyAdd(a1, b0, d10);
-            d11 = coopMultiplyAdd(a1, b1, d11);
+            let at = k * SIZE;
+            d = multiplied(d, left_across(d_at.x, at), left_across(d_at.x + SIZE, at), right_along(d_at.y, at), right_along(d_at.y + SIZE, at));
         }
 //! end
         workgroupBarrier();
     }
 
-    store_input_gradient(c00, 0u, 0u, 0u, tile, thread, subgroups);
-    store_input_gradient(c01, 0u, 0u, 1u, tile, thread, subgroups);
-    store_input_gradient(c10, 0u, 1u, 0u, tile, thread, subgroups);
-    store_input_gradient(c11, 0u, 1u, 1u, tile, thread, subgroups);
+    store_input_gradient_region(c, 0u, tile, thread, subgroups);
 //! if REGIONS - 1u
-    store_input_gradient(d00, 1u, 0u, 0u, tile, thread, subgroups);
-    store_input_gradient(d01, 1u, 0u, 1u, tile, thread, subgroups);
-    store_input_gradient(d10, 1u, 1u, 0u, tile, thread, subgroups);
-    store_input_gradient(d11, 1u, 1u, 1u, tile, thread, subgroups);
+    store_input_gradient_region(d, 1u, tile, thread, subgroups);
 //! end
 }
 
@@ -419,16 +411,10 @@ fn weight_gradient(
         x_columns[i] = min(tile.x * (TILE / 4u) + column, inputs - 1u);
     }
     let c_at = corner(min(number, ALL_REGIONS - 1u));
-    var c00 = Sum();
-    var c01 = Sum();
-    var c10 = Sum();
-    var c11 = Sum();
+    var c = empty();
 //! if REGIONS - 1u
     let d_at = corner(min(number + count, ALL_REGIONS - 1u));
-    var d00 = Sum();
-    var d01 = Sum();
-    var d10 = Sum();
-    var d11 = Sum();
+    var d = empty();
 //! end
     var a: array<vec4<f32>, OWN>;
     var b: array<vec4<f32>, OWN>;
@@ -454,38 +440,20 @@ fn weight_gradient(
             }
         }
         @unroll for (var k = 0u; k < DEPTH / SIZE; k++) {
-            let a0 = left_along(c_at.x, k * SIZE);
-            let a1 = left_along(c_at.x + SIZE, k * SIZE);
-            let b0 = right_along(c_at.y, k * SIZE);
-            let b1 = right_along(c_at.y + SIZE, k * SIZE);
-            c00 = coopMultiplyAdd(a0, b0, c00);
-            c01 = coopMultiplyAdd(a0, b1, c01);
-            c10 = coopMultiplyAdd(a1, b0, c10);
-            c11 = coopMultiplyAdd(a1, b1, c11);
+            let at = k * SIZE;
+            c = multiplied(c, left_along(c_at.x, at), left_along(c_at.x + SIZE, at), right_along(c_at.y, at), right_along(c_at.y + SIZE, at));
         }
 //! if REGIONS - 1u
         @unroll for (var k = 0u; k < DEPTH / SIZE; k++) {
-            let a0 = left_along(d_at.x, k * SIZE);
-            let a1 = left_along(d_at.x + SIZE, k * SIZE);
-            let b0 = right_along(d_at.y, k * SIZE);
-            let b1 = right_along(d_at.y + SIZE, k * SIZE);
-            d00 = coopMultiplyAdd(a0, b0, d00);
-            d01 = coopMultiplyAdd(a0, b1, d01);
-            d10 = coopMultiplyAdd(a1, b0, d10);
-            d11 = coopMultiplyAdd(a1, b1, d11);
+            let at = k * SIZE;
+            d = multiplied(d, left_along(d_at.x, at), left_along(d_at.x + SIZE, at), right_along(d_at.y, at), right_along(d_at.y + SIZE, at));
         }
 //! end
         workgroupBarrier();
     }
 
-    store_weight_gradient(c00, 0u, 0u, 0u, tile, thread, subgroups);
-    store_weight_gradient(c01, 0u, 0u, 1u, tile, thread, subgroups);
-    store_weight_gradient(c10, 0u, 1u, 0u, tile, thread, subgroups);
-    store_weight_gradient(c11, 0u, 1u, 1u, tile, thread, subgroups);
+    store_weight_gradient_region(c, 0u, tile, thread, subgroups);
 //! if REGIONS - 1u
-    store_weight_gradient(d00, 1u, 0u, 0u, tile, thread, subgroups);
-    store_weight_gradient(d01, 1u, 0u, 1u, tile, thread, subgroups);
-    store_weight_gradient(d10, 1u, 1u, 0u, tile, thread, subgroups);
-    store_weight_gradient(d11, 1u, 1u, 1u, tile, thread, subgroups);
+    store_weight_gradient_region(d, 1u, tile, thread, subgroups);
 //! end
 }

@@ -25,7 +25,7 @@ macro_rules! shaders {
 
 /// Every shader by its stem; the left column is its folder.
 pub const FILES: &[(&str, &str)] = shaders! {
-    "adapter": "adapter" "adapter_weights";
+    "adapter": "adapter" "adapter_params" "adapter_weights";
     "attention": "attention" "attention_cpu" "attention_params" "cached_attention" "rope";
     "elementwise": "elementwise" "gated" "scale";
     "norms": "head_norm" "norm";

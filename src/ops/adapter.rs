@@ -17,17 +17,6 @@ crate::params!(Params {
     first: u32,
 });
 
-crate::params!(WeightParams {
-    rows: u32,
-    hidden: u32,
-    bottleneck: u32,
-    scaling: f32,
-    threshold: u32,
-    keep_scale: f32,
-    site: u32,
-    first: u32,
-});
-
 /// The weights and configuration of y = x + scaling · dropout(Up · σ(Down · x + b_down) + b_up).
 #[derive(Clone, Copy, Debug)]
 pub struct Adapter {
@@ -129,15 +118,13 @@ pub fn fused(g: &mut Graph, x: Tensor, layer: &Adapter) -> Tensor {
         let gradients = [down, up].map(|weight| g.weight_gradient(weight));
         let [Some(ddown), Some(dup)] = gradients else { return };
         let biases = biases.and_then(|(down, up)| Some([g.weight_gradient(down)?, g.weight_gradient(up)?]));
-        let Params { threshold, keep_scale, site, .. } = p;
-        let p = WeightParams { rows, hidden, bottleneck, scaling, threshold, keep_scale, site, first: 0 };
         let kernel = common("adapter_weights", "backward").with("BIASES", biases.is_some());
         let mut arguments = vec![read(x), read(activated), read(dy), read(dz)];
         arguments.extend(biases.into_iter().flatten().map(update));
         arguments.extend([update(ddown), update(dup)]);
         let tile = kernel.constant("TILE");
         let tiles = 2 * hidden.div_ceil(tile) * bottleneck.div_ceil(tile);
-        dispatch_in_parts(g, kernel, |first| WeightParams { first, ..p }, &arguments, [tiles, 1, 1], operations);
+        dispatch_in_parts(g, kernel, |first| Params { first, ..p }, &arguments, [tiles, 1, 1], operations);
     });
     y
 }
