@@ -20,8 +20,8 @@ fn feed_forward(bench: &mut Bench) -> Result<()> {
             let arrays = [
                 Array::input(&[rows, hidden], &mut random),
                 Array::weight(&[width, hidden], &mut random),
-                Array::weight(&[width], &mut random),
                 Array::weight(&[hidden, inner], &mut random),
+                Array::weight(&[width], &mut random),
                 Array::weight(&[hidden], &mut random),
             ];
             bench.case(
@@ -29,17 +29,10 @@ fn feed_forward(bench: &mut Bench) -> Result<()> {
                 &arrays,
                 true,
                 |g, t| {
-                    let (input, output) = (Linear::new(t[1], Some(t[2])), Linear::new(t[3], Some(t[4])));
+                    let (input, output) = (Linear::new(t[1], Some(t[3])), Linear::new(t[2], Some(t[4])));
                     ops::feed_forward(g, t[0], &FeedForward { input: &input, output: &output, activation, gated })
                 },
-                |v| {
-                    let pre = reference::linear(&v[0], &v[1], Some(&v[2]), hidden);
-                    let activated = match gated {
-                        true => reference::gated(&pre, inner, activation),
-                        false => pre.iter().map(|&x| reference::activation(activation, x)).collect(),
-                    };
-                    reference::linear(&activated, &v[3], Some(&v[4]), inner)
-                },
+                |v| reference::feed_forward(v, hidden, activation, gated),
             )?;
         }
     }
@@ -78,14 +71,11 @@ fn self_attention(bench: &mut Bench) -> Result<()> {
             &arrays,
             rotary == 8,
             |g, t| {
-                let projection = Linear { weights: t[4..].to_vec(), bias: Some(t[3]) };
+                let projection = Linear::stacked(t[4..].to_vec(), Some(t[3]));
                 let rotation = Rope { heads, key_value_heads, head_size, pairs, table: t[1] };
                 ops::self_attention(g, t[0], &projection, &rotation, t[2], form)
             },
-            |v| {
-                let qkv = reference::linear(&v[0], &v[4..].concat(), Some(&v[3]), hidden);
-                reference::attention(&reference::rope(&qkv, &turn), &[length, length / 2], length, &form, 1)
-            },
+            |v| reference::self_attention(&v[0], &v[4..].concat(), Some(&v[3]), &turn, &[length, length / 2], &form),
         )?;
     }
     Ok(())

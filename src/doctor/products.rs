@@ -64,7 +64,7 @@ fn stacked(bench: &mut Bench) -> Result<()> {
             &format!("{outputs:?} outputs of one layer"),
             &arrays,
             false,
-            |g, t| ops::linear(g, t[0], &Linear { weights: t[2..].to_vec(), bias: Some(t[1]) }),
+            |g, t| ops::linear(g, t[0], &Linear::stacked(t[2..].to_vec(), Some(t[1]))),
             |v| reference::linear(&v[0], &v[2..].concat(), Some(&v[1]), inputs),
         )?;
     }

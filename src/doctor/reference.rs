@@ -90,6 +90,18 @@ pub fn gated(x: &[f64], inner: usize, kind: Activation) -> Vec<f64> {
     rows.flat_map(|(gate, up)| gate.iter().zip(up).map(|(&g, u)| activation(kind, g) * u)).collect()
 }
 
+/// A feed-forward layer on x (rows, hidden): `v` has x, W of the input and of the output layer, and perhaps both biases. With a gate, the input
+/// layer's outputs are the gate, then up.
+pub fn feed_forward(v: &[Vec<f64>], hidden: usize, kind: Activation, has_gate: bool) -> Vec<f64> {
+    let pre = linear(&v[0], &v[1], v.get(3).map(Vec::as_slice), hidden);
+    let width = v[1].len() / hidden;
+    let (inner, activated) = match has_gate {
+        true => (width / 2, gated(&pre, width / 2, kind)),
+        false => (width, pre.iter().map(|&x| activation(kind, x)).collect()),
+    };
+    linear(&activated, &v[2], v.get(4).map(Vec::as_slice), inner)
+}
+
 /// The factor by which dropout with rate `p` multiplies an element at [`STEP`], from the generator of `shaders/shared/random.wgsl`.
 pub fn dropout_factor(row: u32, column: u32, site: u32, p: f64) -> f64 {
     let mut v = [column, row, site ^ STEP.counter.wrapping_mul(0x9E37_79B9), STEP.seed];
@@ -242,6 +254,12 @@ pub fn rope(qkv: &[f64], turn: &Turn) -> Vec<f64> {
         }
     }
     y
+}
+
+/// Rotated self-attention of x (batch, length, hidden), whose queries, keys and values are x·Wᵀ + b, without dropout.
+pub fn self_attention(x: &[f64], w: &[f64], b: Option<&[f64]>, turn: &Turn, lengths: &[usize], form: &Attention) -> Vec<f64> {
+    let qkv = linear(x, w, b, x.len() / (lengths.len() * turn.length));
+    attention(&rope(&qkv, turn), lengths, turn.length, form, 1)
 }
 
 /// target_weight · Σ (log Σ exp(logit) - target's logit) over the rows that have a target.

@@ -2,6 +2,7 @@
 
 mod device;
 mod environment;
+mod found;
 mod image;
 mod memory;
 mod pacing;
@@ -11,8 +12,9 @@ mod readback;
 mod state;
 mod timing;
 
-pub use device::{Device, DeviceInfo, devices, find_device};
+pub use device::Device;
 pub use environment::set_runtime_directory;
+pub use found::{DeviceInfo, devices, find_device};
 pub use memory::{Memory, Metrics, Step};
 pub use program::{Program, bytes_of};
 pub use readback::Readback;

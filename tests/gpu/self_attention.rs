@@ -2,7 +2,7 @@ use graftling::doctor::reference::{self, Turn};
 use graftling::graph::DType;
 use graftling::ops::{self, Attention, Linear, Rope, RopePairs, RopeScaling, rope_frequencies, rope_table};
 
-use crate::harness::{Array, Check, Kind, Random, all_traits, linear};
+use crate::harness::{Array, Check, Kind, Random, all_traits};
 
 /// One case: the projection is `parts` matrices of whole heads, of whose elements the first `rotary` rotate.
 struct Case {
@@ -33,6 +33,8 @@ fn check(case: &Case) {
     ];
     arrays.extend(heights.iter().map(|&height| Array::weight(&[height, hidden], &mut random)));
     let form = Attention { heads, key_value_heads: shared, head_size: size, causal: true, dropout: 0.0 };
+    let starts = vec![0; lengths.len()];
+    let turn = Turn { starts: &starts, length, heads, key_value_heads: shared, head_size: size, pairs, frequencies: &frequencies };
     for traits in all_traits() {
         let name = format!(
             "self_attention {lengths:?} of {length}, {heads} and {shared} heads of {size}, {rotary} rotated, {pairs:?}, cpu {}, subgroup {:?}",
@@ -41,17 +43,11 @@ fn check(case: &Case) {
         let check = Check { name: &name, traits: &traits, arrays: &arrays, tolerance: 1e-5, twice: true };
         check.run(
             |g, t| {
-                let projection = Linear { weights: t[4..].to_vec(), bias: Some(t[3]) };
+                let projection = Linear::stacked(t[4..].to_vec(), Some(t[3]));
                 let rotation = Rope { heads, key_value_heads: shared, head_size: size, pairs, table: t[1] };
                 ops::self_attention(g, t[0], &projection, &rotation, t[2], form)
             },
-            |v| {
-                let qkv = linear(&v[0], &v[4..].concat(), Some(&v[3]), hidden);
-                let starts = vec![0; lengths.len()];
-                let turn =
-                    Turn { starts: &starts, length, heads, key_value_heads: shared, head_size: size, pairs, frequencies: &frequencies };
-                reference::attention(&reference::rope(&qkv, &turn), lengths, length, &form, 1)
-            },
+            |v| reference::self_attention(&v[0], &v[4..].concat(), Some(&v[3]), &turn, lengths, &form),
         );
     }
 }
