@@ -31,48 +31,52 @@ const TILE: u32 = 32u;
 
 // Elements 4i to 4i + 3 of a row, zero past its end and past the last row.
 fn x_row(row: u32, i: u32) -> vec4<f32> {
-    let at = row * params.hidden + 4u * i;
-    var v = vec4(0.0);
-    if (row >= params.rows || 4u * i >= params.hidden) { return v; }
 //! if ALIGNED
-    v = x[at / 4u];
+    let fours = params.hidden / 4u;
+    let v = x[min(row, params.rows - 1u) * fours + min(i, fours - 1u)];
+    return select(vec4(0.0), v, row < params.rows && i < fours);
 //! else
-    for (var c = 0u; c < present(i, params.hidden); c++) { v[c] = x[at + c]; }
-//! end
+    var v = vec4(0.0);
+    if (row >= params.rows) { return v; }
+    for (var c = 0u; c < present(i, params.hidden); c++) { v[c] = x[row * params.hidden + 4u * i + c]; }
     return v;
+//! end
 }
 fn activated_row(row: u32, i: u32) -> vec4<f32> {
-    let at = row * params.bottleneck + 4u * i;
-    var v = vec4(0.0);
-    if (row >= params.rows || 4u * i >= params.bottleneck) { return v; }
 //! if ALIGNED
-    v = activated[at / 4u];
+    let fours = params.bottleneck / 4u;
+    let v = activated[min(row, params.rows - 1u) * fours + min(i, fours - 1u)];
+    return select(vec4(0.0), v, row < params.rows && i < fours);
 //! else
-    for (var c = 0u; c < present(i, params.bottleneck); c++) { v[c] = activated[at + c]; }
-//! end
+    var v = vec4(0.0);
+    if (row >= params.rows) { return v; }
+    for (var c = 0u; c < present(i, params.bottleneck); c++) { v[c] = activated[row * params.bottleneck + 4u * i + c]; }
     return v;
+//! end
 }
 fn dy_row(row: u32, i: u32) -> vec4<f32> {
-    let at = row * params.hidden + 4u * i;
-    var v = vec4(0.0);
-    if (row >= params.rows || 4u * i >= params.hidden) { return v; }
 //! if ALIGNED
-    v = dy[at / 4u];
+    let fours = params.hidden / 4u;
+    let v = dy[min(row, params.rows - 1u) * fours + min(i, fours - 1u)];
+    return select(vec4(0.0), v, row < params.rows && i < fours);
 //! else
-    for (var c = 0u; c < present(i, params.hidden); c++) { v[c] = dy[at + c]; }
-//! end
+    var v = vec4(0.0);
+    if (row >= params.rows) { return v; }
+    for (var c = 0u; c < present(i, params.hidden); c++) { v[c] = dy[row * params.hidden + 4u * i + c]; }
     return v;
+//! end
 }
 fn dz_row(row: u32, i: u32) -> vec4<f32> {
-    let at = row * params.bottleneck + 4u * i;
-    var v = vec4(0.0);
-    if (row >= params.rows || 4u * i >= params.bottleneck) { return v; }
 //! if ALIGNED
-    v = dz[at / 4u];
+    let fours = params.bottleneck / 4u;
+    let v = dz[min(row, params.rows - 1u) * fours + min(i, fours - 1u)];
+    return select(vec4(0.0), v, row < params.rows && i < fours);
 //! else
-    for (var c = 0u; c < present(i, params.bottleneck); c++) { v[c] = dz[at + c]; }
-//! end
+    var v = vec4(0.0);
+    if (row >= params.rows) { return v; }
+    for (var c = 0u; c < present(i, params.bottleneck); c++) { v[c] = dz[row * params.bottleneck + 4u * i + c]; }
     return v;
+//! end
 }
 
 fn outer_row(row: u32, i: u32) -> vec4<f32> {

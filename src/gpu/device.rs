@@ -43,7 +43,7 @@ pub struct Device {
 type Tamper = fn(&Kernel, String) -> String;
 
 impl Device {
-    /// Opens a device. `wanted` is a number from [`devices`] or a part of a device's name; without it, the best one is opened.
+    /// Opens a device. `wanted` is a number from [`devices`](crate::gpu::devices) or a part of a device's name; without it, the best one is opened.
     ///
     /// # Errors
     /// [`Error::NoDevice`] if there is no device, none matches, or it cannot be opened.
