@@ -3,12 +3,12 @@
 
 mod adapter;
 mod config;
-mod decoder;
 mod identity;
 mod names;
 mod order;
 mod parts;
 mod toy;
+mod transformer;
 mod values;
 
 pub(crate) use adapter::BASE_FILE;
@@ -18,7 +18,7 @@ pub use adapter::{
 };
 pub(crate) use config::LARGEST;
 pub use config::{BaseDropout, Biases, Config, Family, NormKind, Positions};
-pub use decoder::{Cache, Inputs, Model};
 pub use identity::{BaseIdentity, Likeness};
 pub use parts::{BUILTIN, Base, Trains};
 pub use toy::ToyLayer;
+pub use transformer::{Cache, Inputs, Model};

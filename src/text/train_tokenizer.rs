@@ -71,7 +71,7 @@ mod tests {
         }
     }
 
-    const TEXT: &str = include_str!("../model/decoder.rs");
+    const TEXT: &str = include_str!("../model/transformer.rs");
 
     #[test]
     fn of_the_wished_size_and_nothing_is_lost() {

@@ -18,7 +18,7 @@ impl Place {
         let place = std::env::temp_dir().join(format!("graftling-{}-pretrain-{name}", std::process::id()));
         std::fs::create_dir_all(place.join("data")).expect("a directory");
         std::fs::write(place.join("small.toml"), config).expect("a config");
-        let text = include_str!("../../src/model/decoder.rs");
+        let text = include_str!("../../src/model/transformer.rs");
         std::fs::write(place.join("data/train.txt"), text).expect("a text");
         std::fs::write(place.join("data/valid.txt"), &text[..600]).expect("a text");
         Place(place)
