@@ -8,6 +8,8 @@ pub const IGNORED: u32 = u32::MAX;
 pub struct Sequence {
     /// The tokens.
     pub tokens: Vec<u32>,
+    /// The type of each token, as in [`Encoded`](super::Encoded); empty if all are 0.
+    pub types: Vec<u32>,
     /// For each token, the next one, or [`IGNORED`] where there is none or it is not learned.
     pub targets: Vec<u32>,
 }
@@ -22,7 +24,7 @@ impl Sequence {
     pub(super) fn masked(tokens: Vec<u32>, learned: impl Fn(usize) -> bool) -> Sequence {
         let next = |i: usize| tokens.get(i + 1).filter(|_| learned(i + 1)).copied().unwrap_or(IGNORED);
         let targets = (0..tokens.len()).map(next).collect();
-        Sequence { tokens, targets }
+        Sequence { tokens, types: Vec::new(), targets }
     }
 
     /// The number of tokens that are learned.
@@ -34,6 +36,7 @@ impl Sequence {
     pub(super) fn truncate(&mut self, length: usize) {
         if self.tokens.len() > length {
             self.tokens.truncate(length);
+            self.types.truncate(length);
             self.targets.truncate(length);
             self.targets.last_mut().into_iter().for_each(|last| *last = IGNORED);
         }
@@ -49,6 +52,8 @@ pub struct Batch {
     pub length: u32,
     /// The tokens (rows, length); padding is 0.
     pub tokens: Vec<u32>,
+    /// The types of the tokens (rows, length), for encoders that tell a second text from the first by them.
+    pub types: Vec<u32>,
     /// The targets (rows, length): the token after each, or [`IGNORED`].
     pub targets: Vec<u32>,
     /// The length of each row without padding (rows).
@@ -71,7 +76,8 @@ impl Batch {
             targets.resize(lengths.len() * length + length, IGNORED);
             lengths.push(sequence.len() as u32);
         }
-        Batch { rows: sequences.len() as u32, length: length as u32, tokens, targets, lengths }
+        let types = vec![0; tokens.len()];
+        Batch { rows: sequences.len() as u32, length: length as u32, tokens, types, targets, lengths }
     }
 
     /// Creates a batch of sequences that have their own targets, padded to [`round_length`] of the longest.
@@ -82,16 +88,18 @@ impl Batch {
         let longest = sequences.iter().map(|s| s.tokens.len()).max().expect("a batch has a row");
         assert!(longest <= max_length, "no row is longer than the maximum length");
         let length = round_length(longest, max_length);
-        let (mut tokens, mut targets, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut tokens, mut types, mut targets, mut lengths) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for sequence in sequences {
             assert!(!sequence.tokens.is_empty() && sequence.tokens.len() == sequence.targets.len(), "a row has tokens and their targets");
             lengths.push(sequence.tokens.len() as u32);
             tokens.extend_from_slice(&sequence.tokens);
             tokens.resize(lengths.len() * length, 0);
+            types.extend_from_slice(&sequence.types);
+            types.resize(lengths.len() * length, 0);
             targets.extend_from_slice(&sequence.targets);
             targets.resize(lengths.len() * length, IGNORED);
         }
-        Batch { rows: sequences.len() as u32, length: length as u32, tokens, targets, lengths }
+        Batch { rows: sequences.len() as u32, length: length as u32, tokens, types, targets, lengths }
     }
 
     /// The batch cut into micro-batches of `rows` rows; the last may have fewer.
@@ -99,17 +107,13 @@ impl Batch {
     /// # Panics
     /// If `rows` is 0.
     pub fn cut(&self, rows: u32) -> Vec<Batch> {
-        let Batch { length, tokens, targets, lengths, .. } = self;
-        let (rows, width) = (rows as usize, *length as usize);
-        let parts = lengths.chunks(rows).zip(tokens.chunks(rows * width).zip(targets.chunks(rows * width)));
-        let part = |(lengths, (tokens, targets)): (&[u32], (&[u32], &[u32]))| Batch {
-            rows: lengths.len() as u32,
-            length: *length,
-            tokens: tokens.into(),
-            targets: targets.into(),
-            lengths: lengths.into(),
+        let (rows, width) = (rows as usize, self.length as usize);
+        let part = |(at, lengths): (usize, &[u32])| {
+            let of = |values: &[u32]| values[at * rows * width..][..lengths.len() * width].to_vec();
+            let [tokens, types, targets] = [&self.tokens, &self.types, &self.targets].map(|values| of(values));
+            Batch { rows: lengths.len() as u32, length: self.length, tokens, types, targets, lengths: lengths.into() }
         };
-        parts.map(part).collect()
+        self.lengths.chunks(rows).enumerate().map(part).collect()
     }
 
     /// The number of tokens that have a target.

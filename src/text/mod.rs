@@ -11,5 +11,5 @@ pub use batch::{Batch, IGNORED, Sequence, cut, order_of, round_length, shuffled}
 pub use batches::{Batches, Position};
 pub use chat::{ChatTemplate, Message};
 pub use data::{DataOptions, Dataset, Splits};
-pub use tokenizer::{Decoder, Tokenizer};
+pub use tokenizer::{Decoder, Encoded, Tokenizer};
 pub use train_tokenizer::LARGEST_VOCABULARY;

@@ -1,5 +1,6 @@
 //! The model's tokenizer.
 
+mod encoded;
 mod files;
 mod gguf;
 mod long;
@@ -7,10 +8,12 @@ mod split;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod wordpiece;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+pub use encoded::Encoded;
 pub(super) use long::pieces;
 pub use stream::Decoder;
 
@@ -22,6 +25,8 @@ use crate::weights::Gguf;
 pub struct Tokenizer {
     /// Has no post-processor, truncation or padding: this module handles their tasks itself.
     inner: tokenizers::Tokenizer,
+    /// What puts an encoder's special tokens around texts.
+    frame: Option<tokenizers::PostProcessorWrapper>,
     path: PathBuf,
     special: Special,
     vocab_size: usize,
@@ -39,6 +44,8 @@ struct Special {
     end: Vec<u32>,
     /// The tokens before a document: BOS or none.
     prefix: Vec<u32>,
+    /// The token that hides another in masked language models.
+    mask: Option<u32>,
     chat_template: Option<String>,
 }
 
@@ -53,13 +60,15 @@ impl Special {
 impl Tokenizer {
     /// Reads `tokenizer.json`; `path` is the file or its directory. Special tokens and the chat template come from optional files in the
     /// same directory: `tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json`, `config.json` and
-    /// `chat_template.jinja`.
+    /// `chat_template.jinja`. Without `tokenizer.json`, a `vocab.txt` of BERT serves instead.
     ///
     /// # Errors
     /// [`Error::File`] if `tokenizer.json` is missing, or a file is malformed.
     pub fn read(path: &Path) -> Result<Tokenizer> {
         let path = if path.is_dir() { path.join("tokenizer.json") } else { path.into() };
-        let mut inner = read_text(&path, LIST_BYTES)?
+        let vocab = path.with_file_name("vocab.txt");
+        let json = if !path.exists() && vocab.is_file() { wordpiece::json_of(&vocab)? } else { read_text(&path, LIST_BYTES)? };
+        let mut inner = json
             .parse::<tokenizers::Tokenizer>()
             .map_err(|e| Error::file(&path, format!("is not a tokenizer.json ({e}); copy it again from the model")))?;
         let special = files::special(&path, &mut inner)?;
@@ -101,14 +110,16 @@ impl Tokenizer {
     }
 
     fn new(mut inner: tokenizers::Tokenizer, path: PathBuf, special: Special) -> Tokenizer {
-        inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>).with_padding(None);
+        inner.with_padding(None);
         // Turning truncation off cannot fail.
         let _ = inner.with_truncation(None);
+        let frame = encoded::frame(&inner);
+        inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |largest| largest as usize + 1);
         let first = inner.encode("a", false).ok().and_then(|encoding| encoding.get_tokens().first().cloned());
         let adds_space = first.is_some_and(|token| token.starts_with('▁'));
         let in_pieces = long::is_sum_of_pieces(&inner);
-        Tokenizer { inner, path, special, vocab_size, adds_space, in_pieces }
+        Tokenizer { inner, frame, path, special, vocab_size, adds_space, in_pieces }
     }
 
     /// A tokenizer of 256 tokens, one per byte: byte-level BPE without merges, as the text of a `tokenizer.json`.
@@ -162,6 +173,11 @@ impl Tokenizer {
     /// The tokens at which generation stops: first the end of text, which also ends a completion, then those that end a turn.
     pub fn end_tokens(&self) -> &[u32] {
         &self.special.end
+    }
+
+    /// The token that hides another in a masked language model, if there is one.
+    pub fn mask(&self) -> Option<u32> {
+        self.special.mask
     }
 
     /// The model's chat template, in Jinja.

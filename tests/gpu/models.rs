@@ -74,6 +74,7 @@ pub fn batch(fixture: &Fixture) -> Batch {
         rows: 3,
         length: 11,
         tokens: unsigned("input.tokens"),
+        types: vec![0; 33],
         targets: unsigned("input.targets"),
         lengths: unsigned("input.lengths"),
     };
@@ -281,6 +282,7 @@ fn accumulation_is_the_whole_batch() {
         rows: 1,
         length: 11,
         tokens: whole.tokens[r * 11..][..11].to_vec(),
+        types: vec![0; 11],
         targets: whole.targets[r * 11..][..11].to_vec(),
         lengths: vec![whole.lengths[r]],
     };

@@ -57,7 +57,8 @@ impl Fixture {
             let row = row * length;
             targets[row..row + count as usize - 1].copy_from_slice(&tokens[row + 1..row + count as usize]);
         }
-        Batch { rows: lengths.len() as u32, length: length as u32, tokens, targets, lengths }
+        let types = vec![0; tokens.len()];
+        Batch { rows: lengths.len() as u32, length: length as u32, tokens, types, targets, lengths }
     }
 
     /// The model with one of its adapters, including the adapter's changes to the base, and its memory.

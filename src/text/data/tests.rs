@@ -118,7 +118,7 @@ fn texts_are_cut_into_full_sequences() {
     };
     assert_eq!(read("abcdefg", 3), [Sequence::new(ids("abc")), Sequence::new(ids("def"))]);
     assert_eq!(read("\u{FEFF}ab", 3), [Sequence::new(ids("ab"))]);
-    assert_eq!(read("a\n", 2), [Sequence { tokens: ids("a\n"), targets: vec![10, NO] }]);
+    assert_eq!(read("a\n", 2), [Sequence { tokens: ids("a\n"), types: vec![], targets: vec![10, NO] }]);
 }
 
 #[test]

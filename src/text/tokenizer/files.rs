@@ -32,6 +32,8 @@ pub(super) fn special(path: &Path, inner: &mut tokenizers::Tokenizer) -> Result<
     for token in [generation.ids("eos_token_id")?, model.ids("eos_token_id")?].concat() {
         inner.id_to_token(token).into_iter().for_each(|_| special.add_end(token));
     }
+    let mask = [config.token("mask_token")?, map.token("mask_token")?].into_iter().flatten().flatten().next();
+    special.mask = ["[MASK]", "<mask>"].into_iter().chain(mask.as_deref()).rev().find_map(|token| inner.token_to_id(token));
     match (config.boolean("add_bos_token")?, special.bos) {
         (Some(true), Some(bos)) => special.prefix = vec![bos],
         (Some(false), _) => special.prefix.clear(),
