@@ -70,6 +70,7 @@ fn row(device: &Device, options: &Options, length: u32, vocab_size: u32) -> Resu
         biases: Biases::default(),
         tied: true,
         dropout: BaseDropout::default(),
+        encoder: None,
     };
     let adapter = AdapterConfig::parse(&format!("double_seq_bn[reduction_factor={}]", f64::from(options.hidden) / 64.0))?;
     let model = Model::new(&config, &[], Some(&adapter), Trains::adapters())?;

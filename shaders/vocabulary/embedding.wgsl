@@ -4,7 +4,7 @@
 // processed in slices of rows; each slice adds its rows to the result of the slices before it.
 
 override POSITIONS: u32 = 0u;
-override START: u32 = 0u;     // with POSITIONS: the places begin at `first_place`, not at 0
+override START: u32 = 0u;     // with POSITIONS: `first_place` comes before the tokens
 
 struct Params {
     rows: u32,   // batch × length
@@ -13,6 +13,7 @@ struct Params {
     has_addend: u32,
     start: u32,  // the first row of the slice of the table
     count: u32,  // its rows
+    first: u32,  // with POSITIONS: the place of a sequence's first token
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -32,10 +33,10 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     if (i >= params.rows * params.columns) { return; }
     let row = i / params.columns;
 //! if START
-    let entry = min(min(first_place[0], params.count) + row % params.length, params.count - 1u);
+    let entry = min(min(first_place[0], params.count) + params.first + row % params.length, params.count - 1u);
 //! else
 //! if POSITIONS
-    let entry = row % params.length;
+    let entry = params.first + row % params.length;
 //! else
     let entry = tokens[row];
 //! end
@@ -76,7 +77,8 @@ fn position_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
     let i = flat_index(group, lane);
     let size = params.length * params.columns;
     if (i >= size) { return; }
-    var sum = dtable[i];
+    let place = params.first * params.columns + i;
+    var sum = dtable[place];
     for (var at = i; at < params.rows * params.columns; at += size) { sum += dy[at]; }
-    dtable[i] = sum;
+    dtable[place] = sum;
 }

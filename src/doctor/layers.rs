@@ -327,10 +327,10 @@ fn embedding(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Positions from 0 with a trainable table, and from a later start.
+/// Positions from 0 and from a later row with a trainable table, and from a start.
 fn positions(bench: &mut Bench) -> Result<()> {
     let (batch, length, hidden) = (3, 7, 5);
-    for start in [None, Some(2)] {
+    for (row, start) in [(0, None), (2, None), (0, Some(2)), (1, Some(1))] {
         let mut random = Random(17);
         let table = if start.is_some() { Kind::Frozen(DType::F16) } else { Kind::Weight };
         let arrays = [
@@ -338,12 +338,12 @@ fn positions(bench: &mut Bench) -> Result<()> {
             Array::new(table, &[9, hidden], &mut random),
             Array::whole(&[start.unwrap_or(0)], &[1]),
         ];
-        let first = start.unwrap_or(0) as usize;
+        let first = (row + start.unwrap_or(0)) as usize;
         bench.case(
-            &format!("from {first}"),
+            &format!("from {row} and {start:?}"),
             &arrays,
             start.is_none(),
-            |g, t| ops::positions(g, t[0], t[1], start.map(|_| t[2])),
+            |g, t| ops::positions(g, t[0], t[1], row, start.map(|_| t[2])),
             |v| v[0].iter().enumerate().map(|(i, x)| x + v[1][(first + i / hidden % length) * hidden + i % hidden]).collect(),
         )?;
     }

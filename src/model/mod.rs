@@ -1,9 +1,11 @@
-//! Models: their configuration, the decoder's forward pass, and the adapters inserted into it. `README.md` in this directory explains how
+//! Models: their configuration, the transformer's forward pass, and the adapters inserted into it. `README.md` in this directory explains how
 //! to add an architecture.
 
 mod adapter;
 mod config;
+mod declared;
 mod identity;
+mod inputs;
 mod names;
 mod order;
 mod parts;
@@ -17,8 +19,9 @@ pub use adapter::{
     Width, is_adapter, read_adapter, write_adapter,
 };
 pub(crate) use config::LARGEST;
-pub use config::{BaseDropout, Biases, Config, Family, NormKind, Positions};
+pub use config::{BaseDropout, Biases, Config, Encoder, Family, NormKind, Positions};
 pub use identity::{BaseIdentity, Likeness};
+pub use inputs::{Cache, Inputs};
 pub use parts::{BUILTIN, Base, Trains};
 pub use toy::ToyLayer;
-pub use transformer::{Cache, Inputs, Model};
+pub use transformer::Model;

@@ -1,6 +1,6 @@
 //! The tensor names of each family, in GGUF files and in Hugging Face's files. The model uses the latter.
 
-use super::Family;
+use super::{ATTENTION_PLACE, FFN_PLACE, Family};
 
 /// The names of a family's tensors in one file format, without `.weight` and `.bias`. Those of a layer follow `{layers}.{i}.`.
 pub struct Names {
@@ -10,10 +10,20 @@ pub struct Names {
     pub token_embedding: &'static str,
     /// The position embedding.
     pub position_embedding: &'static str,
+    /// The embedding of token types.
+    pub type_embedding: &'static str,
+    /// The norm after the embeddings.
+    pub embedding_norm: &'static str,
     /// The norm after the last layer.
     pub final_norm: &'static str,
+    /// The pooler.
+    pub pooler: &'static str,
     /// The head.
     pub head: &'static str,
+    /// The head's bias, if it has another name than its weight.
+    pub head_bias: &'static str,
+    /// The linear layer and the norm before an encoder's head.
+    pub head_transform: [&'static str; 2],
     /// Queries, keys and values, packed or separate.
     pub qkv: &'static [&'static str],
     /// The norms of the query and key heads.
@@ -26,27 +36,39 @@ pub struct Names {
     pub ffn_output: &'static str,
     /// The norms of attention and of the feed-forward layer.
     pub norms: [&'static str; 2],
+    /// The modules in which the `adapters` library puts the adapters after attention and after the feed-forward layer.
+    pub adapters: [&'static str; 2],
     /// Matrices that the file stores as (inputs, outputs), as GPT-2's `Conv1D` does.
     pub transposed: &'static [&'static str],
 }
+
+/// For what a family does not have.
+const NONE: &str = "";
 
 const GRAFTLING: Names = Names {
     layers: "transformer.h",
     token_embedding: "transformer.wte",
     position_embedding: "transformer.wpe",
+    type_embedding: NONE,
+    embedding_norm: NONE,
     final_norm: "transformer.ln_f",
+    pooler: NONE,
     head: "cls",
+    head_bias: "cls",
+    head_transform: [NONE, NONE],
     qkv: &["attn.in_proj"],
     head_norms: ["attn.q_norm", "attn.k_norm"],
     attention_output: "attn.out_proj",
     ffn_input: &["ffn.gate_proj", "ffn.up_proj"],
     ffn_output: "ffn.down_proj",
     norms: ["ln_1", "ln_2"],
+    adapters: [ATTENTION_PLACE, FFN_PLACE],
     transposed: &[],
 };
 
 const GPT2: Names = Names {
     head: "lm_head",
+    head_bias: "lm_head",
     qkv: &["attn.c_attn"],
     attention_output: "attn.c_proj",
     ffn_input: &["mlp.c_fc"],
@@ -61,13 +83,67 @@ const LLAMA: Names = Names {
     position_embedding: "model.embed_positions",
     final_norm: "model.norm",
     head: "lm_head",
+    head_bias: "lm_head",
     qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
     head_norms: ["self_attn.q_norm", "self_attn.k_norm"],
     attention_output: "self_attn.o_proj",
     ffn_input: &["mlp.gate_proj", "mlp.up_proj"],
     ffn_output: "mlp.down_proj",
     norms: ["input_layernorm", "post_attention_layernorm"],
+    ..GRAFTLING
+};
+
+const BERT: Names = Names {
+    layers: "bert.encoder.layer",
+    token_embedding: "bert.embeddings.word_embeddings",
+    position_embedding: "bert.embeddings.position_embeddings",
+    type_embedding: "bert.embeddings.token_type_embeddings",
+    embedding_norm: "bert.embeddings.LayerNorm",
+    final_norm: NONE,
+    pooler: "bert.pooler.dense",
+    head: "cls.predictions.decoder",
+    head_bias: "cls.predictions",
+    head_transform: ["cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"],
+    qkv: &["attention.self.query", "attention.self.key", "attention.self.value"],
+    head_norms: [NONE, NONE],
+    attention_output: "attention.output.dense",
+    ffn_input: &["intermediate.dense"],
+    ffn_output: "output.dense",
+    norms: ["attention.output.LayerNorm", "output.LayerNorm"],
+    adapters: ["attention.output", "output"],
     transposed: &[],
+};
+
+const ROBERTA: Names = Names {
+    layers: "roberta.encoder.layer",
+    token_embedding: "roberta.embeddings.word_embeddings",
+    position_embedding: "roberta.embeddings.position_embeddings",
+    type_embedding: "roberta.embeddings.token_type_embeddings",
+    embedding_norm: "roberta.embeddings.LayerNorm",
+    pooler: "roberta.pooler.dense",
+    head: "lm_head.decoder",
+    head_bias: "lm_head",
+    head_transform: ["lm_head.dense", "lm_head.layer_norm"],
+    ..BERT
+};
+
+const DISTILBERT: Names = Names {
+    layers: "distilbert.transformer.layer",
+    token_embedding: "distilbert.embeddings.word_embeddings",
+    position_embedding: "distilbert.embeddings.position_embeddings",
+    type_embedding: NONE,
+    embedding_norm: "distilbert.embeddings.LayerNorm",
+    pooler: NONE,
+    head: "vocab_projector",
+    head_bias: "vocab_projector",
+    head_transform: ["vocab_transform", "vocab_layer_norm"],
+    qkv: &["attention.q_lin", "attention.k_lin", "attention.v_lin"],
+    attention_output: "attention.out_lin",
+    ffn_input: &["ffn.lin1"],
+    ffn_output: "ffn.lin2",
+    norms: ["sa_layer_norm", "output_layer_norm"],
+    adapters: [ATTENTION_PLACE, FFN_PLACE],
+    ..BERT
 };
 
 const GGUF_LLAMA: Names = Names {
@@ -76,13 +152,14 @@ const GGUF_LLAMA: Names = Names {
     position_embedding: "position_embd",
     final_norm: "output_norm",
     head: "output",
+    head_bias: "output",
     qkv: &["attn_q", "attn_k", "attn_v"],
     head_norms: ["attn_q_norm", "attn_k_norm"],
     attention_output: "attn_output",
     ffn_input: &["ffn_gate", "ffn_up"],
     ffn_output: "ffn_down",
     norms: ["attn_norm", "ffn_norm"],
-    transposed: &[],
+    ..GRAFTLING
 };
 
 const GGUF_GRAFTLING: Names = Names { qkv: &["attn_qkv"], ..GGUF_LLAMA };
@@ -96,15 +173,18 @@ impl Names {
             Family::Graftling => &GRAFTLING,
             Family::Gpt2 => &GPT2,
             Family::Llama | Family::Qwen2 | Family::Qwen3 => &LLAMA,
+            Family::Bert => &BERT,
+            Family::Roberta => &ROBERTA,
+            Family::DistilBert => &DISTILBERT,
         }
     }
 
-    /// GGUF's names.
+    /// GGUF's names, in which no encoder is read.
     pub fn of_gguf(family: Family) -> &'static Names {
         match family {
-            Family::Graftling => &GGUF_GRAFTLING,
             Family::Gpt2 => &GGUF_GPT2,
             Family::Llama | Family::Qwen2 | Family::Qwen3 => &GGUF_LLAMA,
+            Family::Graftling | Family::Bert | Family::Roberta | Family::DistilBert => &GGUF_GRAFTLING,
         }
     }
 
@@ -118,8 +198,11 @@ impl Names {
     }
 
     /// Every name outside the layers.
-    fn outside(&self) -> [&'static str; 4] {
-        [self.token_embedding, self.position_embedding, self.final_norm, self.head]
+    fn outside(&self) -> [&'static str; 10] {
+        let [dense, norm] = self.head_transform;
+        let embeddings = [self.token_embedding, self.position_embedding, self.type_embedding, self.embedding_norm];
+        let [token, position, types, embedding_norm] = embeddings;
+        [token, position, types, embedding_norm, self.final_norm, self.pooler, self.head, self.head_bias, dense, norm]
     }
 
     /// Every name inside a layer.
@@ -131,7 +214,7 @@ impl Names {
     /// Translates a tensor's name to `other`'s; `None` for a tensor that no model uses.
     pub fn translate(&self, name: &str, other: &Names) -> Option<String> {
         let (stem, kind) = name.rsplit_once('.')?;
-        if let Some(i) = self.outside().iter().position(|&own| own == stem) {
+        if let Some(i) = self.outside().iter().position(|&own| own == stem && own != NONE) {
             return Some(format!("{}.{kind}", other.outside()[i]));
         }
         let (layer, stem) = stem.strip_prefix(self.layers)?.strip_prefix('.')?.split_once('.')?;
@@ -142,7 +225,18 @@ impl Names {
     /// Whether `stem`, a name without `.weight` or `.bias`, is that of a norm.
     pub fn is_norm(&self, stem: &str) -> bool {
         let ends = |norm: &&str| stem.strip_suffix(norm).is_some_and(|layer| layer.ends_with('.'));
-        stem == self.final_norm || self.norms.iter().chain(&self.head_norms).any(ends)
+        let norms = self.norms.iter().chain(&self.head_norms).filter(|norm| **norm != NONE);
+        stem == self.final_norm || stem == self.embedding_norm || norms.into_iter().any(ends)
+    }
+
+    /// Whether `stem`, a name without `.weight` or `.bias`, is part of the head.
+    pub fn is_head(&self, stem: &str) -> bool {
+        stem == self.head || stem == self.head_bias || self.head_transform.contains(&stem)
+    }
+
+    /// Whether `stem` is that of an embedding.
+    pub fn is_embedding(&self, stem: &str) -> bool {
+        [self.token_embedding, self.position_embedding, self.type_embedding].contains(&stem)
     }
 
     /// Whether the file stores this matrix as (inputs, outputs).

@@ -84,20 +84,27 @@ fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
         if let Some(file) = lone_gguf(path) {
             return Err(Error::file(path, format!("is a directory without config.json; give the GGUF file in it: {}", file.display())));
         }
-        let config = Config::read(&path.join("config.json"))?;
+        let mut config = Config::read(&path.join("config.json"))?;
         let mut weights = Weights::read_directory(path)?;
         let names = Names::of(config.family);
-        // A file with the decoder but no head omits the first part of all names.
+        // A file without a head omits the first part of all names.
         let prefix = names.layers.split('.').next().expect("a name has a part");
         let bare = !weights.tensors.keys().any(|name| name.starts_with(prefix));
         weights.tensors = std::mem::take(&mut weights.tensors)
             .into_iter()
             .map(|(name, weight)| {
                 let name = if bare { format!("{prefix}.{name}") } else { name };
+                let name = of_today(name);
                 let weight = config.in_model_order(&name, &weight);
                 (name, weight)
             })
             .collect();
+        if let Some(encoder) = &mut config.encoder {
+            // Whether an encoder has these parts depends on what it was saved for; its config does not say.
+            let has = |stem: &str| weights.tensors.contains_key(&format!("{stem}.weight"));
+            encoder.pooler = has(names.pooler);
+            encoder.head = has(names.head_transform[0]);
+        }
         return Ok((config, weights, None));
     }
     let file = Arc::new(Gguf::open(path)?);
@@ -107,6 +114,15 @@ fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
     let tensors = std::mem::take(&mut weights.tensors).into_iter();
     weights.tensors = tensors.filter_map(|(name, weight)| Some((theirs.translate(&name, own)?, weight))).collect();
     Ok((config, weights, Some(file)))
+}
+
+/// The current name of a tensor. BERT's oldest files have TensorFlow's names for the weights of a norm.
+fn of_today(name: String) -> String {
+    match name.rsplit_once('.') {
+        Some((norm, "gamma")) => format!("{norm}.weight"),
+        Some((norm, "beta")) => format!("{norm}.bias"),
+        _ => name,
+    }
 }
 
 /// The message about a model that does not exist, which may be a name on the Hugging Face Hub.
@@ -143,7 +159,7 @@ pub struct Trains {
     pub base: bool,
     /// The head. A tied head is the token embedding, which then trains in both roles.
     pub head: bool,
-    /// Token and position embeddings.
+    /// The embeddings of tokens, positions and token types.
     pub embeddings: bool,
     /// The norms, as in Houlsby's paper.
     pub norms: bool,
@@ -170,8 +186,8 @@ impl Trains {
             let stem = piece.name.rsplit_once('.').map_or(&piece.name[..], |(stem, _)| stem);
             let part = match stem {
                 _ if is_adapter(&piece.name) => "adapters",
-                _ if stem == names.head || tied && stem == names.token_embedding => "head",
-                _ if stem == names.token_embedding || stem == names.position_embedding => "embeddings",
+                _ if names.is_head(stem) || tied && stem == names.token_embedding => "head",
+                _ if names.is_embedding(stem) => "embeddings",
                 _ if names.is_norm(stem) => "norms",
                 _ => "base",
             };

@@ -1,18 +1,19 @@
-//! A decoder's weights and its forward pass: a good place to start reading.
+//! A transformer's weights and its forward pass, for decoders and encoders: a good place to start reading.
 
 use std::collections::BTreeMap;
 
 use super::adapter::graft::{Graft, Stream, join};
-use super::adapter::{Target, updates};
+use super::declared::{Declared, stack};
+use super::inputs::{Cache, Inputs};
 use super::names::Names;
 use super::values::source_of;
-use super::{ATTENTION_PLACE, AdapterConfig, Config, FFN_PLACE, NormKind, Positions, Trains};
+use super::{ATTENTION_PLACE, AdapterConfig, Config, FFN_PLACE, Positions, Trains};
 use crate::error::{Error, Result};
-use crate::graph::{DType, Graph, Parameters, Piece, Shape, Tensor};
-use crate::ops::{self, Attention, FeedForward, HeadNorm, Linear, Norm, Rope};
+use crate::graph::{Graph, Parameters, Piece, Tensor};
+use crate::ops::{self, Activation, Attention, FeedForward, HeadNorm, Linear, Norm, Rope};
 use crate::weights::Weights;
 
-/// A decoder with or without adapters: its weights and its forward pass.
+/// A transformer with or without adapters: its weights and its forward pass.
 pub struct Model {
     /// The configuration of the base.
     pub config: Config,
@@ -22,11 +23,26 @@ pub struct Model {
     pub parameters: Parameters,
     /// Whether activations are f16 in training and evaluation, on devices that support f16.
     pub half: bool,
-    token_embedding: Tensor,
-    position_embedding: Option<Tensor>,
+    pub(super) embeddings: Embeddings,
     blocks: Vec<Block>,
     final_norm: Option<Norm>,
-    head: Linear,
+    pooler: Option<Linear>,
+    head: Option<Head>,
+}
+
+pub(super) struct Embeddings {
+    pub tokens: Tensor,
+    positions: Option<Tensor>,
+    /// One for each type of token.
+    pub types: Option<Tensor>,
+    norm: Option<Norm>,
+}
+
+/// What predicts words.
+struct Head {
+    /// The linear layer, followed by the model's activation, and the norm of an encoder's head.
+    transform: Option<(Linear, Norm)>,
+    words: Linear,
 }
 
 struct Block {
@@ -39,27 +55,6 @@ struct Block {
     ffn_input: Linear,
     ffn_output: Linear,
     ffn_adapter: Option<Graft>,
-}
-
-/// The inputs of a recording, written before each run.
-#[derive(Clone, Copy, Debug)]
-pub struct Inputs {
-    /// Tokens (batch, length).
-    pub tokens: Tensor,
-    /// The length of each row, excluding padding (batch).
-    pub lengths: Tensor,
-    /// The positions of the flattened tokens, sorted by token (batch·length), in a recording that trains the embeddings.
-    pub order: Option<Tensor>,
-    /// The table of [`ops::rope_table`] (positions, head_size), for a model with rotary positions. It is the same in every run.
-    pub rope: Option<Tensor>,
-}
-
-/// The keys and values of earlier tokens, for a recording that continues after them.
-pub struct Cache {
-    /// The number of earlier tokens (1).
-    pub start: Tensor,
-    /// The keys and values of each layer, both (key_value_heads, context, head_size).
-    pub layers: Vec<[Tensor; 2]>,
 }
 
 impl Model {
@@ -78,11 +73,15 @@ impl Model {
         let lora = (targets, lora.map_or(0.0, |lora| lora.dropout));
         let mut p = Declared { parameters: Parameters::default(), config, sources, trains, lora };
 
-        let token_trains = trains.base || trains.embeddings || (config.tied && trains.head);
-        let token_embedding = p.matrix(names.token_embedding, config.vocab_size, hidden, token_trains);
-        let learned = config.positions == Positions::Learned;
-        let position_embedding =
-            learned.then(|| p.matrix(names.position_embedding, config.context, hidden, trains.base || trains.embeddings));
+        let encoder = config.encoder;
+        let embeddings = Embeddings {
+            tokens: p.matrix(names.token_embedding, config.vocab_size, hidden, trains.embeddings || (config.tied && trains.head)),
+            positions: (config.positions == Positions::Learned).then(|| {
+                p.matrix(names.position_embedding, config.context + encoder.map_or(0, |e| e.first_position), hidden, trains.embeddings)
+            }),
+            types: encoder.filter(|e| e.token_types > 0).map(|e| p.matrix(names.type_embedding, e.token_types, hidden, trains.embeddings)),
+            norm: encoder.map(|_| p.norm(names.embedding_norm)),
+        };
 
         let mut blocks = Vec::new();
         for i in 0..config.layers {
@@ -116,14 +115,20 @@ impl Model {
             });
         }
         let final_norm = config.norm_first.then(|| p.norm(names.final_norm));
-        let head = if config.tied { token_embedding } else { p.matrix(names.head, config.vocab_size, hidden, trains.base || trains.head) };
-        let bias = config.biases.head.then(|| p.vector(format!("{}.bias", names.head), config.vocab_size, trains.head));
-        let (head, parameters) = (Linear::new(head, bias), p.parameters);
+        let pooler = encoder.filter(|e| e.pooler).map(|_| p.linear(&[(names.pooler.into(), hidden)], hidden, true));
+        let head = config.has_head().then(|| {
+            let [dense, norm] = names.head_transform;
+            let transform = encoder.map(|_| (p.part_of_head(dense, [hidden, hidden]), p.norm_of(norm, trains.head)));
+            let weight = if config.tied { embeddings.tokens } else { p.matrix(names.head, config.vocab_size, hidden, trains.head) };
+            let bias = config.biases.head.then(|| p.vector(format!("{}.bias", names.head_bias), config.vocab_size, trains.head));
+            Head { transform, words: Linear::new(weight, bias) }
+        });
+        let parameters = p.parameters;
         for Piece { name, shape } in parameters.iter().flat_map(|(_, parameter)| &parameter.pieces) {
             source_of(sources, name).map_or(Ok(()), |source| source.find(name, shape).map(drop))?;
         }
         let (config, adapters) = (config.clone(), adapters.cloned());
-        Ok(Model { config, adapters, parameters, half: false, token_embedding, position_embedding, blocks, final_norm, head })
+        Ok(Model { config, adapters, parameters, half: false, embeddings, blocks, final_norm, pooler, head })
     }
 
     /// The same model with activations in f16, if `half`.
@@ -131,39 +136,11 @@ impl Model {
         Model { half, ..self }
     }
 
-    /// The inputs that a recording of this model needs for positions up to `positions`.
-    pub fn inputs(&self, g: &mut Graph, batch: u32, length: u32, positions: u32) -> Inputs {
-        let trains_tokens = g.training() && g.needs_gradient(self.token_embedding);
-        let rotary = matches!(self.config.positions, Positions::Rotary { .. });
-        Inputs {
-            tokens: g.input("tokens", [batch, length], DType::U32),
-            lengths: g.input("lengths", [batch], DType::U32),
-            order: trains_tokens.then(|| g.input("order", [batch * length], DType::U32)),
-            rope: rotary.then(|| g.input("rope", [positions, self.config.head_size], DType::F32)),
-        }
-    }
-
-    /// The contents of [`Inputs::rope`].
-    pub fn rope_table(&self, positions: u32) -> Option<Vec<f32>> {
-        let Positions::Rotary { theta, scaling, .. } = &self.config.positions else { return None };
-        Some(ops::rope_table(&ops::rope_frequencies(*theta, self.config.head_size, scaling), positions))
-    }
-
-    /// Declares the states for generating up to `context` tokens.
-    pub fn cache(&self, g: &mut Graph, context: u32) -> Cache {
-        let shape = [self.config.key_value_heads, context, self.config.head_size];
-        let layers = (0..self.config.layers).map(|i| ["keys", "values"].map(|name| g.state(&format!("h{i}.{name}"), shape)));
-        Cache { layers: layers.collect(), start: g.input("start", [1], DType::U32) }
-    }
-
     /// Computes the hidden states that the head reads (batch, length, hidden) from tokens (batch, length). With a cache, the tokens follow
     /// the cached ones and are added to the cache.
     pub fn hidden(&self, g: &mut Graph, inputs: &Inputs, cache: Option<&Cache>) -> Tensor {
         let dropout = self.config.dropout;
-        let mut x = ops::embedding(g, inputs.tokens, self.token_embedding, inputs.order);
-        if let Some(table) = self.position_embedding {
-            x = ops::positions(g, x, table, cache.map(|c| c.start));
-        }
+        let x = self.embed(g, inputs, cache);
         let mut stream = Stream::new(ops::dropout(g, x, dropout.embedding));
         for (i, block) in self.blocks.iter().enumerate() {
             let scope = format!("h{i}");
@@ -196,9 +173,24 @@ impl Model {
         }
     }
 
+    /// The sum of a token's embeddings.
+    fn embed(&self, g: &mut Graph, inputs: &Inputs, cache: Option<&Cache>) -> Tensor {
+        let Embeddings { tokens, positions, types, norm } = &self.embeddings;
+        let mut x = ops::embedding(g, inputs.tokens, *tokens, inputs.order);
+        if let Some((table, types)) = types.zip(inputs.types) {
+            let of_type = ops::embedding(g, types, table, inputs.type_order);
+            x = ops::add(g, x, of_type);
+        }
+        if let Some(table) = positions {
+            let first = self.config.encoder.map_or(0, |encoder| encoder.first_position);
+            x = ops::positions(g, x, *table, first, cache.map(|c| c.start));
+        }
+        norm.as_ref().map_or(x, |norm| ops::norm(g, x, norm))
+    }
+
     fn attention(&self, g: &mut Graph, x: Tensor, block: &Block, layer: usize, inputs: &Inputs, cache: Option<&Cache>) -> Tensor {
         let &Config { heads, key_value_heads, head_size, dropout, .. } = &self.config;
-        let form = Attention { heads, key_value_heads, head_size, causal: true, dropout: dropout.attention };
+        let form = Attention { heads, key_value_heads, head_size, causal: self.config.encoder.is_none(), dropout: dropout.attention };
         let rotation = match (&self.config.positions, inputs.rope) {
             (Positions::Rotary { pairs, .. }, Some(table)) => Some(Rope { heads, key_value_heads, head_size, pairs: *pairs, table }),
             _ => None,
@@ -234,74 +226,42 @@ impl Model {
     }
 
     /// Records the loss for `targets` (batch, length); see [`ops::cross_entropy`].
+    ///
+    /// # Panics
+    /// If the model has no head ([`Config::has_head`]).
     pub fn loss(&self, g: &mut Graph, inputs: &Inputs, targets: Tensor) -> Tensor {
         let x = self.hidden(g, inputs, None);
-        g.scoped("loss", |g| ops::cross_entropy(g, x, &self.head, targets))
+        g.scoped("loss", |g| {
+            let (x, words) = self.before_words(g, x);
+            ops::cross_entropy(g, x, words, targets)
+        })
     }
 
     /// Computes the logits (…, vocabulary) from the result of [`Model::hidden`] (…, hidden).
+    ///
+    /// # Panics
+    /// If the model has no head.
     pub fn logits(&self, g: &mut Graph, hidden: Tensor) -> Tensor {
-        g.scoped("head", |g| ops::linear(g, hidden, &self.head))
-    }
-}
-
-/// The names and widths of stacked matrices.
-fn stack(names: &[&str], widths: &[u32], at: impl Fn(&str) -> String) -> Vec<(String, u32)> {
-    names.iter().zip(widths).map(|(name, &width)| (at(name), width)).collect()
-}
-
-/// The weights declared so far.
-struct Declared<'a> {
-    parameters: Parameters,
-    config: &'a Config,
-    sources: &'a [&'a Weights],
-    trains: Trains,
-    /// The targets of a LoRA, and its dropout rate.
-    lora: (BTreeMap<String, Target>, f32),
-}
-
-impl Declared<'_> {
-    /// The format of a matrix: that of its file. Vectors are small and are converted to f32.
-    fn format(&self, name: &str) -> DType {
-        self.sources.iter().rev().find_map(|s| s.tensors.get(name)).map_or(DType::F32, |w| w.dtype)
+        g.scoped("head", |g| {
+            let (x, words) = self.before_words(g, hidden);
+            ops::linear(g, x, words)
+        })
     }
 
-    fn matrix(&mut self, name: &str, outputs: u32, inputs: u32, trains: bool) -> Tensor {
-        let name = format!("{name}.weight");
-        let dtype = self.format(&name);
-        self.parameters.add(name, [outputs, inputs], dtype, trains)
+    /// The last layer of the head and its input.
+    fn before_words(&self, g: &mut Graph, x: Tensor) -> (Tensor, &Linear) {
+        let Head { transform, words } = self.head.as_ref().expect("the model has a head");
+        let Some((dense, norm)) = transform else { return (x, words) };
+        let x = ops::linear_activated(g, x, dense, self.config.activation);
+        (ops::norm(g, x, norm), words)
     }
 
-    fn vector(&mut self, name: String, len: u32, trains: bool) -> Tensor {
-        self.parameters.add(name, [len], DType::F32, self.trains.base || trains)
-    }
-
-    fn norm(&mut self, name: &str) -> Norm {
-        let (hidden, trains) = (self.config.hidden_size, self.trains.norms);
-        let weight = self.vector(format!("{name}.weight"), hidden, trains);
-        let bias = (self.config.norm == NormKind::LayerNorm).then(|| self.vector(format!("{name}.bias"), hidden, trains));
-        Norm { weight, bias, epsilon: self.config.epsilon }
-    }
-
-    /// A linear layer of stacked matrices (name, outputs), with the updates of a LoRA. Adjacent matrices of the same format are joined, as
-    /// long as each starts at an addressable offset.
-    fn linear(&mut self, stacked: &[(String, u32)], inputs: u32, bias: bool) -> Linear {
-        let mut weights = Vec::new();
-        let mut run: Vec<Piece> = Vec::new();
-        let mut formats = stacked.iter().map(|(name, _)| self.format(&format!("{name}.weight"))).collect::<Vec<_>>().into_iter().peekable();
-        for (name, outputs) in stacked {
-            let dtype = formats.next().expect("a format for each");
-            run.push(Piece { name: format!("{name}.weight"), shape: [*outputs, inputs].into() });
-            let len = u64::from(*outputs) * u64::from(inputs);
-            let addressable = len.is_multiple_of(dtype.group_len()) && dtype.bytes(len).is_multiple_of(4);
-            if formats.peek() != Some(&dtype) || !addressable {
-                weights.push(self.parameters.add_stack(std::mem::take(&mut run), dtype, self.trains.base));
-            }
-        }
-        let pieces = stacked.iter().map(|(name, len)| Piece { name: format!("{name}.bias"), shape: Shape::from([*len]) });
-        let bias = bias.then(|| self.parameters.add_stack(pieces.collect(), DType::F32, self.trains.base));
-        let (targets, dropout) = &self.lora;
-        let low_rank = updates(&mut self.parameters, stacked, targets, *dropout);
-        Linear { weights, bias, low_rank }
+    /// An encoder's own summary of its text, from the hidden states of the first tokens (batch, hidden): the same shape.
+    ///
+    /// # Panics
+    /// If the model has no pooler ([`Encoder::pooler`](super::Encoder::pooler)).
+    pub fn pooled(&self, g: &mut Graph, first: Tensor) -> Tensor {
+        let pooler = self.pooler.as_ref().expect("the model has a pooler");
+        g.scoped("pooler", |g| ops::linear_activated(g, first, pooler, Activation::Tanh))
     }
 }

@@ -3,7 +3,7 @@
 use super::{fitting_rows, flat, slice_of_rows};
 use crate::graph::{DType, Graph, Kernel, Tensor, read, update, write};
 
-crate::params!(Params { rows: u32, columns: u32, length: u32, has_addend: u32, start: u32, count: u32 });
+crate::params!(Params { rows: u32, columns: u32, length: u32, has_addend: u32, start: u32, count: u32, first: u32 });
 
 /// The rows of `table` (vocabulary, hidden) for `tokens` (batch, length): (batch, length, hidden). `order`, needed if the table trains,
 /// lists the indices of the flattened `tokens` in a stable sort by token, so that the table's gradient can be summed in a fixed order.
@@ -15,7 +15,7 @@ pub fn embedding(g: &mut Graph, tokens: Tensor, table: Tensor, order: Option<Ten
     let most = fitting_rows(g, table, u64::MAX);
     let slice = move |start: u32, has_addend: bool| {
         let count = most.min(entries - start);
-        Params { rows, columns, length: 0, has_addend: has_addend as u32, start, count }
+        Params { rows, columns, length: 0, has_addend: has_addend as u32, start, count, first: 0 }
     };
 
     let mut before: Option<Tensor> = None;
@@ -41,13 +41,14 @@ pub fn embedding(g: &mut Graph, tokens: Tensor, table: Tensor, order: Option<Ten
     y
 }
 
-/// x (batch, length, hidden) plus `length` rows of `table` (context, hidden): the first ones, or those from `start` (1) u32 on, where a
-/// sequence continues its cache. Positions past the end of the table use its last row. A table trains only without `start`.
-pub fn positions(g: &mut Graph, x: Tensor, table: Tensor, start: Option<Tensor>) -> Tensor {
+/// x (batch, length, hidden) plus `length` rows of `table` (context, hidden) from the row `first` on, or from `first` + `start` (1) u32 on,
+/// where a sequence continues its cache. Positions past the end of the table use its last row. A table trains only without `start`.
+pub fn positions(g: &mut Graph, x: Tensor, table: Tensor, first: u32, start: Option<Tensor>) -> Tensor {
     let (rows, columns) = (g.shape(x).rows(), g.shape(x).last());
     let length = g.shape(x).axes()[1] as u32;
-    assert!(length <= g.shape(table).rows(), "positions: x is {}, the table {}", g.shape(x), g.shape(table));
-    let p = Params { rows, columns, length, has_addend: 1, start: 0, count: g.shape(table).rows() };
+    let places = u64::from(first) + u64::from(length);
+    assert!(places <= g.shape(table).rows().into(), "positions: x is {}, the table {}, from {first} on", g.shape(x), g.shape(table));
+    let p = Params { rows, columns, length, has_addend: 1, start: 0, count: g.shape(table).rows(), first };
     let y = g.like("positions", x);
     let mut kernel = Kernel::new("embedding", "forward").with("FORMAT", g.info(table).dtype.word()).with("POSITIONS", true);
     let mut arguments = vec![read(table), read(x), write(y)];

@@ -26,6 +26,7 @@ fn small() -> Config {
         biases: Biases::default(),
         tied: true,
         dropout: BaseDropout::all(0.1),
+        encoder: None,
     }
 }
 

@@ -245,6 +245,7 @@ fn config(keys: &mut Keyed, vocabulary: Vocabulary) -> Checked<Config> {
         biases: biases(keys)?,
         tied: keys.flag("tied-head")?.unwrap_or(true),
         dropout: dropout(keys)?,
+        encoder: None,
     })
 }
 
@@ -275,11 +276,7 @@ fn dropout(keys: &mut Keyed) -> Checked<BaseDropout> {
         return Ok(BaseDropout::all(keys.share("dropout")?.unwrap_or(0.0) as f32));
     };
     let mut share = |key| Ok::<_, String>(table.share(key)?.unwrap_or(0.0) as f32);
-    let dropout = BaseDropout {
-        embedding: share("embedding")?,
-        attention: share("attention")?,
-        attention_output: share("attention-output")?,
-        ffn_output: share("feed-forward")?,
-    };
-    Ok(dropout)
+    let (embedding, attention, attention_output) = (share("embedding")?, share("attention")?, share("attention-output")?);
+    let ffn_output = share("feed-forward")?;
+    Ok(BaseDropout { embedding, attention, attention_output, ffn_output, head: ffn_output })
 }

@@ -9,7 +9,7 @@ use crate::gpu::{Device, Memory, Metrics, Program, Readback, Step, Timing};
 use crate::graph::{DType, Graph, Tensor, Traits};
 use crate::model::{Inputs, Model};
 use crate::ops::optimizer::{Adam, adam};
-use crate::text::{Batch, order_of};
+use crate::text::Batch;
 
 /// After this many steps in a row whose gradients were not finite, training has diverged. In f16, steps that only lowered the loss scale do
 /// not count: that is how it finds its level.
@@ -128,17 +128,13 @@ impl Compiled {
         Ok(Compiled { program, inputs, targets })
     }
 
-    fn run(&mut self, device: &Device, batch: &Batch) -> Result<()> {
-        self.write(device, batch);
+    fn run(&mut self, device: &Device, model: &Model, batch: &Batch) -> Result<()> {
+        self.write(device, model, batch);
         self.program.run(device)
     }
 
-    fn write(&mut self, device: &Device, batch: &Batch) {
-        self.program.write(device, self.inputs.tokens, &batch.tokens);
-        self.program.write(device, self.inputs.lengths, &batch.lengths);
-        if let Some(order) = self.inputs.order {
-            self.program.write(device, order, &order_of(&batch.tokens));
-        }
+    fn write(&mut self, device: &Device, model: &Model, batch: &Batch) {
+        model.write(device, &self.program, &self.inputs, batch);
         self.program.write(device, self.targets, &batch.targets);
     }
 }
@@ -180,7 +176,7 @@ impl Programs {
 
     fn run(&mut self, device: &Device, model: &Model, memory: &Memory, batch: &Batch) -> Result<()> {
         model.config.check_tokens(&batch.tokens)?;
-        self.of_shape(device, model, memory, [batch.rows, batch.length])?.run(device, batch)
+        self.of_shape(device, model, memory, [batch.rows, batch.length])?.run(device, model, batch)
     }
 
     fn of_shape(&mut self, device: &Device, model: &Model, memory: &Memory, shape: [u32; 2]) -> Result<&mut Compiled> {
@@ -310,7 +306,7 @@ impl<'a> Trainer<'a> {
         let mut timings = Vec::new();
         for batch in self.programs.cut(self.device, self.model, batch)? {
             let compiled = self.programs.of_shape(self.device, self.model, self.memory, [batch.rows, batch.length])?;
-            compiled.write(self.device, &batch);
+            compiled.write(self.device, self.model, &batch);
             timings.extend(compiled.program.time(self.device)?);
         }
         timings.extend(self.update.time(self.device)?);

@@ -182,7 +182,7 @@ fn positions_from_a_start() {
         let name = format!("positions from {start}");
         let check = Check { name: &name, traits: &all_traits()[0], arrays: &arrays, tolerance: 1e-6, twice: false };
         check.run(
-            |g, t| ops::positions(g, t[0], t[1], with_start.then_some(t[2])),
+            |g, t| ops::positions(g, t[0], t[1], 0, with_start.then_some(t[2])),
             |v| {
                 let row = |i: usize| (start as usize + i / hidden).min(context - 1);
                 v[0].iter().enumerate().map(|(i, x)| x + v[1][row(i) * hidden + i % hidden]).collect()

@@ -31,6 +31,7 @@ pub fn llama() -> Config {
         biases: Biases::default(),
         tied: true,
         dropout: BaseDropout::all(0.2),
+        encoder: None,
     }
 }
 

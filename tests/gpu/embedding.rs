@@ -19,13 +19,13 @@ fn values_and_gradients() {
     let check = Check { name: "embedding", traits: &all_traits()[0], arrays: &arrays, tolerance: 1e-6, twice: true };
     let record = |g: &mut Graph, t: &[Tensor]| {
         let x = ops::embedding(g, t[2], t[0], Some(t[3]));
-        ops::positions(g, x, t[1], None)
+        ops::positions(g, x, t[1], 2, None)
     };
     check.run(record, |v| {
         (0..batch * length * hidden)
             .map(|i| {
                 let (row, c) = (i / hidden, i % hidden);
-                v[0][tokens[row] as usize * hidden + c] + v[1][row % length * hidden + c]
+                v[0][tokens[row] as usize * hidden + c] + v[1][(2 + row % length) * hidden + c]
             })
             .collect()
     });

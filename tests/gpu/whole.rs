@@ -3,17 +3,13 @@
 use graftling::gpu::{Device, Memory, Program};
 use graftling::graph::Graph;
 use graftling::model::{Inputs, Model};
-use graftling::text::{Batch, order_of};
+use graftling::text::Batch;
 
 use crate::harness::device;
 
 /// Writes every input that a recording of the model needs for a batch.
 pub fn write_inputs(device: &Device, program: &Program, model: &Model, inputs: &Inputs, batch: &Batch) {
-    program.write(device, inputs.tokens, &batch.tokens);
-    program.write(device, inputs.lengths, &batch.lengths);
-    if let Some(order) = inputs.order {
-        program.write(device, order, &order_of(&batch.tokens));
-    }
+    model.write(device, program, inputs, batch);
     if let Some((rope, table)) = inputs.rope.zip(model.rope_table(batch.length)) {
         program.write(device, rope, &table);
     }

@@ -334,18 +334,16 @@ pub(super) fn tokens(bench: &mut Bench, format: GgmlType, table: Kind) -> Result
 }
 
 pub(super) fn positions(bench: &mut Bench, table: Kind, start: bool) -> Result<()> {
-    let (length, hidden, first) = (7, 8, if start { 2 } else { 0 });
+    let (length, hidden, before) = (7, 8, u32::from(start));
     let mut random = Random(17);
-    let arrays = [
-        Array::input(&[2, length, hidden], &mut random),
-        Array::new(table, &[9, hidden], &mut random),
-        Array::whole(&[first as u32], &[1]),
-    ];
+    let arrays =
+        [Array::input(&[2, length, hidden], &mut random), Array::new(table, &[9, hidden], &mut random), Array::whole(&[before], &[1])];
+    let first = 1 + before as usize;
     let want = |v: &[Vec<f64>]| {
         let place = |i: usize| (first + i / hidden % length) * hidden + i % hidden;
         v[0].iter().enumerate().map(|(i, x)| x + v[1][place(i)]).collect()
     };
-    bench.case("7 places", &arrays, false, |g, t| ops::positions(g, t[0], t[1], start.then_some(t[2])), want)
+    bench.case("7 places", &arrays, false, |g, t| ops::positions(g, t[0], t[1], 1, start.then_some(t[2])), want)
 }
 
 pub(super) fn loss(bench: &mut Bench, head: GgmlType) -> Result<()> {

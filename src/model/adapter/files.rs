@@ -108,9 +108,7 @@ impl SavedAdapter {
     /// [`Error::File`], naming the file and the tensor or key.
     pub fn sources(&self, model: &Config) -> Result<Vec<Weights>> {
         let weights = match &self.config {
-            AdapterConfig::Bottleneck(config) => {
-                self.weights_for(config, Names::of(model.family).layers, model.layers, model.hidden_size)?
-            }
+            AdapterConfig::Bottleneck(config) => self.weights_for(config, Names::of(model.family), model.layers, model.hidden_size)?,
             AdapterConfig::Lora(config) => lora::to_memory(&self.weights, config, model)?,
         };
         let mut sources = vec![weights];
@@ -150,20 +148,20 @@ impl SavedAdapter {
         }
     }
 
-    /// The adapter's own tensors for a model of `layers` layers. `prefix` precedes a layer's number in tensor names: `transformer.h` or
-    /// `model.layers`.
-    fn weights_for(&self, config: &BottleneckConfig, prefix: &str, layers: u32, hidden: u32) -> Result<Weights> {
+    /// The adapter's own tensors for a model of `layers` layers with these names.
+    fn weights_for(&self, config: &BottleneckConfig, names: &Names, layers: u32, hidden: u32) -> Result<Weights> {
         if self.hidden_size != hidden {
             let problem = format!("hidden_size is {}, but the model's is {hidden}; use the adapter's own base", self.hidden_size);
             return Err(Error::file(self.weights.path.with_file_name(CONFIG), problem));
         }
-        to_memory(&self.weights, &self.name, config, (prefix, layers, hidden))
+        to_memory(&self.weights, &self.name, config, (names, layers, hidden))
     }
 
     /// Writes the files of a bottleneck adapter except its config, which is returned, and those of its head.
     fn write_bottleneck(&self, directory: &Path, config: &BottleneckConfig) -> Result<String> {
         let json = self.json(config);
-        to_disk(&self.weights, &self.name, config).write(&directory.join(WEIGHTS))?;
+        let names = Names::of(Family::of_model_type(&self.model_type).unwrap_or(Family::Graftling));
+        to_disk(&self.weights, &self.name, config, names).write(&directory.join(WEIGHTS))?;
         if let Some(head) = &self.head {
             head.write(&directory.join(HEAD))?;
             replace_file(&directory.join(HEAD_CONFIG), json.write_head().as_bytes())?;

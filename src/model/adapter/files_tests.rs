@@ -49,6 +49,11 @@ fn read_json(text: &str) -> std::result::Result<AdapterJson, String> {
     AdapterJson::read(&serde_json::from_str(text).expect("JSON"))
 }
 
+/// The names of a family whose layers have this prefix.
+fn names(prefix: &str) -> &'static Names {
+    Names::of(if prefix == "transformer.h" { Family::Gpt2 } else { Family::Llama })
+}
+
 /// Compares numbers as numbers, since a 16 in a file may be 16.0.
 fn assert_same(ours: &Value, theirs: &Value, at: &str) {
     match (ours, theirs) {
@@ -67,7 +72,7 @@ fn what_the_library_saved_is_read_and_written_as_it_was() {
         let adapter = read_adapter(&fixture(name)).expect(name);
         assert_eq!((adapter.name.as_str(), adapter.hidden_size), ("task", 8));
         assert_eq!(adapter.head.is_some(), name == "llama-seq");
-        let memory = adapter.weights_for(of(&adapter), prefix, layers, 8).expect(name);
+        let memory = adapter.weights_for(of(&adapter), names(prefix), layers, 8).expect(name);
         assert_eq!(memory.tensors.len(), of(&adapter).tensors(prefix, layers, 8).expect(name).len());
 
         let place = Place::new(name);
@@ -83,7 +88,7 @@ fn what_the_library_saved_is_read_and_written_as_it_was() {
         }
         let again = read_adapter(&place.0).expect(name);
         assert_eq!(again.config, adapter.config);
-        assert_eq!(again.weights_for(of(&again), prefix, layers, 8).expect(name).tensors, memory.tensors);
+        assert_eq!(again.weights_for(of(&again), names(prefix), layers, 8).expect(name).tensors, memory.tensors);
         assert_eq!(again.head.map(|head| head.tensors), adapter.head.map(|head| head.tensors));
     }
 }
@@ -103,7 +108,7 @@ fn adapters_of_whole_models_are_read_and_written_as_they_were() {
         for directory in entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.join(CONFIG).exists()) {
             let name = directory.display().to_string();
             let adapter = read_adapter(&directory).expect(&name);
-            let memory = adapter.weights_for(of(&adapter), prefix, layers, hidden).expect(&name);
+            let memory = adapter.weights_for(of(&adapter), names(prefix), layers, hidden).expect(&name);
             let place = Place::new(&format!("{model}-{read}"));
             write_adapter(&place.0, &SavedAdapter { weights: memory.clone(), ..adapter.clone() }).expect(&name);
             assert_same(&json_at(&place.0, CONFIG), &json_at(&directory, CONFIG), &name);
@@ -111,7 +116,7 @@ fn adapters_of_whole_models_are_read_and_written_as_they_were() {
                 assert_same(&json_at(&place.0, HEAD_CONFIG), &json_at(&directory, HEAD_CONFIG), &name);
             }
             let again = read_adapter(&place.0).expect(&name);
-            let again = again.weights_for(of(&again), prefix, layers, hidden).expect(&name);
+            let again = again.weights_for(of(&again), names(prefix), layers, hidden).expect(&name);
             assert_eq!(again.tensors, memory.tensors, "{name}");
             read += 1;
         }
@@ -284,14 +289,14 @@ fn bad_files_are_named() {
     fs::rename(place.0.join(WEIGHTS), place.0.join("pytorch_adapter.bin")).expect("the file");
     assert!(read_adapter(&place.0).expect_err("no file").to_string().contains("use_safetensors=True"));
 
-    let wide = adapter.weights_for(of(&adapter), "model.layers", 3, 16).expect_err("another width").to_string();
+    let wide = adapter.weights_for(of(&adapter), names("model.layers"), 3, 16).expect_err("another width").to_string();
     assert!(wide.ends_with("adapter_config.json: hidden_size is 8, but the model's is 16; use the adapter's own base"), "{wide}");
-    let short = adapter.weights_for(of(&adapter), "model.layers", 2, 8).expect_err("another depth").to_string();
+    let short = adapter.weights_for(of(&adapter), names("model.layers"), 2, 8).expect_err("another depth").to_string();
     assert!(
         short.contains("adapter.safetensors: tensor 'model.layers.2.") && short.contains("is for layer 2, but the model has 2"),
         "{short}"
     );
-    let other = adapter.weights_for(of(&adapter), "transformer.h", 3, 8).expect_err("another model").to_string();
+    let other = adapter.weights_for(of(&adapter), names("transformer.h"), 3, 8).expect_err("another model").to_string();
     assert!(other.contains("is not an adapter's tensor in 'transformer.h'"), "{other}");
 }
 

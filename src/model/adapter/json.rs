@@ -122,6 +122,9 @@ fn model_class(model_type: &str) -> &str {
         "llama" => "LlamaForCausalLM",
         "qwen2" => "Qwen2ForCausalLM",
         "qwen3" => "Qwen3ForCausalLM",
+        "bert" => "BertForMaskedLM",
+        "roberta" => "RobertaForMaskedLM",
+        "distilbert" => "DistilBertForMaskedLM",
         _ => "GraftlingForCausalLM",
     }
 }

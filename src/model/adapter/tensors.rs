@@ -1,4 +1,5 @@
-//! The names of an adapter's tensors: on disk with the adapter's own name, in memory with `default`. Any other tensor is an error.
+//! The names of an adapter's tensors: on disk with the adapter's own name and in the modules where the library has it, in memory with `default`
+//! and the same two places in every family. Any other tensor is an error.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +7,15 @@ use super::keys::layer_number;
 use super::{ATTENTION_PLACE, BottleneckConfig, FFN_PLACE};
 use crate::error::{Error, Result};
 use crate::graph::Shape;
+use crate::model::names::Names;
 use crate::weights::Weights;
 use crate::words::{cut, shown};
 
 /// The part of a tensor's name in memory between the adapter's place and the end.
 const IN_MEMORY: &str = ".adapters.default.";
+
+/// The places in memory.
+const PLACES: [&str; 2] = [ATTENTION_PLACE, FFN_PLACE];
 
 /// The library's second name for the LayerNorm before the down-projection, which it also calls `adapter_down.0`.
 const NORM_BEFORE: &str = "adapter_norm_before.";
@@ -25,23 +30,22 @@ struct Name<'a> {
 }
 
 impl<'a> Name<'a> {
-    /// Parses `{prefix}.{layer}.{place}.adapters.{adapter}.{end}`, with or without the base's part of the prefix (`transformer.` of
+    /// Parses `{prefix}.{layer}.{module}.adapters.{adapter}.{end}`, with or without the base's part of the prefix (`transformer.` of
     /// `transformer.h`). Returns `None` for any other name.
-    fn parse(name: &'a str, prefix: &str) -> Option<Name<'a>> {
+    fn parse(name: &'a str, prefix: &str, modules: [&str; 2]) -> Option<Name<'a>> {
         let bare = prefix.split_once('.').map_or(prefix, |(_, bare)| bare);
         let rest = name.strip_prefix(prefix).or_else(|| name.strip_prefix(bare))?.strip_prefix('.')?;
         let (layer, rest) = rest.split_once('.')?;
-        let (place, rest) = rest.split_once('.')?;
-        let (adapter, end) = rest.strip_prefix("adapters.")?.split_once('.')?;
-        let known = place == ATTENTION_PLACE || place == FFN_PLACE;
-        known.then_some(())?;
+        let (module, rest) = rest.split_once(".adapters.")?;
+        let (adapter, end) = rest.split_once('.')?;
+        let place = PLACES[modules.iter().position(|own| *own == module)?];
         Some(Name { layer: layer_number(layer)?, place, adapter, end })
     }
 }
 
 /// Whether the tensor called `name`, on disk or in memory, belongs to a bottleneck adapter.
 pub(super) fn is_bottleneck(name: &str) -> bool {
-    name.contains("_adapters.adapters.")
+    name.contains(".adapters.")
 }
 
 /// The name in memory of an adapter's tensor: `end` is one of those that [`BottleneckConfig::parameters`] lists, and `layer` the part before
@@ -55,12 +59,14 @@ pub(in crate::model) fn end_of(name: &str) -> Option<&str> {
     name.split_once(IN_MEMORY).map(|(_, end)| end)
 }
 
-fn name_on_disk(in_memory: &str, adapter: &str) -> String {
-    in_memory.replacen(IN_MEMORY, &format!(".adapters.{adapter}."), 1)
+fn name_on_disk(in_memory: &str, adapter: &str, modules: [&str; 2]) -> String {
+    let place =
+        PLACES.into_iter().zip(modules).find_map(|(place, module)| Some((in_memory.split_once(&format!(".{place}{IN_MEMORY}"))?, module)));
+    place.map_or_else(|| in_memory.into(), |((layer, end), module)| format!("{layer}.{module}.adapters.{adapter}.{end}"))
 }
 
 /// Converts the tensors of the adapter called `name` to their names in memory, for a model of `layers` layers. Checks that each has the
-/// shape that the configuration requires and only finite values. `prefix` precedes a layer's number: `transformer.h` or `model.layers`.
+/// shape that the configuration requires and only finite values. `names` are the model's.
 ///
 /// # Errors
 /// [`Error::File`], naming the file and the tensor, if a tensor is missing, has another shape or a value that is not finite, or is not part
@@ -69,15 +75,16 @@ pub(super) fn to_memory(
     weights: &Weights,
     name: &str,
     config: &BottleneckConfig,
-    (prefix, layers, hidden): (&str, u32, u32),
+    (names, layers, hidden): (&Names, u32, u32),
 ) -> Result<Weights> {
+    let (prefix, modules) = (names.layers, names.adapters);
     let problem = |problem: String| Error::file(&weights.path, problem);
     let expected = config.tensors(prefix, layers, hidden).map_err(problem)?;
     let mut memory = Weights { path: weights.path.clone(), ..Weights::default() };
     let mut norms = BTreeMap::new();
     for (on_disk, weight) in &weights.tensors {
         let stray = |what: String| problem(format!("tensor '{}' {what}; the file does not match the config", cut(on_disk, 200)));
-        let Some(parts) = Name::parse(on_disk, prefix) else {
+        let Some(parts) = Name::parse(on_disk, prefix, modules) else {
             return Err(stray(format!("is not an adapter's tensor in '{prefix}'")));
         };
         let Name { layer, place, adapter, end } = parts;
@@ -116,7 +123,7 @@ pub(super) fn to_memory(
     }
     let here = |in_memory: &&String| !memory.tensors.contains_key(*in_memory);
     if let Some(missing) = expected.keys().find(here) {
-        let on_disk = name_on_disk(missing, name);
+        let on_disk = name_on_disk(missing, name, modules);
         let of: &Shape = &expected[missing];
         return Err(problem(format!("has no tensor '{on_disk}' of shape {of}; save the adapter again, or correct its config")));
     }
@@ -124,11 +131,11 @@ pub(super) fn to_memory(
 }
 
 /// Converts the tensors to the names that the library loads: with the adapter's own name, and with both names for a LayerNorm before the
-/// down-projection.
-pub(super) fn to_disk(weights: &Weights, name: &str, config: &BottleneckConfig) -> Weights {
+/// down-projection. `names` are those of the adapter's model.
+pub(super) fn to_disk(weights: &Weights, name: &str, config: &BottleneckConfig, names: &Names) -> Weights {
     let mut disk = Weights::default();
     for (in_memory, weight) in &weights.tensors {
-        let on_disk = name_on_disk(in_memory, name);
+        let on_disk = name_on_disk(in_memory, name, names.adapters);
         if config.ln_before && on_disk.contains(".adapter_down.0.") {
             disk.tensors.insert(on_disk.replacen("adapter_down.0.", NORM_BEFORE, 1), weight.clone());
         }
@@ -140,18 +147,24 @@ pub(super) fn to_disk(weights: &Weights, name: &str, config: &BottleneckConfig) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Family;
     use crate::weights::Weight;
 
-    const MODEL: (&str, u32, u32) = ("transformer.h", 3, 8);
+    const LAYERS: u32 = 3;
+    const HIDDEN: u32 = 8;
+
+    fn model(family: Family) -> (&'static Names, u32, u32) {
+        (Names::of(family), LAYERS, HIDDEN)
+    }
 
     /// Leaves out a layer, and has both norms.
     fn config() -> BottleneckConfig {
         BottleneckConfig { leave_out: vec![1], ln_before: true, ln_after: true, ..BottleneckConfig::seq_bn() }
     }
 
-    fn memory(config: &BottleneckConfig) -> Weights {
+    fn memory(config: &BottleneckConfig, family: Family) -> Weights {
         let mut weights = Weights::default();
-        for (i, (name, shape)) in config.tensors(MODEL.0, MODEL.1, MODEL.2).expect("a good config").into_iter().enumerate() {
+        for (i, (name, shape)) in config.tensors(Names::of(family).layers, LAYERS, HIDDEN).expect("a good config").into_iter().enumerate() {
             let values: Vec<f32> = (0..shape.len()).map(|j| (i * 100 + j as usize) as f32).collect();
             weights.tensors.insert(name, Weight::from_f32(shape, &values));
         }
@@ -160,25 +173,45 @@ mod tests {
 
     #[test]
     fn names_come_back() {
-        for config in [config(), BottleneckConfig::identity_bn(4), BottleneckConfig::adapter_plus()] {
-            let weights = memory(&config);
-            let disk = to_disk(&weights, "task", &config);
+        let configs = [config(), BottleneckConfig::identity_bn(4), BottleneckConfig::adapter_plus()];
+        for (config, family) in configs.iter().flat_map(|config| [Family::Gpt2, Family::Bert, Family::DistilBert].map(|f| (config, f))) {
+            let weights = memory(config, family);
+            let disk = to_disk(&weights, "task", config, Names::of(family));
             assert!(disk.tensors.keys().all(|name| name.contains(".adapters.task.")));
-            assert_eq!(to_memory(&disk, "task", &config, MODEL).expect("good tensors").tensors, weights.tensors);
+            assert_eq!(to_memory(&disk, "task", config, model(family)).expect("good tensors").tensors, weights.tensors);
             // Without the base's prefix, as a model without a head saves it.
-            let bare = disk.tensors.iter().map(|(name, weight)| (name.replacen("transformer.", "", 1), weight.clone())).collect();
+            let without = |name: &str| name.split_once('.').expect("a prefix").1.to_string();
+            let bare = disk.tensors.iter().map(|(name, weight)| (without(name), weight.clone())).collect();
             let bare = Weights { tensors: bare, ..Weights::default() };
-            assert_eq!(to_memory(&bare, "task", &config, MODEL).expect("good tensors").tensors, weights.tensors);
+            assert_eq!(to_memory(&bare, "task", config, model(family)).expect("good tensors").tensors, weights.tensors);
+        }
+    }
+
+    #[test]
+    fn the_modules_are_the_librarys() {
+        let config = BottleneckConfig::double_seq_bn();
+        let disk = |family| to_disk(&memory(&config, family), "task", &config, Names::of(family));
+        let (bert, distilbert) = (disk(Family::Bert), disk(Family::DistilBert));
+        for (disk, module) in [
+            (&bert, "bert.encoder.layer.2.attention.output.adapters"),
+            (&bert, "bert.encoder.layer.0.output.adapters"),
+            (&distilbert, "distilbert.transformer.layer.1.attention_adapters.adapters"),
+            (&distilbert, "distilbert.transformer.layer.1.output_adapters.adapters"),
+        ] {
+            assert!(disk.tensors.contains_key(&format!("{module}.task.adapter_down.0.weight")), "{module}");
         }
     }
 
     #[test]
     fn one_name_of_the_first_norm_is_enough() {
-        let disk = to_disk(&memory(&config()), "task", &config());
+        let disk = to_disk(&memory(&config(), Family::Gpt2), "task", &config(), Names::of(Family::Gpt2));
         for gone in ["adapter_norm_before.", "adapter_down.0."] {
             let kept = disk.tensors.clone().into_iter().filter(|(name, _)| !name.contains(gone)).collect();
             let kept = Weights { tensors: kept, ..Weights::default() };
-            assert_eq!(to_memory(&kept, "task", &config(), MODEL).expect("good tensors").tensors, memory(&config()).tensors);
+            assert_eq!(
+                to_memory(&kept, "task", &config(), model(Family::Gpt2)).expect("good tensors").tensors,
+                memory(&config(), Family::Gpt2).tensors
+            );
         }
     }
 
@@ -210,11 +243,11 @@ mod tests {
             (put(&format!("{at}.adapter_norm_before.bias")), "differs from its copy".into()),
         ];
         for ((gone, put), words) in cases {
-            let mut disk = to_disk(&memory(&config()), "task", &config());
+            let mut disk = to_disk(&memory(&config(), Family::Gpt2), "task", &config(), Names::of(Family::Gpt2));
             disk.path = "adapter.safetensors".into();
             gone.map(|name| disk.tensors.remove(&name).expect("it was there"));
             disk.tensors.extend(put);
-            let problem = to_memory(&disk, "task", &config(), MODEL).expect_err(&words).to_string();
+            let problem = to_memory(&disk, "task", &config(), model(Family::Gpt2)).expect_err(&words).to_string();
             assert!(problem.starts_with("adapter.safetensors: ") && problem.contains(&words), "'{problem}' does not say '{words}'");
         }
     }

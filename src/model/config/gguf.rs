@@ -138,6 +138,7 @@ impl<'a> Keys<'a> {
             tied: self.file.tensor("output.weight").is_none(),
             // The format does not record the dropout used in training.
             dropout: BaseDropout::default(),
+            encoder: None,
         })
     }
 

@@ -128,6 +128,7 @@ pub(super) fn config(fields: &mut Keyed) -> Checked<Config> {
     let activation = fields.activation("hidden_act")?.ok_or_else(|| fields.missing("hidden_act"))?;
     let epsilon = fields.epsilon("layer_norm_eps")?.ok_or_else(|| fields.missing("layer_norm_eps"))?;
     let dropout = fields.share("dropout")?.ok_or_else(|| fields.missing("dropout"))? as f32;
+    let ffn_output = fields.dropout("ffn_output_dropout", dropout)?;
     let head_size = match fields.extent("head_dim")? {
         Some(size) => size,
         None => head_size(hidden_size, heads, ["hidden_size", "num_attention_heads"])?,
@@ -155,8 +156,10 @@ pub(super) fn config(fields: &mut Keyed) -> Checked<Config> {
             embedding: fields.dropout("embedding_dropout", 0.0)?,
             attention: dropout,
             attention_output: fields.dropout("attention_output_dropout", 0.0)?,
-            ffn_output: fields.dropout("ffn_output_dropout", dropout)?,
+            ffn_output,
+            head: ffn_output,
         },
+        encoder: None,
     })
 }
 
@@ -227,7 +230,8 @@ impl Config {
             head_norm: false,
             biases: BIASES,
             tied: false,
-            dropout: BaseDropout { attention: 0.1, ffn_output: 0.1, ..BaseDropout::default() },
+            dropout: BaseDropout { attention: 0.1, ffn_output: 0.1, head: 0.1, ..BaseDropout::default() },
+            encoder: None,
         }
     }
 
@@ -261,7 +265,8 @@ mod tests {
         let pairs = if adjacent { RopePairs::Adjacent } else { RopePairs::Halves };
         let key_value_heads = 1 + random.below(3) as u32;
         let mut share = || if random.below(2) == 0 { 0.0 } else { random.uniform() as f32 };
-        let dropout = BaseDropout { embedding: share(), attention: share(), attention_output: share(), ffn_output: share() };
+        let (embedding, attention, attention_output, ffn_output) = (share(), share(), share(), share());
+        let dropout = BaseDropout { embedding, attention, attention_output, ffn_output, head: ffn_output };
         let mut size = |most: u64| 1 + random.below(most) as u32;
         Config {
             vocab_size: size(100_000),

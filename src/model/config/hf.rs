@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::fields::head_size;
 use super::rotary::rotary;
-use super::{BaseDropout, Biases, Config, Family, NormKind, Positions, graftling};
+use super::{BaseDropout, Biases, Config, Family, NormKind, Positions, encoder, graftling};
 use crate::error::{Error, Result};
 use crate::files::{CONFIG_BYTES, read_text};
 use crate::keyed::{Checked, Keyed, as_shown, wrong};
@@ -47,8 +47,12 @@ impl Config {
             "llama" => llama(&mut fields, Family::Llama)?,
             "qwen2" => llama(&mut fields, Family::Qwen2)?,
             "qwen3" => llama(&mut fields, Family::Qwen3)?,
+            "bert" => encoder::bert(&mut fields, Family::Bert)?,
+            "roberta" => encoder::bert(&mut fields, Family::Roberta)?,
+            "distilbert" => encoder::distilbert(&mut fields)?,
             other => {
-                return Err(format!("has model_type = \"{}\", which is not supported; gpt2, llama, qwen2 and qwen3 are", shown(other)));
+                let known = "gpt2, llama, qwen2, qwen3, bert, roberta and distilbert are";
+                return Err(format!("has model_type = \"{}\", which is not supported; {known}", shown(other)));
             }
         };
         fields.only("is_encoder_decoder", false)?;
@@ -168,7 +172,9 @@ fn gpt2(fields: &mut Keyed) -> Checked<Config> {
             attention: fields.dropout("attn_pdrop", 0.1)?,
             attention_output: residual,
             ffn_output: residual,
+            head: residual,
         },
+        encoder: None,
     };
     fields.only("scale_attn_weights", true)?;
     fields.only("scale_attn_by_inverse_layer_idx", false)?;
@@ -214,6 +220,7 @@ fn llama(fields: &mut Keyed, family: Family) -> Checked<Config> {
         biases: Biases { ffn: family == Family::Llama && fields.flag("mlp_bias")?.unwrap_or(false), ..biases },
         tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
         dropout: BaseDropout { attention: fields.dropout("attention_dropout", 0.0)?, ..BaseDropout::default() },
+        encoder: None,
     };
     fields.only("partial_rotary_factor", 1)?;
     match family {

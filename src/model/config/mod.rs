@@ -1,6 +1,7 @@
-//! The configuration of a decoder, from any file format. A new architecture needs a [`Family`], readers for its `config.json` and GGUF
+//! The configuration of a model, from any file format. A new architecture needs a [`Family`], readers for its `config.json` and GGUF
 //! metadata in this directory, and a table of its tensor names; the `README.md` of `model` has the steps.
 
+mod encoder;
 mod fields;
 mod gguf;
 mod graftling;
@@ -11,7 +12,7 @@ use super::names::Names;
 use crate::error::{Error, Result};
 use crate::ops::{Activation, RopePairs, RopeScaling};
 
-/// The configuration of a decoder. One forward pass supports every combination.
+/// The configuration of a model. One forward pass supports every combination.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The architecture, which determines the tensor names in files.
@@ -53,6 +54,22 @@ pub struct Config {
     pub tied: bool,
     /// Dropout in training.
     pub dropout: BaseDropout,
+    /// What an encoder has besides; `None` for a decoder.
+    pub encoder: Option<Encoder>,
+}
+
+/// What sets an encoder apart. Each of its tokens sees all others, and not only those before it; a norm follows the sum of its embeddings; and
+/// its head for masked words begins with a linear layer of its own, the model's activation and a norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoder {
+    /// The number of token types, each with an embedding that is added to its tokens'; 0 for none.
+    pub token_types: u32,
+    /// The row of the first token in the table of positions: RoBERTa's has rows for padding before it.
+    pub first_position: u32,
+    /// Whether there is a pooler: a linear layer and tanh on the first token, for classification.
+    pub pooler: bool,
+    /// Whether there is a head that predicts masked words.
+    pub head: bool,
 }
 
 /// The supported architectures. Each has its own tensor names.
@@ -68,6 +85,12 @@ pub enum Family {
     Qwen2,
     /// Qwen3.
     Qwen3,
+    /// BERT (Devlin et al. 2018) and models with its architecture: MiniLM.
+    Bert,
+    /// RoBERTa (Liu et al. 2019).
+    Roberta,
+    /// DistilBERT (Sanh et al. 2019).
+    DistilBert,
 }
 
 impl Family {
@@ -79,7 +102,17 @@ impl Family {
             Family::Llama => "llama",
             Family::Qwen2 => "qwen2",
             Family::Qwen3 => "qwen3",
+            Family::Bert => "bert",
+            Family::Roberta => "roberta",
+            Family::DistilBert => "distilbert",
         }
+    }
+
+    /// The family with this `model_type`.
+    pub fn of_model_type(model_type: &str) -> Option<Family> {
+        use Family::{Bert, DistilBert, Gpt2, Graftling, Llama, Qwen2, Qwen3, Roberta};
+        let all = [Graftling, Gpt2, Llama, Qwen2, Qwen3, Bert, Roberta, DistilBert];
+        all.into_iter().find(|family| family.model_type() == model_type)
     }
 }
 
@@ -132,12 +165,14 @@ pub struct BaseDropout {
     pub attention_output: f32,
     /// On the output of the feed-forward layer.
     pub ffn_output: f32,
+    /// On what a task's head reads.
+    pub head: f32,
 }
 
 impl BaseDropout {
     /// The same rate everywhere.
     pub fn all(share: f32) -> BaseDropout {
-        BaseDropout { embedding: share, attention: share, attention_output: share, ffn_output: share }
+        BaseDropout { embedding: share, attention: share, attention_output: share, ffn_output: share, head: share }
     }
 }
 
@@ -160,21 +195,26 @@ impl Config {
         Err(Error::Usage(format!("the text has token {token}, but the model has {known} tokens; use the model's own tokenizer")))
     }
 
+    /// Whether the model predicts words: a decoder, or an encoder with a head for masked ones.
+    pub fn has_head(&self) -> bool {
+        self.encoder.is_none_or(|encoder| encoder.head)
+    }
+
     /// The name of a head tensor in a file that contains only the head, where a tied head gets its own name; `None` for other tensors.
     pub(super) fn head_on_disk(&self, name: &str) -> Option<String> {
         let names = Names::of(self.family);
-        let end = match name.strip_prefix(names.token_embedding) {
-            Some(end) if self.tied => end,
-            _ => name.strip_prefix(names.head)?,
-        };
-        Some(format!("{}{end}", names.head))
+        let (stem, kind) = name.rsplit_once('.')?;
+        match stem {
+            _ if self.tied && stem == names.token_embedding => Some(format!("{}.{kind}", names.head)),
+            _ => names.is_head(stem).then(|| name.into()),
+        }
     }
 
     /// The model's name for a tensor of such a file.
     pub(super) fn head_in_memory(&self, name: &str) -> String {
         let names = Names::of(self.family);
-        match name.strip_prefix(names.head) {
-            Some(end) if self.tied => format!("{}{end}", names.token_embedding),
+        match name.rsplit_once('.') {
+            Some((stem, "weight")) if self.tied && stem == names.head => format!("{}.weight", names.token_embedding),
             _ => name.into(),
         }
     }
@@ -208,7 +248,8 @@ impl Config {
         if !self.head_size.is_multiple_of(4) || self.head_size > 256 {
             return Err(format!("a head size of {} is not supported; it must be a multiple of 4 up to 256", self.head_size));
         }
-        let dropouts = [self.dropout.embedding, self.dropout.attention, self.dropout.attention_output, self.dropout.ffn_output];
+        let BaseDropout { embedding, attention, attention_output, ffn_output, head } = self.dropout;
+        let dropouts = [embedding, attention, attention_output, ffn_output, head];
         if !dropouts.iter().all(|share| (0.0..1.0).contains(share)) {
             return Err("a dropout rate is out of range; it must be from 0 to below 1".into());
         }

@@ -20,7 +20,8 @@ fn any(random: &mut Random) -> (String, Config) {
     let (activation, name) = Activation::ALL[random.below(Activation::ALL.len() as u64) as usize];
     let theta = 1.0 + 1e5 * random.uniform();
     let mut share = || (random.below(10) as f64 / 10.0) as f32;
-    let dropout = BaseDropout { embedding: share(), attention: share(), attention_output: share(), ffn_output: share() };
+    let (embedding, attention, attention_output, ffn_output) = (share(), share(), share(), share());
+    let dropout = BaseDropout { embedding, attention, attention_output, ffn_output, head: ffn_output };
     line("gated", &gated);
     line("norm-position", &if norm_first { "\"pre\"" } else { "'post'" });
     line("norm", &if rms { "\"rms\"" } else { "\"layer\"" });
@@ -37,7 +38,7 @@ fn any(random: &mut Random) -> (String, Config) {
     line("format", &"\"f32\"");
     let Biases { qkv, attention_output, ffn, head } = biases;
     text += &format!("[biases]\nqkv = {qkv}\nattention-output = {attention_output}\nfeed-forward = {ffn}\nhead = {head}\n");
-    let BaseDropout { embedding, attention, attention_output, ffn_output } = dropout;
+    let BaseDropout { embedding, attention, attention_output, ffn_output, .. } = dropout;
     text += &format!("[dropout]\nembedding = {embedding}\nattention = {attention}\n");
     text += &format!("attention-output = {attention_output}\nfeed-forward = {ffn_output}\n");
     let config = Config {
@@ -63,6 +64,7 @@ fn any(random: &mut Random) -> (String, Config) {
         biases,
         tied,
         dropout,
+        encoder: None,
     };
     (text, config)
 }

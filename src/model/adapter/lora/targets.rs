@@ -55,9 +55,12 @@ fn modules(model: &Config) -> Vec<Module> {
     (0..model.layers).flat_map(|layer| inside.iter().map(move |own| module(layer, own))).collect()
 }
 
-/// The last part of a module's name.
+/// The last part of a module's name; of an encoder's many `dense`, the last two, since a name of PEFT's selects every module that ends with
+/// it, outside of blocks too.
 pub(super) fn short(name: &str) -> &str {
-    name.rsplit('.').next().expect("a name has a part")
+    let parts = if name.ends_with(".dense") { 2 } else { 1 };
+    let start = name.rmatch_indices('.').nth(parts - 1).map_or(0, |(dot, _)| dot + 1);
+    &name[start..]
 }
 
 /// PEFT's default for a model (`TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING`).
@@ -66,6 +69,8 @@ fn usual(family: Family) -> &'static [&'static str] {
         Family::Graftling => &["in_proj"],
         Family::Gpt2 => &["c_attn"],
         Family::Llama | Family::Qwen2 | Family::Qwen3 => &["q_proj", "v_proj"],
+        Family::Bert | Family::Roberta => &["query", "value"],
+        Family::DistilBert => &["q_lin", "v_lin"],
     }
 }
 

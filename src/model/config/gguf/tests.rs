@@ -112,6 +112,7 @@ fn each_architecture_is_read() {
         biases: Biases::default(),
         tied: true,
         dropout: BaseDropout::default(),
+        encoder: None,
     };
     assert_eq!(llama.config().expect("a config"), config);
 

@@ -116,6 +116,7 @@ fn configs_of_today_are_read() {
         biases: Biases::default(),
         tied: true,
         dropout: BaseDropout::default(),
+        encoder: None,
     };
     assert_eq!(read(&smollm2()), Ok(smollm2_config.clone()));
     let config = Config {
