@@ -158,7 +158,7 @@ fn prompts_keep_their_tokens() {
             ("", "x y"),
         ];
         for (prompt, completion) in pairs {
-            let (tokens, from) = super::rows::continued(&tokenizer, prompt, completion).expect("tokens");
+            let (tokens, from) = super::language::continued(&tokenizer, prompt, completion).expect("tokens");
             assert_eq!(tokens[..from], tokenizer.encode_document(prompt).expect("tokens"), "{kind}");
             assert_eq!(tokens.last(), tokenizer.end_tokens().first());
             let bos = usize::from(tokenizer.encode_document("").expect("tokens").len() == 1);
