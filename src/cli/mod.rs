@@ -13,6 +13,7 @@ mod interrupt;
 mod lock;
 mod options;
 mod pace;
+mod predict;
 mod pretrain;
 mod progress;
 mod run;
@@ -80,6 +81,7 @@ enum Command {
     Train(Box<train::Train>),
     Eval(eval::Eval),
     Generate(generate::Generate),
+    Predict(predict::Predict),
     Export(export::Export),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -99,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Export(export) => export.run(&common),
         Command::Bench(bench) => bench.run(&common),
         Command::Generate(generate) => generate.run(&common),
+        Command::Predict(predict) => predict.run(&common),
         Command::Completions(completions) => completions.run(&common),
     };
     match result {
