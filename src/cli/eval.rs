@@ -6,7 +6,7 @@ use clap::Args;
 use graftling::Result;
 use graftling::gpu::Device;
 use graftling::model::Trains;
-use graftling::text::{Batch, DataOptions, Splits};
+use graftling::text::{Batch, DataOptions, Splits, Task};
 use graftling::train::{Evaluator, recordings};
 use graftling::words::count;
 use serde_json::json;
@@ -43,7 +43,7 @@ impl Eval {
         check_adapters(&self.adapter)?;
         let setup = Setup::read(common, &self.model, self.adapter.first().filter(|_| self.adapter.len() == 1))?;
         let max_length = max_length(&setup.base.config, self.max_length)? as usize;
-        let options = DataOptions { max_length, train_on_prompt: self.train_on_prompt };
+        let options = DataOptions { max_length, train_on_prompt: self.train_on_prompt, task: Task::Language };
         let Splits { train, valid, test } = Splits::read(&self.data, &setup.base.tokenizer, &options)?;
         let data = test.or(valid).unwrap_or(train);
         let mut device = open_device(common)?;

@@ -7,7 +7,7 @@ use clap::Args;
 use graftling::gpu::{Device, Memory};
 use graftling::graph::DType;
 use graftling::model::{Base, Model, Trains};
-use graftling::text::{Batch, Batches, DataOptions, Dataset, Splits, Tokenizer, round_length};
+use graftling::text::{Batch, Batches, DataOptions, Splits, Task, Tokenizer, round_length};
 use graftling::train::{Estimate, Evaluator, Recipe, TrainOptions, Trainer, Vocabulary, recordings};
 use graftling::weights::{Weight, Weights};
 use graftling::words::count;
@@ -104,9 +104,9 @@ impl Pretrain {
             Vocabulary::Bpe(size) => Tokenizer::train_bpe(&self.data, size)?,
         };
         let tokenizer = Tokenizer::from_json(&tokenizer_json)?;
-        let options = DataOptions { max_length: config.context as usize, train_on_prompt: true };
+        let options = DataOptions { max_length: config.context as usize, train_on_prompt: true, task: Task::Language };
         let Splits { train: mut data, valid, .. } = Splits::read(&self.data, &tokenizer, &options)?;
-        let held_out = valid.or_else(|| hold_out(&mut data, recipe.held_out));
+        let held_out = valid.or_else(|| data.hold_out(recipe.held_out, None));
         let held_out: Vec<Batch> = held_out.iter().flat_map(|data| data.batches(recipe.batch_size as usize)).collect();
 
         let mut device = open_device(common)?;
@@ -208,18 +208,6 @@ impl Pretrain {
         let weights = in_format(model.download(device, memory, |_| true)?, recipe.format);
         Base::write(&self.out, &recipe.config, &weights, tokenizer_json)
     }
-}
-
-/// Takes the last sequences out of a dataset: the given fraction, but at least one and not all. `None` if that
-/// is 0 or there are fewer than two.
-fn hold_out(data: &mut Dataset, share: f64) -> Option<Dataset> {
-    let len = data.sequences.len();
-    if share == 0.0 || len < 2 {
-        return None;
-    }
-    let count = ((len as f64 * share) as usize).clamp(1, len - 1);
-    let sequences = data.sequences.split_off(len - count);
-    Some(Dataset { path: data.path.clone(), sequences, max_length: data.max_length, cut: 0, dropped: 0 })
 }
 
 /// Converts matrices to a format; vectors stay as they are.

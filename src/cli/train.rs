@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use graftling::model::{AdapterConfig, BaseIdentity, Likeness, Trains};
 use graftling::ops::optimizer::Adam;
-use graftling::text::{Batches, DataOptions, Dataset, Splits, round_length};
+use graftling::text::{Batches, DataOptions, Dataset, Splits, Task, round_length};
 use graftling::train::{Checkpoint, Checkpoints, Found, RunState, Schedule, Shape, TrainOptions, recordings};
 use graftling::weights::fingerprint;
 use graftling::words::count;
@@ -181,7 +181,7 @@ impl Train {
         };
         adapters.check_for(&config).map_err(Error::Usage)?;
         let max_length = max_length(&config, self.max_length)?;
-        let data_options = DataOptions { max_length: max_length as usize, train_on_prompt: self.train_on_prompt };
+        let data_options = DataOptions { max_length: max_length as usize, train_on_prompt: self.train_on_prompt, task: Task::Language };
         let Splits { train: data, valid, .. } = Splits::read(data_path, &setup.base.tokenizer, &data_options)?;
         if valid.is_none() && self.eval_every.is_some() {
             let advice = match data_path.is_dir() {

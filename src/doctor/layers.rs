@@ -2,12 +2,13 @@
 
 use super::array::{Array, Kind, Random};
 use super::reference::{self, Turn};
-use super::special::{Loss, adam_steps, cached_attention, loss_scaling, skipped_steps};
+use super::small::cases as small;
+use super::special::{Loss, adam_steps, cached_attention, head_loss, loss_scaling, skipped_steps};
 use super::{Bench, Family};
 use crate::error::Result;
 use crate::graph::{DType, Graph, Tensor};
 use crate::ops::optimizer::Adam;
-use crate::ops::{self, Activation, Adapter, Attention, HeadNorm, Linear, Norm, Rope, RopePairs, RopeScaling};
+use crate::ops::{self, Activation, Adapter, Attention, HeadNorm, Linear, Norm, Place, Pointwise, Rope, RopePairs, RopeScaling};
 use crate::weights::GgmlType;
 
 const FROZEN: Kind = Kind::Frozen(DType::F32);
@@ -31,6 +32,8 @@ pub(super) fn families() -> Vec<Family> {
         Family::new("embedding", 2e-6, embedding),
         Family::new("positions", 2e-6, positions),
         Family::new("loss", 2e-5, loss),
+        Family::new("pointwise_loss", 1e-5, pointwise),
+        Family::new("rows", 1e-6, rows),
         Family::new("optimizer", 5e-6, optimizer),
     ]
 }
@@ -356,19 +359,39 @@ fn loss(bench: &mut Bench) -> Result<()> {
         let mut targets: Vec<u32> = (0..rows).map(|_| random.below(vocabulary)).collect();
         targets[rows / 2] = crate::text::IGNORED;
         targets[0] = vocabulary - 1;
-        let case = Loss {
-            name: &format!("{rows}×{hidden}, {vocabulary} tokens"),
-            x: Array::input(&[rows, hidden], &mut random),
-            head: Array::new(head, &[vocabulary as usize, hidden], &mut random),
-            bias: Some(Array::new(head, &[vocabulary as usize], &mut random)),
-            targets: &targets,
-            tolerance: [bench.tolerance; 2],
-            half: bench.half,
-        };
+        let hidden = hidden as usize;
+        let arrays = [
+            Array::input(&[rows, hidden], &mut random),
+            Array::new(head, &[vocabulary as usize, hidden], &mut random),
+            Array::new(head, &[vocabulary as usize], &mut random),
+        ];
+        let name = format!("{rows}×{hidden}, {vocabulary} tokens");
+        let case = Loss { name: &name, arrays: &arrays, targets: &targets, tolerance: [bench.tolerance; 2], half: bench.half };
         let mut traits = bench.traits.clone();
         traits.max_binding = max_binding.unwrap_or(traits.max_binding);
-        let outcome = case.run(bench.device, &traits)?;
+        let want = |v: &[Vec<f64>]| reference::cross_entropy(&v[0], &v[1], Some(&v[2]), hidden, &targets);
+        let outcome = case.run(bench.device, &traits, head_loss, want)?;
         bench.add(outcome);
+    }
+    Ok(())
+}
+
+/// Scores and logits, more than a workgroup takes at once, with logits far from zero and targets that are ignored.
+fn pointwise(bench: &mut Bench) -> Result<()> {
+    for len in [3, 257] {
+        for kind in [Pointwise::SquaredError, Pointwise::Logistic] {
+            small::pointwise(bench, len, kind)?;
+        }
+    }
+    Ok(())
+}
+
+/// The first and the last token of sequences of several lengths, with whole vectors of four and without.
+fn rows(bench: &mut Bench) -> Result<()> {
+    for place in [Place::First, Place::Last] {
+        for hidden in [67, 68] {
+            small::rows(bench, hidden, place)?;
+        }
     }
     Ok(())
 }

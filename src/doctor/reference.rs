@@ -2,7 +2,7 @@
 
 use super::STEP;
 use crate::ops::optimizer::Adam;
-use crate::ops::{Activation, Attention, RopePairs};
+use crate::ops::{Activation, Attention, Pointwise, RopePairs};
 use crate::text::IGNORED;
 
 /// y = x·Wᵀ + b: x (rows, inputs), w (outputs, inputs).
@@ -260,6 +260,17 @@ pub fn rope(qkv: &[f64], turn: &Turn) -> Vec<f64> {
 pub fn self_attention(x: &[f64], w: &[f64], b: Option<&[f64]>, turn: &Turn, lengths: &[usize], form: &Attention) -> Vec<f64> {
     let qkv = linear(x, w, b, x.len() / (lengths.len() * turn.length));
     attention(&rope(&qkv, turn), lengths, turn.length, form, 1)
+}
+
+/// target_weight · Σ (x − target)², or Σ of the binary cross-entropy of σ(x), over the targets that are not ignored. `targets` holds the bits
+/// of f32 numbers.
+pub fn pointwise_loss(x: &[f64], targets: &[u32], kind: Pointwise) -> f64 {
+    let judged = x.iter().zip(targets).filter(|(_, t)| **t != IGNORED).map(|(&x, &t)| (x, f64::from(f32::from_bits(t))));
+    let loss: f64 = match kind {
+        Pointwise::SquaredError => judged.map(|(x, t)| (x - t).powi(2)).sum(),
+        Pointwise::Logistic => judged.map(|(x, t)| (1.0 + x.exp()).ln() - x * t).sum(),
+    };
+    loss * f64::from(STEP.target_weight)
 }
 
 /// target_weight · Σ (log Σ exp(logit) - target's logit) over the rows that have a target.

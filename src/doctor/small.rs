@@ -1,7 +1,7 @@
 //! A small comparison for each kernel of a recording: the same kernel wherever the recording's constants allow, so that a driver compiles
 //! hardly anything for the sake of the check alone.
 
-mod cases;
+pub(super) mod cases;
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use super::{Bench, Family, Run};
 use crate::graph::wgsl::Constant;
 use crate::graph::{DType, Graph, Kernel};
 use crate::ops::optimizer::Adam;
-use crate::ops::{self, Activation, Attention, RopePairs};
+use crate::ops::{self, Activation, Attention, Place, Pointwise, RopePairs};
 use crate::weights::GgmlType;
 use cases::{Bottleneck, Product, attention, dropout, feed_forward, head_norm, loss, norm, positions, rope, scale, self_attention, tokens};
 
@@ -190,6 +190,14 @@ fn comparison(kernel: &Kernel, before: Option<&Kernel>, trains: bool) -> Option<
         ("loss", "slice") => {
             let head = format_of(before?);
             comparison(format!("after {}", head.name()), 2e-5, Box::new(move |bench| loss(bench, head)))
+        }
+        ("pointwise_loss", _) => {
+            let kind = if is("LOGISTIC") { Pointwise::Logistic } else { Pointwise::SquaredError };
+            comparison(format!("{kind:?}"), 1e-5, Box::new(move |bench| cases::pointwise(bench, 67, kind)))
+        }
+        ("rows", _) => {
+            let (hidden, place) = (width(kernel.constant("VECTOR")), if is("LAST") { Place::Last } else { Place::First });
+            comparison(format!("{place:?}, {hidden} wide"), 1e-6, Box::new(move |bench| cases::rows(bench, hidden, place)))
         }
         ("optimizer", _) => {
             let run = |bench: &mut Bench| {

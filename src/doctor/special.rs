@@ -6,21 +6,17 @@ use super::outcome::Outcome;
 use super::reference::{self, AdamState, LossScale, StepKind};
 use crate::error::Result;
 use crate::gpu::{Device, Memory, Metrics, Program, State, Step};
-use crate::graph::{DType, Graph, Parameters, Traits};
+use crate::graph::{DType, Graph, Parameters, Tensor, Traits};
 use crate::ops::optimizer::{Adam, adam};
 use crate::ops::{self, Attention, Linear};
 
-/// A head with the loss of its tokens.
+/// An op that adds to the loss of a step.
 pub struct Loss<'a> {
     /// The name in error messages.
     pub name: &'a str,
-    /// The input (rows, hidden).
-    pub x: Array,
-    /// The head (vocabulary, hidden), trained or frozen.
-    pub head: Array,
-    /// Its bias (vocabulary).
-    pub bias: Option<Array>,
-    /// The target token of each row, or [`IGNORED`](crate::text::IGNORED).
+    /// The input, and the weights that follow it, trained or frozen.
+    pub arrays: &'a [Array],
+    /// The targets, or [`IGNORED`](crate::text::IGNORED).
     pub targets: &'a [u32],
     /// The largest errors allowed in the loss and in its gradients, relative to the largest expected value.
     pub tolerance: [f64; 2],
@@ -29,25 +25,31 @@ pub struct Loss<'a> {
 }
 
 impl Loss<'_> {
-    /// Compares the loss and its gradients.
+    /// Compares the loss that `record` adds, given the arrays and the targets, and its gradients with `reference`.
     ///
     /// # Errors
     /// If the device fails.
-    pub fn run(&self, device: &Device, traits: &Traits) -> Result<Outcome> {
+    pub fn run(
+        &self,
+        device: &Device,
+        traits: &Traits,
+        record: impl Fn(&mut Graph, &[Tensor], Tensor) -> Tensor,
+        reference: impl Fn(&[Vec<f64>]) -> f64,
+    ) -> Result<Outcome> {
         let mut parameters = Parameters::default();
-        let mut add = |name: &str, array: &Array| match array.kind {
-            Kind::Frozen(dtype) => parameters.add(name, array.shape.as_slice(), dtype, false),
-            _ => parameters.add(name, array.shape.as_slice(), DType::F32, true),
-        };
-        let head = add("head", &self.head);
-        let bias = self.bias.as_ref().map(|bias| add("bias", bias));
+        let mut tensors = vec![None];
+        for (i, array) in self.arrays.iter().enumerate().skip(1) {
+            let (dtype, trains) = if let Kind::Frozen(dtype) = array.kind { (dtype, false) } else { (DType::F32, true) };
+            tensors.push(Some(parameters.add(format!("w{i}"), array.shape.as_slice(), dtype, trains)));
+        }
         let mut g = Graph::new(traits, &parameters, true);
         g.set_half(self.half);
-        let array = self.x.rounded(self.half);
+        let array = self.arrays[0].rounded(self.half);
         let x = g.input("x", array.shape.as_slice(), if self.half { DType::F16 } else { DType::F32 });
         g.track(x);
         let targets = g.input("targets", [self.targets.len() as u32], DType::U32);
-        let loss = ops::cross_entropy(&mut g, x, &Linear::new(head, bias), targets);
+        let tensors: Vec<_> = tensors.into_iter().map(|weight| weight.unwrap_or(x)).collect();
+        let loss = record(&mut g, &tensors, targets);
         g.backward(loss, loss);
         let dx = g.gradient(x).expect("x is tracked");
         g.keep(dx);
@@ -56,8 +58,7 @@ impl Loss<'_> {
         let mut program = Program::with_canaries(device, &memory, &g)?;
         write_floats(&program, device, x, &array.values, self.half);
         program.write(device, targets, self.targets);
-        memory.write(device, head, &self.head.encode().0);
-        if let (Some(tensor), Some(array)) = (bias, &self.bias) {
+        for (&tensor, array) in tensors.iter().zip(self.arrays).skip(1) {
             memory.write(device, tensor, &array.encode().0);
         }
         const LOSS_SCALE: f32 = 2.0;
@@ -79,24 +80,28 @@ impl Loss<'_> {
             outcome.fail(format!("{}: something was written past the end of '{label}'", self.name));
         }
 
-        let values: Vec<Vec<f64>> = [&array, &self.head].into_iter().chain(&self.bias).map(Array::exact).collect();
-        let hidden = self.x.shape[1];
-        let at = |v: &[Vec<f64>]| reference::cross_entropy(&v[0], &v[1], v.get(2).map(Vec::as_slice), hidden, self.targets);
-        outcome.close(&format!("{}: the loss", self.name), &[loss], &[at(&values)], self.tolerance[0]);
-        let mut compare = |i: usize, what: &str, gradient: &[f32]| {
-            let what = format!("{}: the gradient of {what}", self.name);
+        let values: Vec<Vec<f64>> = [&array].into_iter().chain(&self.arrays[1..]).map(Array::exact).collect();
+        outcome.close(&format!("{}: the loss", self.name), &[loss], &[reference(&values)], self.tolerance[0]);
+        let mut compare = |i: usize, gradient: &[f32]| {
+            let what = format!("{}: the gradient of argument {i}", self.name);
             let gradient: Vec<_> = gradient.iter().map(|g| g / (STEP.backward_scale * LOSS_SCALE)).collect();
-            compare_gradient(&mut outcome, &what, i, &gradient, &values, &at, self.tolerance[1]);
+            compare_gradient(&mut outcome, &what, i, &gradient, &values, &reference, self.tolerance[1]);
         };
-        compare(0, "the input", &dx);
-        for (i, what, tensor) in [(1, "the head", Some(head)), (2, "the bias", bias)] {
-            let Some(parameter) = tensor.map(|tensor| &parameters[tensor]) else { continue };
+        compare(0, &dx);
+        for (i, &tensor) in tensors.iter().enumerate().skip(1) {
+            let parameter = &parameters[tensor];
             if let Some(offset) = parameter.arena_offset {
-                compare(i, what, &arena[offset as usize..][..parameter.shape.len() as usize]);
+                compare(i, &arena[offset as usize..][..parameter.shape.len() as usize]);
             }
         }
         Ok(outcome)
     }
+}
+
+/// A head (vocabulary, hidden), perhaps with a bias (vocabulary), with the cross-entropy of its targets: the recording of
+/// [`Loss::run`] for the arrays x, head and bias.
+pub fn head_loss(g: &mut Graph, arrays: &[Tensor], targets: Tensor) -> Tensor {
+    ops::cross_entropy(g, arrays[0], &Linear::new(arrays[1], arrays.get(2).copied()), targets)
 }
 
 /// The optimizer's counters: whether the last step was taken, steps taken, steps skipped, and steps skipped in a row.

@@ -20,9 +20,11 @@ mod loss;
 pub mod matmul;
 mod norm;
 pub mod optimizer;
+mod pointwise_loss;
 mod product;
 mod reduce;
 mod rope;
+mod rows;
 mod scale;
 mod self_attention;
 
@@ -40,7 +42,9 @@ pub use linear::{linear, linear_activated};
 pub use lora::lora;
 pub use loss::cross_entropy;
 pub use norm::{Norm, add_norm, norm, residual_norm};
+pub use pointwise_loss::{Pointwise, pointwise_loss};
 pub use rope::{Rope, RopePairs, RopeScaling, rope, rope_frequencies, rope_table};
+pub use rows::{Place, gather_rows};
 pub use scale::{multiply, scale};
 pub use self_attention::self_attention;
 

@@ -10,8 +10,11 @@ pub struct Sequence {
     pub tokens: Vec<u32>,
     /// The type of each token, as in [`Encoded`](super::Encoded); empty if all are 0.
     pub types: Vec<u32>,
-    /// For each token, the next one, or [`IGNORED`] where there is none or it is not learned.
+    /// For each token, the next one or its label, or [`IGNORED`] where there is none or it is not learned. If `of_row`: the label of the
+    /// whole text, or the bits of f32 numbers: its score, or 1 or 0 for each label that it can have.
     pub targets: Vec<u32>,
+    /// Whether the targets are the whole text's and not its tokens'.
+    pub of_row: bool,
 }
 
 impl Sequence {
@@ -24,10 +27,10 @@ impl Sequence {
     pub(super) fn masked(tokens: Vec<u32>, learned: impl Fn(usize) -> bool) -> Sequence {
         let next = |i: usize| tokens.get(i + 1).filter(|_| learned(i + 1)).copied().unwrap_or(IGNORED);
         let targets = (0..tokens.len()).map(next).collect();
-        Sequence { tokens, types: Vec::new(), targets }
+        Sequence { tokens, types: Vec::new(), targets, of_row: false }
     }
 
-    /// The number of tokens that are learned.
+    /// The number of targets that are learned.
     pub fn targets(&self) -> usize {
         self.targets.iter().filter(|&&t| t != IGNORED).count()
     }
@@ -54,7 +57,7 @@ pub struct Batch {
     pub tokens: Vec<u32>,
     /// The types of the tokens (rows, length), for encoders that tell a second text from the first by them.
     pub types: Vec<u32>,
-    /// The targets (rows, length): the token after each, or [`IGNORED`].
+    /// The targets (rows, length), or (rows, n) if they are of whole texts: those of the sequences, one after the other.
     pub targets: Vec<u32>,
     /// The length of each row without padding (rows).
     pub lengths: Vec<u32>,
@@ -80,7 +83,7 @@ impl Batch {
         Batch { rows: sequences.len() as u32, length: length as u32, tokens, types, targets, lengths }
     }
 
-    /// Creates a batch of sequences that have their own targets, padded to [`round_length`] of the longest.
+    /// Creates a batch of sequences that have their own targets, all of the same kind, padded to [`round_length`] of the longest.
     ///
     /// # Panics
     /// If there are no sequences, or one is empty or longer than `max_length`.
@@ -90,14 +93,17 @@ impl Batch {
         let length = round_length(longest, max_length);
         let (mut tokens, mut types, mut targets, mut lengths) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for sequence in sequences {
-            assert!(!sequence.tokens.is_empty() && sequence.tokens.len() == sequence.targets.len(), "a row has tokens and their targets");
+            let complete = sequence.of_row || sequence.tokens.len() == sequence.targets.len();
+            assert!(!sequence.tokens.is_empty() && complete, "a row has tokens and their targets");
             lengths.push(sequence.tokens.len() as u32);
             tokens.extend_from_slice(&sequence.tokens);
             tokens.resize(lengths.len() * length, 0);
             types.extend_from_slice(&sequence.types);
             types.resize(lengths.len() * length, 0);
             targets.extend_from_slice(&sequence.targets);
-            targets.resize(lengths.len() * length, IGNORED);
+            if !sequence.of_row {
+                targets.resize(lengths.len() * length, IGNORED);
+            }
         }
         Batch { rows: sequences.len() as u32, length: length as u32, tokens, types, targets, lengths }
     }
@@ -107,30 +113,27 @@ impl Batch {
     /// # Panics
     /// If `rows` is 0.
     pub fn cut(&self, rows: u32) -> Vec<Batch> {
-        let (rows, width) = (rows as usize, self.length as usize);
+        let rows = rows as usize;
         let part = |(at, lengths): (usize, &[u32])| {
-            let of = |values: &[u32]| values[at * rows * width..][..lengths.len() * width].to_vec();
+            let of = |values: &[u32]| {
+                let width = values.len() / self.rows as usize;
+                values[at * rows * width..][..lengths.len() * width].to_vec()
+            };
             let [tokens, types, targets] = [&self.tokens, &self.types, &self.targets].map(|values| of(values));
             Batch { rows: lengths.len() as u32, length: self.length, tokens, types, targets, lengths: lengths.into() }
         };
         self.lengths.chunks(rows).enumerate().map(part).collect()
     }
 
-    /// The number of tokens that have a target.
+    /// The number of targets: tokens, rows, or numbers.
     pub fn targets(&self) -> u64 {
         self.targets.iter().filter(|&&t| t != IGNORED).count() as u64
     }
 }
 
-/// The padded length of a batch: rounded up to a multiple of 16 up to 64, of 32 up to 128 and of 64 beyond, but at most `max_length`. Each
-/// length needs a compiled program, so there should be few.
+/// The padded length of a batch: a multiple of 8, but at most `max_length`.
 pub fn round_length(longest: usize, max_length: usize) -> usize {
-    let step = match longest {
-        0..=64 => 16,
-        65..=128 => 32,
-        _ => 64,
-    };
-    longest.max(1).next_multiple_of(step).min(max_length).max(longest)
+    longest.max(1).next_multiple_of(8).min(max_length).max(longest)
 }
 
 /// Cuts a text into full sequences of `length` tokens; the remainder is dropped.
@@ -188,17 +191,26 @@ mod tests {
         let mut cut = one.clone();
         cut.truncate(3);
         assert_eq!((cut.tokens.as_slice(), cut.targets.as_slice()), ([1, 2, 3].as_slice(), [no, 3, no].as_slice()));
-        assert_eq!(Batch::of(&[&two], 512).length, 16);
+        assert_eq!(Batch::of(&[&two], 512).length, 8);
     }
 
     #[test]
-    fn lengths_are_few() {
-        for (longest, rounded) in [(1, 16), (16, 16), (17, 32), (64, 64), (65, 96), (97, 128), (129, 192), (500, 500), (449, 500)] {
+    fn lengths_are_rounded_a_little() {
+        for (longest, rounded) in [(1, 8), (8, 8), (9, 16), (129, 136), (496, 496), (497, 500), (500, 500)] {
             assert_eq!(round_length(longest, 500), rounded);
         }
-        let lengths: std::collections::BTreeSet<usize> = (1..=512).map(|longest| round_length(longest, 512)).collect();
-        assert_eq!(lengths.len(), 12);
-        assert!((1..=512).all(|longest| (longest..=512).contains(&round_length(longest, 512))));
+        assert!((1..=500).all(|longest| (longest..longest + 8).contains(&round_length(longest, 500))));
+    }
+
+    #[test]
+    fn targets_of_rows_are_not_padded() {
+        let row =
+            |tokens: &[u32], targets: &[u32]| Sequence { tokens: tokens.into(), types: vec![], targets: targets.into(), of_row: true };
+        let batch = Batch::of(&[&row(&[1, 2, 3], &[7, 8]), &row(&[4], &[9, IGNORED]), &row(&[5], &[1, 2])], 10);
+        assert_eq!((batch.targets.as_slice(), batch.targets()), ([7, 8, 9, IGNORED, 1, 2].as_slice(), 5));
+        let parts = batch.cut(2);
+        assert_eq!([&parts[0].targets[..], &parts[1].targets[..]], [&[7, 8, 9, IGNORED][..], &[1, 2]]);
+        assert_eq!((parts[1].tokens[0], parts[1].lengths.as_slice()), (5, [1].as_slice()));
     }
 
     #[test]

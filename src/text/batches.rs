@@ -1,6 +1,6 @@
 //! The batches of a run, epoch by epoch.
 
-use super::{Batch, Dataset, shuffled};
+use super::{Batch, Dataset, round_length, shuffled};
 
 /// The position of a run in its data, from which it can resume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -11,15 +11,19 @@ pub struct Position {
     pub index: u64,
 }
 
-/// An endless stream of batches. Each epoch contains every sequence once; its last batch may have fewer rows.
+/// The rows of a batch have like lengths, so that there is little padding: they are sorted within windows of this many batches of the
+/// shuffled data.
+const WINDOW: usize = 64;
+
+/// An endless stream of batches. Each epoch contains every sequence once; one of its batches may have fewer rows.
 pub struct Batches<'a> {
     data: &'a Dataset,
     batch_size: usize,
     /// The seed of the shuffle; `None` keeps the order of the file.
     seed: Option<u64>,
     position: Position,
-    /// The order of the epoch `ordered`.
-    order: Vec<usize>,
+    /// The rows of each batch of the epoch `ordered`.
+    order: Vec<Vec<usize>>,
     ordered: Option<u64>,
 }
 
@@ -53,20 +57,44 @@ impl<'a> Batches<'a> {
 
     /// Returns the next batch and advances.
     pub fn take_next(&mut self) -> Batch {
-        let len = self.data.sequences.len();
         if self.ordered != Some(self.position.epoch) {
-            self.order = match self.seed {
-                Some(seed) => shuffled(len, seed, self.position.epoch),
-                None => (0..len).collect(),
-            };
+            self.order = self.epoch(self.position.epoch);
             self.ordered = Some(self.position.epoch);
         }
-        let from = self.position.index as usize * self.batch_size;
-        let rows = &self.order[from..(from + self.batch_size).min(len)];
+        let rows = &self.order[self.position.index as usize];
         let rows: Vec<_> = rows.iter().map(|&row| &self.data.sequences[row]).collect();
         self.position.index += 1;
         self.wrap();
         Batch::of(&rows, self.data.max_length)
+    }
+
+    /// The share of the tokens of the first epoch's batches that are padding.
+    pub fn padding(&self) -> f64 {
+        let (mut padded, mut tokens) = (0, 0);
+        for rows in self.epoch(0) {
+            let lengths = || rows.iter().map(|&row| self.data.sequences[row].tokens.len());
+            padded += rows.len() * round_length(lengths().max().unwrap_or(0), self.data.max_length);
+            tokens += lengths().sum::<usize>();
+        }
+        1.0 - tokens as f64 / padded.max(1) as f64
+    }
+
+    /// The rows of each batch of an epoch: in the order of the file, or shuffled.
+    fn epoch(&self, epoch: u64) -> Vec<Vec<usize>> {
+        let len = self.data.sequences.len();
+        let Some(seed) = self.seed else { return in_batches(&(0..len).collect::<Vec<_>>(), self.batch_size) };
+        let order = shuffled(len, seed, epoch);
+        let mut batches = Vec::new();
+        for window in order.chunks(WINDOW * self.batch_size) {
+            // By place in the window.
+            let mut places: Vec<usize> = (0..window.len()).collect();
+            places.sort_by_key(|&place| self.data.sequences[window[place]].tokens.len());
+            let mut of_window = in_batches(&places, self.batch_size);
+            // The lengths should not follow the order of the batches. Where all are equal, this leaves the shuffle as it was.
+            of_window.sort_by_key(|places| places.iter().min().copied());
+            batches.extend(of_window.iter().map(|places| places.iter().map(|&place| window[place]).collect::<Vec<_>>()));
+        }
+        batches
     }
 
     fn wrap(&mut self) {
@@ -84,11 +112,22 @@ impl Iterator for Batches<'_> {
     }
 }
 
+fn in_batches(rows: &[usize], batch_size: usize) -> Vec<Vec<usize>> {
+    rows.chunks(batch_size).map(<[usize]>::to_vec).collect()
+}
+
 impl Dataset {
-    /// The batches of one pass over the data in file order, for evaluation.
+    /// The sequences in the order of their lengths, by their places in the file.
+    pub fn by_length(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.sequences.len()).collect();
+        order.sort_by_key(|&at| self.sequences[at].tokens.len());
+        order
+    }
+
+    /// The batches of one pass over the data, for evaluation: the sequences in the order of [`Dataset::by_length`], so that there is hardly
+    /// any padding.
     pub fn batches(&self, batch_size: usize) -> impl Iterator<Item = Batch> {
-        let batches = Batches::new(self, batch_size, None);
-        let count = batches.per_epoch() as usize;
-        batches.take(count)
+        let batch = |rows: Vec<usize>| Batch::of(&rows.iter().map(|&row| &self.sequences[row]).collect::<Vec<_>>(), self.max_length);
+        in_batches(&self.by_length(), batch_size).into_iter().map(batch)
     }
 }

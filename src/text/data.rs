@@ -1,24 +1,33 @@
 //! Training data: from files to sequences of tokens.
 
+mod files;
+mod labelled;
+mod language;
 mod rows;
 #[cfg(test)]
 mod tests;
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use super::{ChatTemplate, Sequence, Tokenizer};
+use super::{ChatTemplate, IGNORED, Labels, Sequence, Task, Tokenizer, shuffled};
 use crate::error::{Error, Result};
-use crate::files::{not_utf8, open, read_text, unreadable};
-use rows::Row;
+use crate::files::read_text;
+use files::{each_of_input, split};
+pub(super) use files::{each_row, is_text, train_file};
+pub(super) use rows::{Label, Row};
+
+/// Standard input, where a file is expected.
+pub const STANDARD_INPUT: &str = "-";
 
 /// How data are turned into sequences.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct DataOptions {
     /// The maximum tokens per sequence; at least 2.
     pub max_length: usize,
     /// Also learn prompts and all turns of a chat, not only what the model is to say.
     pub train_on_prompt: bool,
+    /// What is learned.
+    pub task: Task,
 }
 
 /// The sequences of one file.
@@ -47,41 +56,37 @@ pub struct Splits {
     pub test: Option<Dataset>,
 }
 
+/// What distinguishes the shuffle that holds rows out from those of epochs.
+const HELD_OUT: u64 = u64::MAX >> 1;
+
 impl Splits {
-    /// Reads a `.jsonl` or `.txt` file, or a directory with `train.jsonl` and optionally `valid.jsonl` and `test.jsonl`. In a directory,
-    /// each can also be a `.txt`.
+    /// Reads a file as [`Dataset::read`] does, or a directory with `train.jsonl` and optionally `valid.jsonl` and `test.jsonl`. In a
+    /// directory, each can also be a `.csv`, `.tsv` or `.txt`.
     ///
     /// # Errors
     /// [`Error::File`], which names the file and line; otherwise as [`Dataset::read`].
     pub fn read(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Splits> {
-        if !path.is_dir() {
-            return Ok(Splits { train: Dataset::read(path, tokenizer, options)?, valid: None, test: None });
-        }
-        let split = |name: &str| split(path, name).map(|file| Dataset::read(&file, tokenizer, options)).transpose();
-        let Some(train) = split("train")? else { return Err(no_train(path)) };
-        Ok(Splits { train, valid: split("valid")?, test: split("test")? })
+        let train = Dataset::read(&train_file(path)?, tokenizer, options)?;
+        let other = |name: &str| {
+            let file = split(path, name).filter(|_| path.is_dir());
+            file.map(|file| Dataset::read(&file, tokenizer, options)).transpose()
+        };
+        Ok(Splits { train, valid: other("valid")?, test: other("test")? })
     }
-}
-
-/// The file of a split in a directory.
-fn split(directory: &Path, name: &str) -> Option<PathBuf> {
-    ["jsonl", "txt"].iter().map(|extension| directory.join(format!("{name}.{extension}"))).find(|file| file.exists())
-}
-
-fn no_train(path: &Path) -> Error {
-    Error::file(path, "has no train.jsonl; put one there or give the path of a .jsonl or .txt file")
 }
 
 /// Calls `each` with every text of the training data: a whole file, or from each row the text, the prompt and the completion, or the
 /// messages one by one. Returns the file that was read.
 pub(super) fn each_text(path: &Path, mut each: impl FnMut(String)) -> Result<PathBuf> {
-    let file = if path.is_dir() { split(path, "train").ok_or_else(|| no_train(path))? } else { path.into() };
+    let file = train_file(path)?;
     if is_text(&file)? {
         each(read_text(&file, u64::MAX)?);
     } else {
         each_row(&file, |_, row| {
             match row {
                 Row::Text(text) => each(text),
+                Row::Labelled { text, pair, .. } => [Some(text), pair].into_iter().flatten().for_each(&mut each),
+                Row::Tagged { tokens, .. } => each(tokens.join(" ")),
                 Row::Completion { prompt, completion } => [prompt, completion].into_iter().for_each(&mut each),
                 Row::Chat(messages) => messages.into_iter().for_each(|message| each(message.content)),
             }
@@ -91,41 +96,12 @@ pub(super) fn each_text(path: &Path, mut each: impl FnMut(String)) -> Result<Pat
     Ok(file)
 }
 
-/// Whether a file is one whole text, judged by its name.
-fn is_text(path: &Path) -> Result<bool> {
-    let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
-    match extension.as_ref().and_then(|extension| extension.to_str()) {
-        Some("jsonl") => Ok(false),
-        Some("txt") => Ok(true),
-        _ if path.is_dir() => Err(Error::file(path, "is a directory; give the path of a .jsonl or .txt file in it")),
-        _ if path.exists() => Err(Error::file(path, "is neither a .jsonl nor a .txt file; rename or convert it")),
-        _ => Err(Error::file(path, "does not exist; check the path")),
-    }
-}
-
-/// Calls `each` with the line number, from 1, and content of each row of a `.jsonl` file.
-fn each_row(path: &Path, mut each: impl FnMut(usize, Row) -> Result<()>) -> Result<()> {
-    let mut reader = BufReader::new(open(path, "give the path of a .jsonl file")?);
-    let (mut bytes, mut line) = (Vec::new(), 0);
-    loop {
-        bytes.clear();
-        if reader.read_until(b'\n', &mut bytes).map_err(|e| unreadable(path, e))? == 0 {
-            return Ok(());
-        }
-        line += 1;
-        let text = str::from_utf8(&bytes).map_err(|_| not_utf8(path, line))?;
-        let text = if line == 1 { text.strip_prefix('\u{FEFF}').unwrap_or(text) } else { text };
-        if !text.trim().is_empty() {
-            each(line, Row::parse(text).map_err(|problem| Error::file(path, format!("line {line} {problem}")))?)?;
-        }
-    }
-}
-
 impl Dataset {
-    /// Reads a `.jsonl` or `.txt` file.
+    /// Reads a `.jsonl`, `.csv`, `.tsv` or `.txt` file.
     ///
-    /// A row of a `.jsonl` file is one sequence, cut at the maximum length. It has `messages`, or `prompt` and `completion`, or `text`;
-    /// the first of these counts, and other keys are ignored.
+    /// A row of a `.jsonl` file, or of a table whose first line names the columns, is one sequence, cut at the maximum length. For
+    /// [`Task::Language`], it has `messages`, or `prompt` and `completion`, or `text`; the first of these counts, and other keys are
+    /// ignored.
     ///
     /// - A `text` is tokenised as it stands, with BOS only if the model asks for it and nothing after it.
     /// - A `prompt` is tokenised like a text, so that it has the same tokens as when the model is to continue it. Its `completion` follows.
@@ -136,6 +112,9 @@ impl Dataset {
     ///
     /// A `.txt` file is one text. It is cut into full sequences, and the remainder is dropped unless it is the whole text.
     ///
+    /// For other tasks, a row has `text`, perhaps `text_pair`, and `label`, framed by the special tokens of the model; or for
+    /// [`Task::Tagging`] `tokens`, which are words, and their `labels`: the first token of a word has its label.
+    ///
     /// # Errors
     /// [`Error::File`], which names the line if there is one, if the file cannot be read, if a row is none of the three kinds or has
     /// nothing to learn, or if no row is left. [`Error::Usage`] if the maximum length is below 2.
@@ -145,13 +124,128 @@ impl Dataset {
             return Err(Error::Usage(format!("{problem}; use a longer maximum length")));
         }
         let is_text = is_text(path)?;
-        let mut dataset = Dataset { path: path.into(), sequences: Vec::new(), max_length: options.max_length, cut: 0, dropped: 0 };
-        if is_text {
+        let mut dataset = Dataset::empty(path, options);
+        if !is_text {
+            dataset.read_rows(tokenizer, options)?
+        } else if options.task == Task::Language {
             dataset.read_text(tokenizer)?
         } else {
-            dataset.read_rows(tokenizer, options)?
+            let problem = format!("is a text without labels, which {} needs; give rows with them", options.task.kind());
+            return Err(Error::file(path, problem));
         }
         Ok(dataset)
+    }
+
+    /// Reads rows to predict something for: as [`Dataset::read`] does, but labels are ignored and can be missing, and each line of a `.txt`
+    /// file, or of standard input if `path` is [`STANDARD_INPUT`], is a row.
+    ///
+    /// # Errors
+    /// [`Error::File`], which names the line, if the file cannot be read, a row is of no use for the task, or there is none.
+    pub fn read_unlabelled(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Dataset> {
+        let input = path == Path::new(STANDARD_INPUT);
+        let mut dataset = Dataset::empty(if input { Path::new("standard input") } else { path }, options);
+        let file = dataset.path.clone();
+        let add = |line: usize, row: Row| {
+            let (sequence, cut) = labelled::sequence(row, false, tokenizer, options)
+                .map_err(|problem| Error::file(&file, format!("line {line} {problem}")))?;
+            dataset.cut += usize::from(cut);
+            dataset.sequences.push(sequence);
+            Ok(())
+        };
+        if input {
+            each_of_input(add)?;
+        } else {
+            is_text(path)?;
+            each_row(path, add)?;
+        }
+        if dataset.sequences.is_empty() {
+            return Err(Error::file(&dataset.path, "has no rows; give at least one"));
+        }
+        Ok(dataset)
+    }
+
+    fn empty(path: &Path, options: &DataOptions) -> Dataset {
+        Dataset { path: path.into(), sequences: Vec::new(), max_length: options.max_length, cut: 0, dropped: 0 }
+    }
+
+    /// Splits a share of the sequences off: the last ones, or with a seed others, which depend only on it. The share is at least one sequence
+    /// and not all; `None` if it is 0 or there are fewer than two. Both parts stay in the order of the file.
+    pub fn hold_out(&mut self, share: f64, seed: Option<u64>) -> Option<Dataset> {
+        let len = self.sequences.len();
+        if share == 0.0 || len < 2 {
+            return None;
+        }
+        let count = ((len as f64 * share) as usize).clamp(1, len - 1);
+        let order = seed.map_or_else(|| (0..len).collect(), |seed| shuffled(len, seed, HELD_OUT));
+        let mut held = vec![false; len];
+        order[len - count..].iter().for_each(|&at| held[at] = true);
+        let mut next = held.iter();
+        let (held, kept) = std::mem::take(&mut self.sequences).into_iter().partition(|_| *next.next().expect("one for each"));
+        self.sequences = kept;
+        Some(Dataset { path: self.path.clone(), sequences: held, max_length: self.max_length, cut: 0, dropped: 0 })
+    }
+
+    /// How often each of a task's labels is a target.
+    pub fn label_counts(&self, task: &Task) -> Vec<u64> {
+        let mut counts = vec![0; task.labels().map_or(0, Labels::len)];
+        for sequence in &self.sequences {
+            match task {
+                Task::MultiLabel(_) => {
+                    let has = sequence.targets.iter().map(|&bits| u64::from(f32::from_bits(bits) > 0.5));
+                    counts.iter_mut().zip(has).for_each(|(count, has)| *count += has);
+                }
+                _ => {
+                    for &label in sequence.targets.iter().filter(|&&label| label != IGNORED) {
+                        counts[label as usize] += 1;
+                    }
+                }
+            }
+        }
+        counts
+    }
+
+    fn read_rows(&mut self, tokenizer: &Tokenizer, options: &DataOptions) -> Result<()> {
+        let path = self.path.clone();
+        let mut template: Option<ChatTemplate> = None;
+        each_row(&path, |line, row| {
+            if options.task != Task::Language {
+                let (sequence, cut) = labelled::sequence(row, true, tokenizer, options)
+                    .map_err(|problem| Error::file(&path, format!("line {line} {problem}")))?;
+                self.add(sequence, cut);
+                return Ok(());
+            }
+            if matches!(row, Row::Chat(_)) && template.is_none() {
+                template = Some(ChatTemplate::of(tokenizer)?);
+            }
+            let mut sequence = row.sequence(tokenizer, template.as_ref(), options.train_on_prompt).map_err(|e| self.at(Some(line), &e))?;
+            if sequence.targets() == 0 {
+                let problem = "has nothing to learn: it needs two tokens of text, a completion, or an assistant's turn";
+                return Err(Error::file(&path, format!("line {line} {problem}; correct or remove it")));
+            }
+            let cut = sequence.tokens.len() > self.max_length;
+            sequence.truncate(self.max_length);
+            self.add(sequence, cut);
+            Ok(())
+        })?;
+        match (self.sequences.len(), self.dropped) {
+            (1.., _) => Ok(()),
+            (0, 0) => Err(Error::file(&self.path, "has no rows; give at least one")),
+            (0, dropped) => {
+                let length = self.max_length;
+                let problem = format!("has {dropped} rows, none of which has anything to learn within {length} tokens");
+                Err(Error::file(&self.path, format!("{problem}; use a longer maximum length")))
+            }
+        }
+    }
+
+    /// Adds a sequence, unless nothing to be learned is left of it.
+    fn add(&mut self, sequence: Sequence, cut: bool) {
+        self.cut += usize::from(cut);
+        if sequence.targets() == 0 {
+            self.dropped += 1;
+        } else {
+            self.sequences.push(sequence);
+        }
     }
 
     fn read_text(&mut self, tokenizer: &Tokenizer) -> Result<()> {
@@ -166,38 +260,6 @@ impl Dataset {
         }
         self.sequences = pieces.into_iter().map(|piece| Sequence::new(piece.to_vec())).collect();
         Ok(())
-    }
-
-    fn read_rows(&mut self, tokenizer: &Tokenizer, options: &DataOptions) -> Result<()> {
-        let path = self.path.clone();
-        let mut template: Option<ChatTemplate> = None;
-        each_row(&path, |line, row| {
-            if matches!(row, Row::Chat(_)) && template.is_none() {
-                template = Some(ChatTemplate::of(tokenizer)?);
-            }
-            let mut sequence = row.sequence(tokenizer, template.as_ref(), options.train_on_prompt).map_err(|e| self.at(Some(line), &e))?;
-            if sequence.targets() == 0 {
-                let problem = "has nothing to learn: it needs two tokens of text, a completion, or an assistant's turn";
-                return Err(Error::file(&path, format!("line {line} {problem}; correct or remove it")));
-            }
-            self.cut += usize::from(sequence.tokens.len() > self.max_length);
-            sequence.truncate(self.max_length);
-            if sequence.targets() == 0 {
-                self.dropped += 1;
-            } else {
-                self.sequences.push(sequence);
-            }
-            Ok(())
-        })?;
-        match (self.sequences.len(), self.dropped) {
-            (1.., _) => Ok(()),
-            (0, 0) => Err(Error::file(&self.path, "has no rows; give at least one line of JSON")),
-            (0, dropped) => {
-                let length = self.max_length;
-                let problem = format!("has {dropped} rows, none of which has anything to learn within {length} tokens");
-                Err(Error::file(&self.path, format!("{problem}; use a longer maximum length")))
-            }
-        }
     }
 
     /// Turns a text's error into one of the file.

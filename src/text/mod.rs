@@ -4,12 +4,14 @@ mod batch;
 mod batches;
 mod chat;
 mod data;
+mod task;
 mod tokenizer;
 mod train_tokenizer;
 
 pub use batch::{Batch, IGNORED, Sequence, cut, order_of, round_length, shuffled};
 pub use batches::{Batches, Position};
 pub use chat::{ChatTemplate, Message};
-pub use data::{DataOptions, Dataset, Splits};
+pub use data::{DataOptions, Dataset, STANDARD_INPUT, Splits};
+pub use task::{Labels, Task, TaskKind, in_words};
 pub use tokenizer::{Decoder, Encoded, Tokenizer};
 pub use train_tokenizer::LARGEST_VOCABULARY;

@@ -175,6 +175,11 @@ impl Tokenizer {
         &self.special.end
     }
 
+    /// The tokens before a document.
+    pub(super) fn prefix(&self) -> &[u32] {
+        &self.special.prefix
+    }
+
     /// The token that hides another in a masked language model, if there is one.
     pub fn mask(&self) -> Option<u32> {
         self.special.mask

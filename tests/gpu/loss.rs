@@ -1,4 +1,5 @@
-use graftling::doctor::special::Loss;
+use graftling::doctor::reference;
+use graftling::doctor::special::{Loss, head_loss};
 use graftling::gpu::{Memory, Program};
 use graftling::graph::{DType, Graph, Kernel, Parameters, Traits};
 use graftling::ops::{self, Linear};
@@ -10,18 +11,21 @@ fn check(traits: &Traits, rows: usize, hidden: usize, vocabulary: usize, max_bin
     let name = format!("cross-entropy {rows}×{hidden}, vocabulary of {vocabulary}, bindings of {max_binding:?} bytes, cpu {}", traits.cpu);
     let traits = Traits { max_binding: max_binding.unwrap_or(traits.max_binding), ..traits.clone() };
     let mut random = Random(14);
-    let x = Array::input(&[rows, hidden], &mut random);
-    let head = Array::weight(&[vocabulary, hidden], &mut random);
-    let bias = Some(Array::weight(&[vocabulary], &mut random));
+    let arrays = [
+        Array::input(&[rows, hidden], &mut random),
+        Array::weight(&[vocabulary, hidden], &mut random),
+        Array::weight(&[vocabulary], &mut random),
+    ];
     let mut targets: Vec<u32> = (0..rows).map(|_| random.below(vocabulary as u32)).collect();
     targets[rows / 2] = IGNORED;
     targets[0] = vocabulary as u32 - 1;
     if rows > 1 {
         targets[1] = vocabulary as u32 / 2; // in the middle one of three slices
     }
-    let loss = Loss { name: &name, x, head, bias, targets: &targets, tolerance: [2e-6, 1e-5], half: false };
+    let loss = Loss { name: &name, arrays: &arrays, targets: &targets, tolerance: [2e-6, 1e-5], half: false };
     for device in builds() {
-        expect_right(&loss.run(device, &traits).expect("a working device"));
+        let want = |v: &[Vec<f64>]| reference::cross_entropy(&v[0], &v[1], Some(&v[2]), hidden, &targets);
+        expect_right(&loss.run(device, &traits, head_loss, want).expect("a working device"));
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::Output;
 
 use graftling::graph::DType;
 use graftling::model::{Base, Model, Positions, Trains};
-use graftling::text::{Batch, DataOptions, Splits};
+use graftling::text::{Batch, DataOptions, Splits, Task};
 use graftling::train::Evaluator;
 
 use crate::harness::{self, device};
@@ -51,7 +51,7 @@ fn result(output: &Output) -> serde_json::Value {
 /// The loss on `valid.txt` of the model in a directory.
 fn evaluated(place: &Place, directory: &Path) -> f64 {
     let base = Base::open(directory).expect("a model");
-    let options = DataOptions { max_length: base.config.context as usize, train_on_prompt: true };
+    let options = DataOptions { max_length: base.config.context as usize, train_on_prompt: true, task: Task::Language };
     let data = Splits::read(&place.path("data"), &base.tokenizer, &options).expect("data");
     let batches: Vec<Batch> = data.valid.expect("a validation file").batches(2).collect();
     let model = Model::new(&base.config, &[&base.weights], None, Trains::adapters()).expect("a model");

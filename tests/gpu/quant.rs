@@ -1,7 +1,7 @@
 //! Weights in GGUF's block formats, decoded in the kernels, against `GgmlType::decode` on the host.
 
-use graftling::doctor::special::Loss;
-use graftling::doctor::{random_blocks, usual_scale};
+use graftling::doctor::special::{Loss, head_loss};
+use graftling::doctor::{random_blocks, reference, usual_scale};
 use graftling::gpu::{Memory, Program};
 use graftling::graph::{DType, Graph, Parameters, Traits};
 use graftling::ops::{self, Linear};
@@ -119,12 +119,13 @@ fn cross_entropy_in_slices() {
         let (rows, vocabulary) = (3, 261);
         let hidden = format.block_len();
         let mut random = Random(20);
-        let x = Array::input(&[rows, hidden], &mut random);
-        let head = Array::blocks(format, &[vocabulary, hidden], &mut random);
+        let arrays = [Array::input(&[rows, hidden], &mut random), Array::blocks(format, &[vocabulary, hidden], &mut random)];
         let traits = Traits { max_binding: format.dtype().bytes(128 * hidden as u64), ..all_traits()[0].clone() };
-        let loss = Loss { name: format.name(), x, head, bias: None, targets: &[260, 3, 130], tolerance: [2e-6, 1e-5], half: false };
+        let targets = [260, 3, 130];
+        let loss = Loss { name: format.name(), arrays: &arrays, targets: &targets, tolerance: [2e-6, 1e-5], half: false };
         for device in builds() {
-            expect_right(&loss.run(device, &traits).expect("a working device"));
+            let want = |v: &[Vec<f64>]| reference::cross_entropy(&v[0], &v[1], None, hidden, &targets);
+            expect_right(&loss.run(device, &traits, head_loss, want).expect("a working device"));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use graftling::model::{Base, BaseDropout, BottleneckConfig, Config, Model, SavedAdapter, Trains};
-use graftling::text::{Batch, Batches, DataOptions, Dataset};
+use graftling::text::{Batch, Batches, DataOptions, Dataset, Task};
 use graftling::train::{Checkpoint, Checkpoints, RunState, TrainOptions, Trainer};
 use serde_json::Value;
 
@@ -116,7 +116,7 @@ fn a_trainer_goes_on_from_a_checkpoint() {
     let adapters = BottleneckConfig { dropout: 0.1, ..BottleneckConfig::default() }.into();
     let trains = Trains { norms: true, ..Trains::adapters() };
     let model = Model::new(&config, &[&base.weights], Some(&adapters), trains).expect("a model");
-    let data = DataOptions { max_length: 16, train_on_prompt: false };
+    let data = DataOptions { max_length: 16, train_on_prompt: false, task: Task::Language };
     let data = Dataset::read(&place.path("data/train.txt"), &base.tokenizer, &data).expect("data");
     let save = |memory: &_| {
         let trained = model.download(device, memory, |name| model.trains(name)).expect("weights");

@@ -4,12 +4,14 @@ use super::super::Bench;
 use super::super::array::{Array, Kind, Random, random_blocks};
 use super::super::case::Case;
 use super::super::reference::{self, Turn};
-use super::super::special::Loss;
+use super::super::special::{Loss, head_loss};
 use super::{FROZEN, format_of};
 use crate::error::Result;
 use crate::graph::wgsl::Constant;
 use crate::graph::{Graph, Kernel, Tensor};
-use crate::ops::{self, Activation, Adapter, Attention, FeedForward, HeadNorm, Linear, Norm, Rope, RopePairs, RopeScaling};
+use crate::ops::{
+    self, Activation, Adapter, Attention, FeedForward, HeadNorm, Linear, Norm, Place, Pointwise, Rope, RopePairs, RopeScaling,
+};
 use crate::weights::{GgmlType, repack};
 
 const EPSILON: f32 = 0.03125;
@@ -349,16 +351,37 @@ pub(super) fn loss(bench: &mut Bench, head: GgmlType) -> Result<()> {
     let mut random = Random(14);
     let mut targets: Vec<u32> = (0..rows).map(|_| random.below(vocabulary)).collect();
     targets[5] = crate::text::IGNORED;
-    let case = Loss {
-        name: "67 tokens",
-        x: Array::input(&[rows, hidden], &mut random),
-        head: matrix(head, [vocabulary as usize, hidden], &mut random),
-        bias: None,
-        targets: &targets,
-        tolerance: [bench.tolerance; 2],
-        half: bench.half,
-    };
-    let outcome = case.run(bench.device, bench.traits)?;
+    let arrays = [Array::input(&[rows, hidden], &mut random), matrix(head, [vocabulary as usize, hidden], &mut random)];
+    let case = Loss { name: "67 tokens", arrays: &arrays, targets: &targets, tolerance: [bench.tolerance; 2], half: bench.half };
+    let want = |v: &[Vec<f64>]| reference::cross_entropy(&v[0], &v[1], None, hidden, &targets);
+    let outcome = case.run(bench.device, bench.traits, head_loss, want)?;
     bench.add(outcome);
     Ok(())
+}
+
+pub(in super::super) fn pointwise(bench: &mut Bench, len: usize, kind: Pointwise) -> Result<()> {
+    let mut random = Random(15);
+    let mut x = Array::input(&[len], &mut random);
+    x.values.iter_mut().for_each(|v| *v *= 5.0);
+    let mut targets: Vec<u32> = random.values(len).iter().map(|&t| t.abs().to_bits()).collect();
+    targets[len / 2] = crate::text::IGNORED;
+    let (name, arrays) = (format!("{len} of {kind:?}"), [x]);
+    let case = Loss { name: &name, arrays: &arrays, targets: &targets, tolerance: [bench.tolerance; 2], half: false };
+    let record = |g: &mut Graph, t: &[Tensor], targets| ops::pointwise_loss(g, t[0], targets, kind);
+    let outcome = case.run(bench.device, bench.traits, record, |v| reference::pointwise_loss(&v[0], &targets, kind))?;
+    bench.add(outcome);
+    Ok(())
+}
+
+pub(in super::super) fn rows(bench: &mut Bench, hidden: usize, place: Place) -> Result<()> {
+    let (lengths, length) = ([5u32, 1, 3], 5);
+    let arrays = [Array::input(&[3, length, hidden], &mut Random(18)), Array::whole(&lengths, &[3])];
+    let chosen = |row: usize| if place == Place::Last { lengths[row] as usize - 1 } else { 0 };
+    bench.case(
+        &format!("3×{length}×{hidden}, {place:?}"),
+        &arrays,
+        true,
+        |g, t| ops::gather_rows(g, t[0], t[1], place),
+        |v| (0..3).flat_map(|row| v[0][(row * length + chosen(row)) * hidden..][..hidden].to_vec()).collect(),
+    )
 }

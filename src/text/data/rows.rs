@@ -1,32 +1,92 @@
-//! One row of a `.jsonl` file.
-
-use std::ops::Range;
+//! One row of a data file.
 
 use serde_json::Value;
 
-use crate::error::{Error, Result};
-use crate::text::{ChatTemplate, Message, Sequence, Tokenizer};
+use crate::text::Message;
 
 /// What a row can be.
 #[derive(Debug)]
-pub(super) enum Row {
+pub(in crate::text) enum Row {
     Text(String),
     Completion { prompt: String, completion: String },
     Chat(Vec<Message>),
+    Labelled { text: String, pair: Option<String>, label: Option<Label> },
+    Tagged { tokens: Vec<String>, labels: Option<Vec<String>> },
+}
+
+/// A label as it stands in a row.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::text) enum Label {
+    Name(String),
+    Whole(i64),
+    Fraction(f64),
+    Names(Vec<String>),
+}
+
+impl Label {
+    /// The names that it stands for among others.
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Label::Name(name) => vec![name.clone()],
+            Label::Whole(number) => vec![number.to_string()],
+            Label::Fraction(number) => vec![number.to_string()],
+            Label::Names(names) => names.clone(),
+        }
+    }
+
+    /// A label of one cell of a table, which has text only.
+    fn of_cell(cell: &str) -> Label {
+        let number = cell.parse().map(Label::Whole).or_else(|_| cell.parse().map(Label::Fraction));
+        match number {
+            Ok(Label::Fraction(number)) if !number.is_finite() => Label::Name(cell.into()),
+            Ok(number) => number,
+            Err(_) => Label::Name(cell.into()),
+        }
+    }
+
+    fn of_json(value: Value) -> Result<Label, String> {
+        match value {
+            Value::String(name) => Ok(Label::Name(name)),
+            Value::Bool(value) => Ok(Label::Name(value.to_string())),
+            Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+                (Some(whole), _) => Ok(Label::Whole(whole)),
+                (None, Some(number)) => Ok(Label::Fraction(number)),
+                _ => Err("has a 'label' that is not a usable number; correct it".into()),
+            },
+            Value::Array(_) => Ok(Label::Names(names("label", value)?)),
+            _ => Err("has a 'label' that is neither a string, a number nor a list of strings; correct it".into()),
+        }
+    }
+}
+
+/// A list of labels or words.
+fn names(key: &str, value: Value) -> Result<Vec<String>, String> {
+    let wrong = || format!("has '{key}' that are not a list of strings; correct them");
+    let Value::Array(list) = value else { return Err(wrong()) };
+    let name = |value| match value {
+        Value::String(name) => Ok(name),
+        Value::Number(number) if number.is_i64() => Ok(number.to_string()),
+        _ => Err(wrong()),
+    };
+    list.into_iter().map(name).collect()
 }
 
 /// The keys that are read; others are skipped.
-#[derive(serde::Deserialize)]
+#[derive(Default, serde::Deserialize)]
 struct Keys {
     text: Option<Value>,
+    text_pair: Option<Value>,
+    label: Option<Value>,
+    tokens: Option<Value>,
+    labels: Option<Value>,
     prompt: Option<Value>,
     completion: Option<Value>,
     messages: Option<Value>,
 }
 
 impl Row {
-    /// Reads a line. The error is the rest of a sentence that begins with the line's number.
-    pub(super) fn parse(line: &str) -> std::result::Result<Row, String> {
+    /// Reads a line of JSON. The error is the rest of a sentence that begins with the line's number.
+    pub fn parse(line: &str) -> Result<Row, String> {
         // Serde would accept an array as a row without keys.
         if !line.trim_start().starts_with('{') {
             return Err("is not a JSON object; write one object per line, in braces".into());
@@ -41,6 +101,30 @@ impl Row {
             let reason = reason.split(" at line ").next().unwrap_or_default();
             format!("is not a JSON object ({reason} at column {}); write one object per line", e.column())
         })?;
+        let label = keys.label.clone().map(Label::of_json);
+        Row::of_keys(keys, label)
+    }
+
+    /// A row of a table, as pairs of a column's name and a cell. An empty cell is no label and no second text.
+    pub fn of_cells<'a>(cells: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Row, String> {
+        let mut keys = Keys::default();
+        let mut label = None;
+        for (name, cell) in cells {
+            let text = Some(Value::String(cell.into()));
+            match name {
+                "text" => keys.text = text,
+                "text_pair" => keys.text_pair = text.filter(|_| !cell.is_empty()),
+                "label" => label = Some(cell).filter(|cell| !cell.is_empty()),
+                "prompt" => keys.prompt = text,
+                "completion" => keys.completion = text,
+                _ => {}
+            }
+        }
+        keys.label = label.map(|cell| Value::String(cell.into()));
+        Row::of_keys(keys, label.map(|cell| Ok(Label::of_cell(cell))))
+    }
+
+    fn of_keys(keys: Keys, label: Option<Result<Label, String>>) -> Result<Row, String> {
         let text = |key: &str, value: Value| match value {
             Value::String(text) => Ok(text),
             _ => Err(format!("has a '{key}' that is not a string; correct or remove it")),
@@ -50,56 +134,27 @@ impl Row {
             Keys { prompt: Some(prompt), completion: Some(completion), .. } => {
                 Ok(Row::Completion { prompt: text("prompt", prompt)?, completion: text("completion", completion)? })
             }
-            Keys { text: Some(value), .. } => Ok(Row::Text(text("text", value)?)),
+            Keys { tokens: Some(tokens), labels, .. } => {
+                let (tokens, labels) = (names("tokens", tokens)?, labels.map(|labels| names("labels", labels)).transpose()?);
+                if let Some(labels) = labels.as_ref().filter(|labels| labels.len() != tokens.len()) {
+                    let (tokens, labels) = (tokens.len(), labels.len());
+                    return Err(format!("has {tokens} 'tokens' but {labels} 'labels'; give each token one label"));
+                }
+                Ok(Row::Tagged { tokens, labels })
+            }
+            Keys { text: Some(value), text_pair: None, label: None, .. } => Ok(Row::Text(text("text", value)?)),
+            Keys { text: Some(value), text_pair, .. } => {
+                let pair = text_pair.map(|pair| text("text_pair", pair)).transpose()?;
+                Ok(Row::Labelled { text: text("text", value)?, pair, label: label.transpose()? })
+            }
             Keys { prompt: Some(_), .. } => Err("has a 'prompt' without a 'completion'; add one or remove the row".into()),
             Keys { completion: Some(_), .. } => Err("has a 'completion' without a 'prompt'; add one, which may be empty".into()),
-            _ => Err("has none of the keys 'text', 'prompt' and 'completion', or 'messages'; correct or remove it".into()),
-        }
-    }
-
-    /// The row's tokens. A row with nothing to learn becomes a sequence without targets.
-    pub(super) fn sequence(self, tokenizer: &Tokenizer, template: Option<&ChatTemplate>, train_on_prompt: bool) -> Result<Sequence> {
-        match self {
-            Row::Text(text) => Ok(Sequence::new(tokenizer.encode_document(&text)?)),
-            Row::Completion { prompt, completion } => {
-                let (tokens, from) = continued(tokenizer, &prompt, &completion)?;
-                // An empty completion, only an end token, is a mistake in the data and nothing to learn.
-                let learns = train_on_prompt || !completion.is_empty();
-                Ok(Sequence::masked(tokens, |i| learns && (train_on_prompt || i >= from)))
-            }
-            Row::Chat(messages) => {
-                let template = template.ok_or_else(|| Error::Usage("there is no chat template for the row".into()))?;
-                template.check_roles(&messages)?;
-                if train_on_prompt {
-                    return Ok(Sequence::new(tokenizer.encode(&template.render(&messages, false)?)?));
-                }
-                let (text, turns) = template.render_with_turns(&messages)?;
-                let (tokens, places): (Vec<_>, Vec<_>) = tokenizer.encode_with_places(&text)?.into_iter().unzip();
-                let speaks = messages.iter().any(|message| message.role == "assistant" && !message.content.trim().is_empty());
-                let within = |place: &Range<usize>| turns.iter().any(|turn| turn.start <= place.start && place.end <= turn.end);
-                Ok(Sequence::masked(tokens, |i| speaks && within(&places[i])))
-            }
+            _ => Err("has none of the keys 'text', 'prompt' and 'completion', 'messages', or 'tokens'; correct or remove it".into()),
         }
     }
 }
 
-/// The tokens of a prompt and its completion, and the number that belong to the prompt.
-pub(super) fn continued(tokenizer: &Tokenizer, prompt: &str, completion: &str) -> Result<(Vec<u32>, usize)> {
-    let mut tokens = tokenizer.encode_document(prompt)?;
-    let from = tokens.len();
-    let whole = tokenizer.encode_document(&[prompt, completion].concat())?;
-    if !prompt.is_empty() && whole.starts_with(&tokens) {
-        tokens = whole;
-    } else if prompt.is_empty() {
-        tokens.extend(tokenizer.encode(completion)?);
-    } else {
-        tokens.extend(tokenizer.encode_continuation(completion)?);
-    }
-    tokens.extend(tokenizer.end_tokens().first());
-    Ok((tokens, from))
-}
-
-fn chat(messages: Value) -> std::result::Result<Vec<Message>, String> {
+fn chat(messages: Value) -> Result<Vec<Message>, String> {
     let wrong = |what: &str| format!("has {what}; 'messages' is a list of objects with 'role' and 'content', both strings");
     let Value::Array(messages) = messages else { return Err(wrong("'messages' that are not a list")) };
     if messages.is_empty() {

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use super::{DataOptions, Dataset, Splits};
 use crate::error::{Error, Result};
 use crate::text::IGNORED;
-use crate::text::{Batches, Position, Sequence, Tokenizer};
+use crate::text::{Batches, Position, Sequence, Task, Tokenizer};
 use crate::weights::Gguf;
 
 const NO: u32 = IGNORED;
@@ -45,11 +45,11 @@ fn fixture(kind: &str) -> Tokenizer {
 }
 
 fn options(max_length: usize) -> DataOptions {
-    DataOptions { max_length, train_on_prompt: false }
+    DataOptions { max_length, train_on_prompt: false, task: Task::Language }
 }
 
 fn everything(max_length: usize) -> DataOptions {
-    DataOptions { max_length, train_on_prompt: true }
+    DataOptions { max_length, train_on_prompt: true, task: Task::Language }
 }
 
 const CONFIG: &str = r#"{"eos_token": "~", "bos_token": "^",
@@ -118,7 +118,7 @@ fn texts_are_cut_into_full_sequences() {
     };
     assert_eq!(read("abcdefg", 3), [Sequence::new(ids("abc")), Sequence::new(ids("def"))]);
     assert_eq!(read("\u{FEFF}ab", 3), [Sequence::new(ids("ab"))]);
-    assert_eq!(read("a\n", 2), [Sequence { tokens: ids("a\n"), types: vec![], targets: vec![10, NO] }]);
+    assert_eq!(read("a\n", 2), [Sequence { tokens: ids("a\n"), types: vec![], targets: vec![10, NO], of_row: false }]);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn prompts_keep_their_tokens() {
             ("", "x y"),
         ];
         for (prompt, completion) in pairs {
-            let (tokens, from) = super::rows::continued(&tokenizer, prompt, completion).expect("tokens");
+            let (tokens, from) = super::language::continued(&tokenizer, prompt, completion).expect("tokens");
             assert_eq!(tokens[..from], tokenizer.encode_document(prompt).expect("tokens"), "{kind}");
             assert_eq!(tokens.last(), tokenizer.end_tokens().first());
             let bos = usize::from(tokenizer.encode_document("").expect("tokens").len() == 1);
@@ -279,5 +279,5 @@ fn batches_go_on_where_they_were() {
     assert_eq!(later.take(3).map(firsts).collect::<Vec<_>>(), all[4..7]);
     assert_eq!(Batches::new(&data, 3, None).starting_at(Position { epoch: 0, index: 9 }).position(), Position { epoch: 1, index: 0 });
     assert_eq!(data.batches(4).map(firsts).collect::<Vec<_>>(), [ids("abcd"), ids("efg")]);
-    assert_eq!(data.batches(4).map(|batch| batch.length).collect::<Vec<_>>(), [16, 16]);
+    assert_eq!(data.batches(4).map(|batch| batch.length).collect::<Vec<_>>(), [8, 8]);
 }

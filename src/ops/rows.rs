@@ -1,0 +1,45 @@
+//! One token of each sequence, for a head that judges the sequence as a whole.
+
+use super::{flat, vector};
+use crate::graph::{Argument, Graph, Kernel, Tensor, read, write};
+
+crate::params!(Params { batch: u32, length: u32, columns: u32, has_addend: u32 });
+
+/// Which token stands for a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The first: `[CLS]` of an encoder.
+    First,
+    /// The last that is not padding: the only one that has seen all others if attention is causal.
+    Last,
+}
+
+/// The hidden states of one token of each sequence: x (batch, length, hidden) to (batch, hidden). `lengths` (batch) are those of the
+/// sequences without padding.
+pub fn gather_rows(g: &mut Graph, x: Tensor, lengths: Tensor, place: Place) -> Tensor {
+    let &[batch, length, hidden] = g.shape(x).axes() else { panic!("gather_rows takes (batch, length, hidden), not {}", g.shape(x)) };
+    assert_eq!(g.shape(lengths).len(), batch, "gather_rows: x is {}, the lengths {}", g.shape(x), g.shape(lengths));
+    let [batch, length, hidden] = [batch, length, hidden].map(|extent| extent as u32);
+    let vector = vector(hidden);
+    let kernel = move |entry| Kernel::new("rows", entry).with("VECTOR", vector).with("LAST", place == Place::Last);
+    let p = Params { batch, length, columns: hidden / vector, has_addend: 0 };
+    let arguments = move |others: &[Argument]| -> Vec<Argument> {
+        let lengths = (place == Place::Last).then(|| read(lengths));
+        lengths.into_iter().chain(others.iter().copied()).collect()
+    };
+
+    let y = g.single("rows", [batch, hidden]);
+    let len = u64::from(batch) * u64::from(p.columns);
+    g.dispatch(kernel("forward"), p, arguments(&[read(x), write(y)]), flat(len));
+    g.moves(2 * len * u64::from(vector) * 4);
+    g.on_backward(y, &[x], move |g, dy| {
+        g.contribute(x, |g, before| {
+            let dx = g.like("dx", x);
+            let p = Params { has_addend: before.is_some() as u32, ..p };
+            let addend = before.unwrap_or(x);
+            g.dispatch(kernel("backward"), p, arguments(&[read(dy), read(addend), write(dx)]), flat(len * u64::from(length)));
+            dx
+        });
+    });
+    y
+}
