@@ -25,6 +25,7 @@ lint:
 device:
 	@scripts/ensure-device
 
-# Downloads the real model that the tests use.
+# Downloads the real models that the tests use.
 model:
 	@scripts/fetch-smollm2
+	@scripts/fetch-minilm

@@ -11,6 +11,7 @@ mod demo;
 mod doctor;
 mod dropout;
 mod embedding;
+mod encoders;
 mod failures;
 mod feed_forward;
 mod files;

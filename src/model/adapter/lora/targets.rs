@@ -63,7 +63,7 @@ pub(super) fn short(name: &str) -> &str {
     &name[start..]
 }
 
-/// PEFT's default for a model (`TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING`).
+/// PEFT's default for a model (`TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING`), or what is usual where it has none.
 fn usual(family: Family) -> &'static [&'static str] {
     match family {
         Family::Graftling => &["in_proj"],

@@ -260,7 +260,7 @@ fn bad_configs_of_gpt2() {
             ("quantization_config", json!({ "bits": 4 }), &["quantization_config", "GGUF"]),
             ("rope_theta", json!(10000), &["unknown key rope_theta = 10000"]),
             ("alibi\n", json!(true), &["alibi\\n = true"]),
-            ("model_type", json!("mamba"), &["model_type = \"mamba\"", "gpt2, llama, qwen2 and qwen3"]),
+            ("model_type", json!("mamba"), &["model_type = \"mamba\"", "gpt2, llama, qwen2, qwen3, bert"]),
             ("model_type", json!(null), &["no model_type"]),
         ],
     );

@@ -1,0 +1,230 @@
+//! Tiny BERT, RoBERTa and DistilBERT models against `transformers`, `adapters` and PEFT: `tests/fixtures/make_encoders.py` computed the
+//! expected values.
+
+use std::path::PathBuf;
+
+use graftling::gpu::{Memory, Program, Step};
+use graftling::graph::{DType, Graph, Tensor};
+use graftling::model::{AdapterConfig, Base, BaseDropout, BaseIdentity, Config, Model, SavedAdapter, Trains, read_adapter, write_adapter};
+use graftling::text::{Batch, IGNORED};
+use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
+use graftling::weights::Weights;
+
+use crate::harness::{close, device};
+use crate::pretrained::error;
+use crate::whole::{logits, write_inputs};
+
+/// A model with its expected values.
+struct Fixture {
+    name: &'static str,
+    config: Config,
+    weights: Weights,
+    expected: Weights,
+}
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders").join(name)
+}
+
+impl Fixture {
+    fn open(name: &'static str) -> Fixture {
+        let (config, weights) = Base::open_weights(&path(name)).expect("a model");
+        let expected = Weights::read(&path(name).join("expected.safetensors")).expect("the expected values");
+        Fixture { name, config: Config { dropout: BaseDropout::default(), ..config }, weights, expected }
+    }
+
+    fn f64(&self, name: &str) -> Vec<f64> {
+        let weight = self.expected.tensors.get(name).unwrap_or_else(|| panic!("the fixture of {} has no '{name}'", self.name));
+        weight.to_f32().into_iter().map(f64::from).collect()
+    }
+
+    fn i32(&self, name: &str) -> Vec<i32> {
+        let bytes = std::fs::read(&self.expected.path).expect("the expected values");
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
+        bytemuck::pod_collect_to_vec(file.tensor(name).expect(name).data())
+    }
+
+    /// Two rows, the second shorter.
+    fn batch(&self) -> Batch {
+        let of = |name: &str| self.i32(name).into_iter().map(|v| u32::try_from(v).unwrap_or(IGNORED)).collect::<Vec<_>>();
+        let (tokens, lengths) = (of("tokens"), of("lengths"));
+        let has_targets = self.name != "bert_old";
+        let targets = if has_targets { of("targets") } else { vec![IGNORED; tokens.len()] };
+        let length = tokens.len() / lengths.len();
+        Batch { rows: lengths.len() as u32, length: length as u32, tokens, types: of("types"), targets, lengths }
+    }
+
+    fn plain(&self) -> (Model, Memory) {
+        let model = Model::new(&self.config, &[&self.weights], None, Trains::adapters()).expect("a model");
+        let memory = model.upload(device(), &[&self.weights], 0, false).expect("memory");
+        (model, memory)
+    }
+
+    /// The name of a tensor in the fixture, where the adapter is called `probe` and sits in the library's modules.
+    fn on_disk(&self, name: &str) -> String {
+        if name.contains(".lora_") {
+            return format!("base_model.model.{name}");
+        }
+        let of = |name: &str, place: &str, module: &str| {
+            name.replace(&format!(".{place}.adapters.default."), &format!(".{module}.adapters.probe."))
+        };
+        match self.name {
+            "distilbert" => name.replace(".adapters.default.", ".adapters.probe."),
+            _ => of(&of(name, "attention_adapters", "attention.output"), "output_adapters", "output"),
+        }
+    }
+}
+
+/// What `record` makes of the hidden states.
+fn result(model: &Model, memory: &Memory, batch: &Batch, record: impl Fn(&mut Graph, Tensor) -> Tensor) -> Vec<f32> {
+    let mut g = Graph::new(device().traits(), &model.parameters, false);
+    let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);
+    let hidden = model.hidden(&mut g, &inputs, None);
+    let result = record(&mut g, hidden);
+    g.keep(result);
+    let mut program = Program::new(device(), memory, &g).expect("a program");
+    write_inputs(device(), &program, model, &inputs, batch);
+    program.run(device()).expect("a run");
+    program.read(device(), memory, result).expect("a read")
+}
+
+/// The rows of (batch, length, width) that are not padding.
+fn real<T: Copy>(batch: &Batch, values: &[T]) -> Vec<T> {
+    let width = values.len() / batch.tokens.len();
+    let is_real = |at: usize| at as u32 % batch.length < batch.lengths[at / batch.length as usize];
+    values.chunks(width).enumerate().filter(|(at, _)| is_real(*at)).flat_map(|(_, row)| row.iter().copied()).collect()
+}
+
+#[test]
+fn hidden_states() {
+    for name in ["bert", "roberta", "distilbert", "bert_old"] {
+        let fixture = Fixture::open(name);
+        let batch = fixture.batch();
+        let (model, memory) = fixture.plain();
+        let hidden = result(&model, &memory, &batch, |_, hidden| hidden);
+        close(&format!("hidden states of {name}"), &real(&batch, &hidden), &real(&batch, &fixture.f64("hidden")), 1e-5);
+        // What stands in the padding changes no bit.
+        let mut other = batch.clone();
+        let padding = (0..other.tokens.len()).filter(|at| *at as u32 % batch.length >= batch.lengths[at / batch.length as usize]);
+        padding.for_each(|at| other.tokens[at] = 7);
+        let again = result(&model, &memory, &other, |_, hidden| hidden);
+        assert!(real(&batch, &hidden) == real(&batch, &again), "{name} attends to padding");
+
+        let encoder = fixture.config.encoder.expect("an encoder");
+        assert_eq!((encoder.head, encoder.pooler), (name != "bert_old", name.starts_with("bert")), "{name}");
+        if encoder.pooler {
+            let width = fixture.config.hidden_size as usize;
+            let of_all = result(&model, &memory, &batch, |g, hidden| model.pooled(g, hidden));
+            let first: Vec<f32> = of_all.chunks(width * batch.length as usize).flat_map(|row| row[..width].to_vec()).collect();
+            close(&format!("summaries of {name}"), &first, &fixture.f64("pooled"), 1e-5);
+        }
+        if encoder.head {
+            let got = real(&batch, &logits(&model, &memory, &batch));
+            close(&format!("logits of {name}"), &got, &real(&batch, &fixture.f64("logits")), 1e-5);
+            let loss = Evaluator::new(device(), &model, &memory).loss(std::slice::from_ref(&batch)).expect("a loss");
+            close(&format!("loss of {name}"), &[loss as f32], &fixture.f64("loss"), 1e-5);
+        }
+    }
+}
+
+/// Every adapter of every model: the gradients at the start, the losses of 30 steps, and the tensors after them.
+#[test]
+fn adapters_of_encoders_train_as_in_the_libraries() {
+    for name in ["bert", "roberta", "distilbert"] {
+        let fixture = Fixture::open(name);
+        let entries = std::fs::read_dir(path(name)).expect("a directory").map(|e| e.expect("an entry").path());
+        let mut cases: Vec<_> = entries.filter(|path| path.join("adapter_config.json").exists()).collect();
+        cases.sort();
+        assert!(cases.len() >= 7, "{cases:?}");
+        for case in cases {
+            let case = case.file_name().and_then(|name| name.to_str()).expect("a name");
+            follow(&fixture, case, case, Trains::adapters());
+        }
+        follow(&fixture, "seq_bn", "seq_bn_head", Trains { head: true, ..Trains::adapters() });
+        if name != "distilbert" {
+            follow(&fixture, "seq_bn", "seq_bn_embeddings", Trains { embeddings: true, ..Trains::adapters() });
+        }
+    }
+    follow(&Fixture::open("bert"), "seq_bn", "seq_bn_norms", Trains { norms: true, ..Trains::adapters() });
+}
+
+/// Trains the adapter of `case` and compares it with the values under `expected`.
+fn follow(fixture: &Fixture, case: &str, expected: &str, trains: Trains) {
+    let (device, batch) = (device(), fixture.batch());
+    let what = format!("{} {expected}", fixture.name);
+    let saved = read_adapter(&path(fixture.name).join(case)).expect("an adapter");
+    let changes = saved.sources(&fixture.config).expect("the adapter's tensors");
+    let sources: Vec<_> = [&fixture.weights].into_iter().chain(&changes).collect();
+    // The library's own dropout does not count: it was 0.
+    let adapters: AdapterConfig = saved.config.clone().with_dropout(0.0);
+    let model = Model::new(&fixture.config, &sources, Some(&adapters), trains).expect("a model");
+    let memory = model.upload(device, &sources, 0, true).expect("memory");
+
+    let mut g = Graph::new(device.traits(), &model.parameters, true);
+    let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);
+    let targets = g.input("targets", [batch.rows, batch.length], DType::U32);
+    let loss = model.loss(&mut g, &inputs, targets);
+    g.backward(loss, loss);
+    let mut program = Program::new(device, &memory, &g).expect("a program");
+    program.write(device, targets, &batch.targets);
+    write_inputs(device, &program, &model, &inputs, &batch);
+    memory.clear(device);
+    memory.set_step(device, Step { target_weight: 1.0 / batch.targets() as f32, ..Step::default() });
+    program.run(device).expect("a run");
+    let arena: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device, memory.arenas().gradients).expect("a read"));
+    let mut compared = 0;
+    for (_, parameter) in model.parameters.iter() {
+        let Some(mut at) = parameter.arena_offset.map(|offset| offset as usize) else { continue };
+        for piece in &parameter.pieces {
+            let len = piece.shape.len() as usize;
+            let (got, want) = (&arena[at..at + len], fixture.f64(&format!("{expected}/grad/{}", fixture.on_disk(&piece.name))));
+            at += len;
+            let largest = want.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+            let right = largest < 1e-12 && got.iter().all(|v| v.abs() < 1e-7) || error(got, &want) < 1e-4;
+            assert!(right, "{what}: the gradient of {} is off by {:e}", piece.name, error(got, &want));
+            compared += 1;
+        }
+    }
+    assert!(compared > 0);
+
+    let schedule = Schedule { peak: 1e-3, shape: Shape::Constant, warmup_steps: 0, steps: 30 };
+    let mut trainer = Trainer::new(device, &model, &memory, TrainOptions { schedule, ..TrainOptions::default() }).expect("a trainer");
+    let mut losses = Vec::new();
+    for _ in 0..30 {
+        losses.extend(trainer.step(std::slice::from_ref(&batch)).expect("a step").map(|report| report.loss));
+    }
+    while let Some(report) = trainer.finish().expect("the last steps") {
+        losses.push(report.loss);
+    }
+    losses.push(Evaluator::new(device, &model, &memory).loss(std::slice::from_ref(&batch)).expect("a loss") as f32);
+    let curve = fixture.f64(&format!("{expected}/loss_curve"));
+    assert_eq!(losses.len(), curve.len());
+    for (step, (&got, want)) in losses.iter().zip(&curve).enumerate() {
+        assert!((f64::from(got) - want).abs() <= 2e-4, "{what}: the loss after {step} steps is {got}, not {want}");
+    }
+    let trained = model.download(device, &memory, |name| model.trains(name)).expect("the tensors");
+    assert_eq!(trained.tensors.len(), compared);
+    for (name, weight) in &trained.tensors {
+        let off = error(&weight.to_f32(), &fixture.f64(&format!("{expected}/final/{}", fixture.on_disk(name))));
+        assert!(off <= 1e-2, "{what}: {name} is off by {off:e} after 30 steps");
+    }
+
+    // What is saved comes back with the same loss.
+    let kept = std::env::var_os("KEEP_ADAPTERS").map(|place| PathBuf::from(place).join(format!("{}-{expected}", fixture.name)));
+    let place = kept.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("graftling-{}-encoder", std::process::id())));
+    let identity = BaseIdentity::of(&fixture.config, &fixture.weights, fixture.name);
+    let saved = SavedAdapter::of(&model, &trained, "kept", &identity).expect("an adapter");
+    write_adapter(&place, &saved).expect("an adapter");
+    let again = read_adapter(&place).expect("the adapter");
+    let changes = again.sources(&fixture.config).expect("the adapter's tensors");
+    let sources: Vec<_> = [&fixture.weights].into_iter().chain(&changes).collect();
+    let model = Model::new(&fixture.config, &sources, Some(&again.config), Trains::adapters()).expect("a model");
+    let memory = model.upload(device, &sources, 0, false).expect("memory");
+    let loss = Evaluator::new(device, &model, &memory).loss(std::slice::from_ref(&batch)).expect("a loss") as f32;
+    assert!((loss - losses[30]).abs() < 1e-6, "{what}: the loss after reading it back is {loss}, not {}", losses[30]);
+    match kept {
+        // For `make_encoders.py check`, which computes the loss with the library.
+        Some(_) => println!("{}: loss {loss:.6}", place.display()),
+        None => std::fs::remove_dir_all(&place).expect("the adapter"),
+    }
+}
