@@ -11,6 +11,7 @@ mod generate;
 mod inspect;
 mod interrupt;
 mod lock;
+mod merge;
 mod options;
 mod pace;
 mod pretrain;
@@ -81,6 +82,7 @@ enum Command {
     Eval(eval::Eval),
     Generate(generate::Generate),
     Export(export::Export),
+    Merge(merge::Merge),
     Bench(bench::Bench),
     Completions(completions::Completions),
 }
@@ -97,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(&common),
         Command::Export(export) => export.run(&common),
+        Command::Merge(merge) => merge.run(&common),
         Command::Bench(bench) => bench.run(&common),
         Command::Generate(generate) => generate.run(&common),
         Command::Completions(completions) => completions.run(&common),

@@ -1,5 +1,6 @@
 //! The model's tokenizer.
 
+mod export;
 mod files;
 mod gguf;
 mod long;

@@ -28,7 +28,7 @@ mod text;
 pub use config::{ATTENTION_PLACE, BottleneckConfig, FFN_PLACE, Init, Scaling, Width};
 pub(crate) use files::BASE_FILE;
 pub use files::{MADE_ON, SavedAdapter, read_adapter, write_adapter};
-pub(super) use lora::{B as LORA_B, Target, updates};
+pub(super) use lora::{A as LORA_A, B as LORA_B, Target, updates};
 pub use lora::{ExportForm, LoraConfig, Targets};
 pub use method::AdapterConfig;
 use tensors::{end_of, is_bottleneck, name_in_memory};

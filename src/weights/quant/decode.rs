@@ -1,7 +1,11 @@
 //! Decoding blocks to values.
 
 /// Decodes block by block; the array lengths of `decode` are the block's sizes.
-pub(super) fn each<const BYTES: usize, const LEN: usize>(blocks: &[u8], values: &mut [f32], decode: impl Fn(&[u8; BYTES], &mut [f32; LEN])) {
+pub(super) fn each<const BYTES: usize, const LEN: usize>(
+    blocks: &[u8],
+    values: &mut [f32],
+    decode: impl Fn(&[u8; BYTES], &mut [f32; LEN]),
+) {
     let ((blocks, rest), (values, values_rest)) = (blocks.as_chunks(), values.as_chunks_mut());
     assert!(
         rest.is_empty() && values_rest.is_empty() && blocks.len() == values.len(),

@@ -8,16 +8,8 @@ const FINE: GgmlType = GgmlType::Q8_0;
 
 impl GgmlType {
     /// The formats that values can be rounded to.
-    pub const WRITABLE: [GgmlType; 8] = [
-        GgmlType::F32,
-        GgmlType::F16,
-        GgmlType::Bf16,
-        GgmlType::Q8_0,
-        GgmlType::Q4_0,
-        GgmlType::Q4_1,
-        GgmlType::Q5_0,
-        GgmlType::Q5_1,
-    ];
+    pub const WRITABLE: [GgmlType; 8] =
+        [GgmlType::F32, GgmlType::F16, GgmlType::Bf16, GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::Q4_1, GgmlType::Q5_0, GgmlType::Q5_1];
 
     /// This format if values can be rounded to it, or else Q8_0, which is finer than any other.
     pub fn writable(self) -> GgmlType {
