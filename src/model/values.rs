@@ -1,7 +1,7 @@
 //! A model's values: from files or initial values to device memory, and back.
 
 use super::Model;
-use super::adapter::is_adapter;
+use super::adapter::AdapterSetup;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory};
 use crate::graph::{Piece, Shape};
@@ -22,7 +22,7 @@ impl Model {
             let mut start = 0;
             for Piece { name, shape } in &parameter.pieces {
                 let fresh;
-                let weight = match source_of(sources, name) {
+                let weight = match source_of(sources, name, &self.adapters) {
                     Some(source) => source.get(name, shape)?,
                     None => {
                         fresh = Weight::from_f32(shape.clone(), &self.start(name, shape, seed, stream));
@@ -82,7 +82,7 @@ impl Model {
     /// The initial values of one tensor. In the base, matrices are normal with standard deviation 0.02, norms 1 and biases 0, as in GPT-2;
     /// adapters follow their config.
     fn start(&self, name: &str, shape: &Shape, seed: u64, stream: u64) -> Vec<f32> {
-        if let Some(start) = self.adapters.as_ref().and_then(|config| config.start(name, shape, seed, stream)) {
+        if let Some(start) = self.adapters.start(name, shape, seed, stream) {
             return start;
         }
         let mut random = Random::new(seed, stream);
@@ -95,9 +95,9 @@ impl Model {
     }
 }
 
-/// The source of a tensor: the last one that has it, or else, for a tensor of the base, the base itself, whose error then names the missing
-/// tensor.
-pub(super) fn source_of<'a>(sources: &[&'a Weights], name: &str) -> Option<&'a Weights> {
+/// The source of a tensor: the last one that has it, or else the base, whose error then names the missing tensor. `None` for a tensor of an
+/// adapter that trains, which can begin without a source.
+pub(super) fn source_of<'a>(sources: &[&'a Weights], name: &str, adapters: &AdapterSetup) -> Option<&'a Weights> {
     let source = sources.iter().rev().find(|source| source.tensors.contains_key(name));
-    source.or(sources.first().filter(|_| !is_adapter(name))).copied()
+    source.or(sources.first().filter(|_| !adapters.trains(name))).copied()
 }

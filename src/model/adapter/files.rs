@@ -64,7 +64,7 @@ impl SavedAdapter {
     /// # Errors
     /// [`Error::Usage`] if the model has no adapters.
     pub fn of(model: &Model, weights: &Weights, name: &str, base: &BaseIdentity) -> Result<SavedAdapter> {
-        let config = model.adapters.clone().ok_or_else(|| Error::Usage("the model has no adapter to write".into()))?;
+        let config = model.adapters.trained().cloned().ok_or_else(|| Error::Usage("the model has no adapter to write".into()))?;
         let lora = config.lora().is_some();
         let config = match config {
             AdapterConfig::Lora(config) => config.resolved(&model.config).into(),
@@ -89,7 +89,8 @@ impl SavedAdapter {
             (norm || untied).then(|| name.to_string())
         };
         let head_on_disk = |name: &str| if lora { whole(name) } else { model.config.head_on_disk(name) };
-        for (name, weight) in &weights.tensors {
+        let frozen = |name: &str| is_adapter(name) && !model.adapters.trains(name);
+        for (name, weight) in weights.tensors.iter().filter(|(name, _)| !frozen(name)) {
             let (part, name, weight) = match head_on_disk(name) {
                 _ if is_lora(name) => (&mut saved.weights, name.clone(), model.config.outputs_in_file_order(name, weight)),
                 _ if is_adapter(name) => (&mut saved.weights, name.clone(), weight.clone()),

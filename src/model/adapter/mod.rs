@@ -21,6 +21,7 @@ mod keys;
 mod lora;
 mod method;
 mod presets;
+pub(super) mod setup;
 mod start;
 mod tensors;
 mod text;
@@ -28,9 +29,11 @@ mod text;
 pub use config::{ATTENTION_PLACE, BottleneckConfig, FFN_PLACE, Init, Scaling, Width};
 pub(crate) use files::BASE_FILE;
 pub use files::{MADE_ON, SavedAdapter, read_adapter, write_adapter};
-pub(super) use lora::{B as LORA_B, Target, updates};
+pub(super) use lora::B as LORA_B;
 pub use lora::{ExportForm, LoraConfig, Targets};
 pub use method::AdapterConfig;
+pub(super) use setup::FittedAdapters;
+pub use setup::{AdapterSetup, NamedAdapter};
 use tensors::{end_of, is_bottleneck, name_in_memory};
 
 /// Whether the tensor called `name`, on disk or in memory, belongs to an adapter.
