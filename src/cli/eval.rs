@@ -2,17 +2,17 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use graftling::Result;
 use graftling::gpu::Device;
-use graftling::model::Trains;
+use graftling::model::{AdapterExpression, Trains};
 use graftling::text::{Batch, DataOptions, Splits};
 use graftling::train::{Evaluator, recordings};
 use graftling::words::count;
 use serde_json::json;
 
 use super::Common;
-use super::setup::{Setup, check_adapters, check_kernels, cut_batch, max_length, open_device};
+use super::setup::{Setup, adapters, check_kernels, cut_batch, max_length, open_device};
 
 /// Measures a model's loss and perplexity on a data set
 #[derive(Args)]
@@ -21,9 +21,9 @@ pub struct Eval {
     /// A directory in Hugging Face format, a .gguf file, or builtin: a small byte-level GPT to try things out
     #[arg(long)]
     model: PathBuf,
-    /// The directory of a saved adapter; several are compared in a table, along with the base
-    #[arg(long, value_name = "DIR")]
-    adapter: Vec<PathBuf>,
+    /// The directory of a saved adapter, or several combined: stack(A,B), average(A:0.7,B:0.3); several options are compared in a table, along with the base
+    #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath)]
+    adapter: Vec<AdapterExpression>,
     /// A .jsonl or .txt file, or a directory with test, valid or train as .jsonl or .txt: the first of these found is measured
     #[arg(long)]
     data: PathBuf,
@@ -40,7 +40,6 @@ pub struct Eval {
 
 impl Eval {
     pub fn run(&self, common: &Common) -> Result<()> {
-        check_adapters(&self.adapter)?;
         let setup = Setup::read(common, &self.model, self.adapter.first().filter(|_| self.adapter.len() == 1))?;
         let max_length = max_length(&setup.base.config, self.max_length)? as usize;
         let options = DataOptions { max_length, train_on_prompt: self.train_on_prompt };
@@ -67,7 +66,7 @@ impl Eval {
         for directory in &self.adapter {
             let setup = Setup::read(common, &self.model, Some(directory))?;
             let (loss, _, more) = measure(common, &setup, &mut device, &batches, largest)?;
-            losses.push((directory.display().to_string(), loss));
+            losses.push((directory.to_string(), loss));
             warnings.extend(more);
         }
         let width = losses.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);

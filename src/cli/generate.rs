@@ -4,16 +4,16 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use graftling::generate::{Generator, recordings};
-use graftling::model::Trains;
+use graftling::model::{AdapterExpression, Trains};
 use graftling::sampling::Sampling;
 use graftling::text::{ChatTemplate, Message};
 use graftling::words::count;
 use graftling::{Error, Result};
 use serde_json::{Value, json};
 
-use super::setup::{Setup, check_adapters, check_kernels, open_device};
+use super::setup::{Setup, adapters, check_kernels, open_device};
 use super::{Common, print};
 
 /// Continues a text, or answers in a chat
@@ -25,9 +25,9 @@ pub struct Generate {
     /// A directory in Hugging Face format, a .gguf file, or builtin: a small byte-level GPT to try things out
     #[arg(long)]
     model: PathBuf,
-    /// The directory of a saved adapter; with several, each continues the text in turn, the base first
-    #[arg(long, value_name = "DIR")]
-    adapter: Vec<PathBuf>,
+    /// The directory of a saved adapter, or several combined: stack(A,B), average(A:0.7,B:0.3); with several options, each continues the text in turn, the base first
+    #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath)]
+    adapter: Vec<AdapterExpression>,
     #[command(flatten)]
     input: Input,
     /// Maximum number of tokens to generate
@@ -61,7 +61,6 @@ struct Input {
 impl Generate {
     pub fn run(&self, common: &Common) -> Result<()> {
         self.sampling().check()?;
-        check_adapters(&self.adapter)?;
         let input = text(self.input.prompt.as_ref().or(self.input.chat.as_ref()).expect("clap asks for one of them"))?;
         if self.adapter.len() < 2 {
             let (tokens, result) = self.answer(common, self.adapter.first(), &input)?;
@@ -73,7 +72,7 @@ impl Generate {
         }
         let mut results = Vec::new();
         for adapter in [None].into_iter().chain(self.adapter.iter().map(Some)) {
-            let name = adapter.map_or("the base alone".into(), |directory| directory.display().to_string());
+            let name = adapter.map_or("the base alone".into(), |directory| directory.to_string());
             if !common.json {
                 print(format!("--- {name}"));
             }
@@ -89,7 +88,7 @@ impl Generate {
 
     /// Continues the text with an adapter or none. Shows the text as it comes, unless the result is printed as JSON. Returns the number of
     /// tokens and the JSON.
-    fn answer(&self, common: &Common, adapter: Option<&PathBuf>, input: &str) -> Result<(usize, Value)> {
+    fn answer(&self, common: &Common, adapter: Option<&AdapterExpression>, input: &str) -> Result<(usize, Value)> {
         let setup = Setup::read(common, &self.model, adapter)?;
         let tokenizer = &setup.base.tokenizer;
         let prompt = if self.input.chat.is_some() {

@@ -1,6 +1,7 @@
 //! A decoder's weights and its forward pass: a good place to start reading.
 
 use super::adapter::graft::{Graft, Stream, join};
+use super::adapter::invertible::Coupling;
 use super::adapter::{AdapterSetup, FittedAdapters};
 use super::names::Names;
 use super::values::source_of;
@@ -22,6 +23,7 @@ pub struct Model {
     pub half: bool,
     token_embedding: Tensor,
     position_embedding: Option<Tensor>,
+    coupling: Option<Coupling>,
     blocks: Vec<Block>,
     final_norm: Option<Norm>,
     head: Linear,
@@ -81,6 +83,7 @@ impl Model {
         let position_embedding =
             learned.then(|| p.matrix(names.position_embedding, config.context, hidden, trains.base || trains.embeddings));
 
+        let coupling = fitted.coupling(&mut p.parameters, config);
         let mut blocks = Vec::new();
         for i in 0..config.layers {
             let at = |name: &str| format!("{}.{i}.{name}", names.layers);
@@ -117,7 +120,7 @@ impl Model {
             source_of(sources, name, &adapters).map_or(Ok(()), |source| source.find(name, shape).map(drop))?;
         }
         let config = config.clone();
-        Ok(Model { config, adapters, parameters, half: false, token_embedding, position_embedding, blocks, final_norm, head })
+        Ok(Model { config, adapters, parameters, half: false, token_embedding, position_embedding, coupling, blocks, final_norm, head })
     }
 
     /// The same model with activations in f16, if `half`.
@@ -158,7 +161,11 @@ impl Model {
         if let Some(table) = self.position_embedding {
             x = ops::positions(g, x, table, cache.map(|c| c.start));
         }
-        let mut stream = Stream::new(ops::dropout(g, x, dropout.embedding));
+        x = ops::dropout(g, x, dropout.embedding);
+        if let Some(coupling) = &self.coupling {
+            x = g.scoped("coupling", |g| coupling.forward(g, x));
+        }
+        let mut stream = Stream::new(x);
         for (i, block) in self.blocks.iter().enumerate() {
             let scope = format!("h{i}");
             let record = |g: &mut Graph| {
@@ -184,10 +191,11 @@ impl Model {
             };
             stream = g.checkpointed(|g| g.scoped(&scope, record));
         }
-        match &self.final_norm {
+        let x = match &self.final_norm {
             Some(norm) => g.scoped("ln_f", |g| stream.normed(g, norm).1),
             None => stream.sum(g),
-        }
+        };
+        self.coupling.as_ref().map_or(x, |coupling| g.scoped("coupling", |g| coupling.inverse(g, x)))
     }
 
     fn attention(&self, g: &mut Graph, x: Tensor, block: &Block, layer: usize, inputs: &Inputs, cache: Option<&Cache>) -> Tensor {

@@ -13,25 +13,32 @@
 //!
 //! [`AdapterConfig`] (`method.rs`) is either of them, and [`SavedAdapter`] (`files.rs`) what a saved directory contains.
 
+mod average;
 mod config;
+mod expression;
 mod files;
 pub(super) mod graft;
+pub(super) mod invertible;
 mod json;
 mod keys;
 mod lora;
 mod method;
 mod presets;
+mod saved;
 pub(super) mod setup;
 mod start;
 mod tensors;
 mod text;
 
+pub use average::average;
 pub use config::{ATTENTION_PLACE, BottleneckConfig, FFN_PLACE, Init, Scaling, Width};
+pub use expression::AdapterExpression;
 pub(crate) use files::BASE_FILE;
 pub use files::{MADE_ON, SavedAdapter, read_adapter, write_adapter};
 pub(super) use lora::B as LORA_B;
 pub use lora::{ExportForm, LoraConfig, Targets};
 pub use method::AdapterConfig;
+pub use saved::SavedSetup;
 pub(super) use setup::FittedAdapters;
 pub use setup::{AdapterSetup, NamedAdapter};
 use tensors::{end_of, is_bottleneck, name_in_memory};

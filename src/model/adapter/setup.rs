@@ -1,21 +1,21 @@
 //! Which adapters a model has, and in which order they apply: the library's *setup*.
 //!
-//! An adapter's tensors are called in memory what they are called without others. Those of an adapter below another one have its name in
+//! The tensors of the adapter that trains are called in memory what they are called without others. Those of a frozen adapter have its name in
 //! front: `lang/model.layers.0.output_adapters.adapters.default.adapter_up.bias`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::graft::Graft;
+use super::invertible::Coupling;
+use super::json::{inverts, model_class};
 use super::lora::{Target, updates};
 use super::{AdapterConfig, is_adapter};
 use crate::graph::{DType, Parameters, Piece, Shape, Tensor};
 use crate::model::Config;
+use crate::model::names::Names;
 use crate::ops::LowRank;
 use crate::weights::Weights;
-
-/// The name of the adapter that trains, and of one that is alone.
-pub(in crate::model) const OWN: &str = "default";
 
 /// The adapters of a model in the order in which they apply (`Stack` in the library): each gets the output of the one before it. Some may have
 /// no weights at a place; they pass on what they get.
@@ -28,7 +28,7 @@ pub struct AdapterSetup {
 /// An adapter of a setup.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedAdapter {
-    /// Its name: `default`, or what precedes a slash in the names of its tensors in memory.
+    /// Its name. That of a frozen one precedes a slash in the names of its tensors in memory.
     pub name: String,
     /// Its configuration.
     pub config: AdapterConfig,
@@ -40,7 +40,7 @@ impl AdapterSetup {
     /// The adapter that trains, on top of those of a saved setup.
     pub fn under(&self, config: &AdapterConfig) -> AdapterSetup {
         let frozen = self.adapters.iter().map(|adapter| NamedAdapter { trains: false, ..adapter.clone() });
-        AdapterSetup { adapters: frozen.chain([NamedAdapter { name: OWN.into(), config: config.clone(), trains: true }]).collect() }
+        AdapterSetup { adapters: frozen.chain([NamedAdapter { name: "default".into(), config: config.clone(), trains: true }]).collect() }
     }
 
     /// The configuration of the adapter that trains, if one does.
@@ -70,8 +70,8 @@ impl AdapterSetup {
     /// One sentence that names the field of an adapter that does not fit the model.
     pub(in crate::model) fn fitted_to<'a>(&'a self, model: &Config) -> Result<FittedAdapters<'a>, String> {
         let fitted = |adapter: &'a NamedAdapter| {
-            let NamedAdapter { name, config, .. } = adapter;
-            config.check_for(model).map_err(|problem| if name == OWN { problem } else { format!("adapter '{name}': {problem}") })?;
+            let NamedAdapter { name, config, trains } = adapter;
+            config.check_for(model).map_err(|problem| if *trains { problem } else { format!("adapter '{name}': {problem}") })?;
             Ok((adapter, config.lora().map_or(Ok(BTreeMap::new()), |lora| lora.targets(model))?))
         };
         Ok(FittedAdapters(self.adapters.iter().map(fitted).collect::<Result<_, String>>()?))
@@ -94,14 +94,14 @@ impl From<&AdapterSetup> for AdapterSetup {
 impl NamedAdapter {
     /// The name in a setup of a tensor that is called `name` where the adapter is alone.
     fn in_setup<'n>(&self, name: &'n str) -> Cow<'n, str> {
-        if self.name == OWN { name.into() } else { format!("{}/{name}", self.name).into() }
+        if self.trains { name.into() } else { format!("{}/{name}", self.name).into() }
     }
 
     /// The reverse; `None` for a tensor of another adapter.
     fn own<'n>(&self, name: &'n str) -> Option<&'n str> {
         match name.rsplit_once('/') {
-            Some((owner, own)) => Some(own).filter(|_| owner == self.name),
-            None => Some(name).filter(|_| self.name == OWN),
+            Some((owner, own)) => Some(own).filter(|_| !self.trains && owner == self.name),
+            None => Some(name).filter(|_| self.trains),
         }
     }
 
@@ -124,6 +124,19 @@ impl FittedAdapters<'_> {
             Some(Graft::new(&mut Declaring { parameters: p, adapter }, config, (at, layer), place, hidden))
         };
         self.0.iter().filter_map(graft).collect()
+    }
+
+    /// Adds the weights of the invertible adapters. Only that of the lowest adapter has an effect, as in the library.
+    pub fn coupling(&self, p: &mut Parameters, model: &Config) -> Option<Coupling> {
+        let outer = Names::of(model.family).layers.split('.').next().expect("a name has a part");
+        let class = model_class(model.family.model_type(), None);
+        let coupling = |(adapter, _): &(&NamedAdapter, _)| {
+            let config = adapter.config.bottleneck().filter(|config| config.invertible)?;
+            let inverse = config.inverse.unwrap_or(inverts(class));
+            Some(Coupling::new(&mut Declaring { parameters: p, adapter }, config, outer, model.hidden_size, inverse))
+        };
+        let all: Vec<_> = self.0.iter().map(coupling).collect();
+        all.into_iter().next().flatten()
     }
 
     /// Adds the weights of the updates of a linear layer, whose `stacked` matrices have the given names and outputs.
