@@ -1,6 +1,7 @@
 //! The setup of training, evaluation and generation: a base with its adapter, and both on the device.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
@@ -18,7 +19,7 @@ use super::options::name_of;
 
 /// A base, and saved adapters on it.
 pub struct Setup {
-    pub base: Base,
+    pub base: Arc<Base>,
     /// The identity of the base with the adapters.
     pub identity: BaseIdentity,
     /// Adapters that stay as they are.
@@ -36,7 +37,16 @@ impl Setup {
     pub fn read(common: &Common, model: &Path, adapters: Option<&AdapterExpression>) -> Result<Setup> {
         let base = Base::open(model)?;
         let identity = base.identity(&name_of(model));
-        let base = Base { weights: common.in_precision(base.weights), ..base };
+        let base = Arc::new(Base { weights: common.in_precision(base.weights), ..base });
+        Setup::on(common, base, identity, adapters)
+    }
+
+    /// The same base with other saved adapters; this setup has none.
+    pub fn with(&self, common: &Common, adapters: &AdapterExpression) -> Result<Setup> {
+        Setup::on(common, self.base.clone(), self.identity.clone(), Some(adapters))
+    }
+
+    fn on(common: &Common, base: Arc<Base>, identity: BaseIdentity, adapters: Option<&AdapterExpression>) -> Result<Setup> {
         let saved = adapters.map_or(Ok(SavedSetup::default()), AdapterExpression::read)?;
         saved.check_base(&identity)?.into_iter().for_each(|warning| common.warn(warning));
         let frozen = saved.sources(&base.config)?;
@@ -62,6 +72,14 @@ impl Setup {
     /// The model's weights on a device.
     pub fn upload(&self, device: &Device, model: &Model, seed: u64, training: bool) -> Result<Memory> {
         model.upload(device, &self.sources(), seed, training)
+    }
+
+    /// The weights of a model that does not train on a device, where those of the base alone may be already.
+    pub fn upload_beside(&self, device: &Device, model: &Model, base: Option<&Memory>) -> Result<Memory> {
+        match base {
+            Some(base) => model.upload_beside(device, base, &self.sources()),
+            None => model.upload(device, &self.sources(), 0, false),
+        }
     }
 
     /// All weights; later sources override earlier ones.

@@ -4,7 +4,7 @@ use super::Model;
 use super::adapter::AdapterSetup;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory};
-use crate::graph::{Piece, Shape};
+use crate::graph::{Parameter, Piece, Shape};
 use crate::random::Random;
 use crate::weights::{Fingerprint, Weight, Weights};
 
@@ -17,8 +17,30 @@ impl Model {
     /// if the device fails.
     pub fn upload(&self, device: &Device, sources: &[&Weights], seed: u64, training: bool) -> Result<Memory> {
         let memory = Memory::new(device, &self.parameters, training)?;
+        self.fill(device, memory, sources, seed)
+    }
+
+    /// Like [`Model::upload`], for evaluation and generation beside another model on the same base: `base` is the memory of a model with the first of
+    /// the `sources` alone. Only what the other sources bring is uploaded.
+    ///
+    /// # Errors
+    /// As [`Model::upload`].
+    pub fn upload_beside(&self, device: &Device, base: &Memory, sources: &[&Weights]) -> Result<Memory> {
+        let changes = sources.get(1..).unwrap_or_default();
+        let changed = |name: &str| changes.iter().any(|source| source.tensors.contains_key(name));
+        let same = |parameter: &Parameter| !parameter.pieces.iter().any(|piece| changed(&piece.name));
+        let memory = Memory::beside(device, &self.parameters, base, same)?;
+        self.fill(device, memory, sources, 0)
+    }
+
+    /// Writes the values of all weights that are in this memory alone.
+    fn fill(&self, device: &Device, memory: Memory, sources: &[&Weights], seed: u64) -> Result<Memory> {
         let mut stream = 0;
         for (tensor, parameter) in self.parameters.iter() {
+            if memory.is_shared(tensor) {
+                stream += parameter.pieces.len() as u64;
+                continue;
+            }
             let mut start = 0;
             for Piece { name, shape } in &parameter.pieces {
                 let fresh;

@@ -241,3 +241,27 @@ fn what_cannot_be_averaged_is_named() {
     let problem = average(&[(read("models/llama/seq_bn"), 1.0), (damaged, 1.0)], "the mean").expect_err("a NaN");
     assert!(problem.to_string().contains(&name), "{problem}");
 }
+
+/// Models with different adapters on one base: the base is in memory once, and each gives the loss that it gives by itself, whichever ran before.
+#[test]
+fn adapters_share_a_base() {
+    let fixture = Fixture::open("llama.gguf");
+    let plain = Model::new(&fixture.config, &[&fixture.weights], None, Trains::adapters()).expect("a model");
+    let base = plain.upload(device(), &[&fixture.weights], 0, false).expect("memory");
+    let plain_loss = |memory: &Memory| Evaluator::new(device(), &plain, memory).loss(&[fixture.batch()]).expect("a loss").to_bits();
+    let before = plain_loss(&base);
+    for path in ["models/llama/double_seq_bn", "lora/llama/all", "combined/llama/seq_bn_inv", "lora/llama/head"] {
+        let saved = AdapterExpression::Saved(fixtures().join(path)).read().expect("an adapter");
+        let changes = saved.sources(&fixture.config).expect("the adapter's tensors");
+        let sources: Vec<_> = [&fixture.weights].into_iter().chain(&changes).collect();
+        let model = Model::new(&fixture.config, &sources, saved.setup(), Trains::adapters()).expect("a model");
+        let memory = model.upload_beside(device(), &base, &sources).expect("memory");
+        let own: u64 = changes.iter().flat_map(|weights| weights.tensors.values()).map(|weight| weight.bytes().len() as u64).sum();
+        // The activations are those of the base's program, and a little is not weights.
+        let scratch = base.bytes() - plain.upload(device(), &[&fixture.weights], 0, false).expect("memory").bytes();
+        assert!((own..own + 64 * 1024).contains(&(memory.bytes() - scratch)), "{path}: {} beside {scratch} for {own}", memory.bytes());
+        let beside = Evaluator::new(device(), &model, &memory).loss(&[fixture.batch()]).expect("a loss");
+        assert_eq!(beside.to_bits(), loss(&fixture, &saved).to_bits(), "{path}");
+        assert_eq!(plain_loss(&base), before, "{path}");
+    }
+}
