@@ -11,6 +11,9 @@
 //! | Where in a block are they inserted, and what do they compute? | `graft.rs`, called by the decoder | `lora/projection.rs`, likewise |
 //! | How is the configuration written as a string and as JSON? | `text.rs`, `json.rs`, both through the table in `keys.rs` | `lora/text.rs`, `lora/json.rs`, both through `lora/keys.rs` |
 //!
+//! The invertible adapter of MAD-X, which some bottleneck configurations have in addition, is in `invertible.rs`. A model can have several adapters:
+//! [`AdapterSetup`] (`setup.rs`) is their order, [`AdapterExpression`] (`expression.rs`) what a command says of it.
+//!
 //! [`AdapterConfig`] (`method.rs`) is either of them, and [`SavedAdapter`] (`files.rs`) what a saved directory contains.
 
 mod average;
