@@ -97,7 +97,7 @@ impl Run<'_> {
 
     /// Prints the result of the run.
     fn tell(&self, directory: &Path, saved: &SavedAdapter, [total, trainable, bytes]: [u64; 3], parts: &Parts, mut progress: Progress) {
-        let moved = adapter_fingerprint(&saved.weights) != self.state.start;
+        let moved = adapter_fingerprint(saved) != self.state.start;
         if !moved {
             let problem = "no weight of the adapter has moved, so training changed nothing";
             progress.warn(format!("{problem}; use a higher learning rate or more steps"));
@@ -213,7 +213,7 @@ impl Run<'_> {
             });
             progress.iter_mut().for_each(|progress| progress.keep(&self.warnings));
             if self.resumed.is_none() {
-                self.state.start = adapter_fingerprint(&phase.saved(self)?.weights);
+                self.state.start = adapter_fingerprint(&phase.saved(self)?);
             }
         }
         let progress = progress.as_mut().expect("it was made");
@@ -362,7 +362,9 @@ fn is_new(_: &std::fs::Metadata, _: &mut BTreeSet<(u64, u64)>) -> bool {
     true
 }
 
-fn adapter_fingerprint(weights: &Weights) -> String {
-    let bytes: Vec<_> = weights.tensors.values().map(|weight| weight.bytes()).collect();
+/// A fingerprint of the adapter and of a head for labels.
+fn adapter_fingerprint(saved: &SavedAdapter) -> String {
+    let head = saved.label_head.iter().flat_map(|(_, tensors)| tensors.tensors.values());
+    let bytes: Vec<_> = saved.weights.tensors.values().chain(head).map(|weight| weight.bytes()).collect();
     fingerprint(bytes.iter().map(|bytes| &bytes[..]))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum, ValueHint};
 use graftling::model::{AdapterConfig, AdapterExpression, BaseIdentity, Likeness, Trains};
 use graftling::ops::optimizer::Adam;
-use graftling::text::{Batches, DataOptions, Dataset, Splits, TaskKind, in_words, round_length};
+use graftling::text::{Batches, DataOptions, Dataset, Splits, TaskKind, round_length};
 use graftling::train::{Checkpoint, Checkpoints, Found, RunState, Schedule, Shape, TrainOptions, recordings};
 use graftling::weights::fingerprint;
 use graftling::words::count;
@@ -26,7 +26,7 @@ pub struct Train {
     /// A directory in Hugging Face format, a .gguf file, or builtin: a small byte-level GPT to try things out
     #[arg(long, required_unless_present_any = ["config", "resume"])]
     model: Option<PathBuf>,
-    /// A .jsonl or .txt file, or a directory with train.jsonl or train.txt, and optionally valid.jsonl or valid.txt
+    /// A .jsonl, .csv, .tsv or .txt file, or a directory with such a file called train, and optionally one called valid
     #[arg(long, required_unless_present_any = ["config", "resume"])]
     data: Option<PathBuf>,
     /// The directory for the run, which must be new unless it is resumed
@@ -44,7 +44,7 @@ pub struct Train {
     /// The name to save the adapter under
     #[arg(long, value_name = "NAME", default_value = "default")]
     adapter_name: String,
-    /// Start from a saved adapter and keep its configuration; a head saved with it trains only with --train head
+    /// Start from a saved adapter and keep its configuration and its head; one for words trains only with --train head
     #[arg(long, value_name = "DIR", conflicts_with = "adapter", value_parser = adapters(), value_hint = ValueHint::DirPath)]
     init_adapter: Option<AdapterExpression>,
     /// Train the adapter on top of a saved one, which stays as it is; or of several: stack(A,B), average(A:0.7,B:0.3)
@@ -247,7 +247,11 @@ impl Train {
         let padding = 100.0 * batches.padding();
         common.note(format!("data       {}, {}, {padding:.1} % padding", count(data.sequences.len(), "sequence"), count(tokens, "token")));
         if let Some(labels) = task.labels() {
-            common.note(format!("task       {}: {}", task.kind(), in_words(labels, &data.label_counts(&task))));
+            let all = count(labels.len(), "label");
+            common.note(format!("task       {}, {all}: {}", task.kind(), labels.counted(&data.label_counts(&task))));
+            if labels.len() * 2 > data.sequences.len() && task.kind() == TaskKind::Classification {
+                common.warn(format!("{all} in {}: if they are numbers, use --task regression", count(data.sequences.len(), "row")));
+            }
         }
         for (number, what) in [(data.cut, "cut at --max-length"), (data.dropped, "dropped, since they have no target within it")] {
             if number > 0 {

@@ -12,6 +12,6 @@ pub use batch::{Batch, IGNORED, Sequence, cut, order_of, round_length, shuffled}
 pub use batches::{Batches, Position};
 pub use chat::{ChatTemplate, Message};
 pub use data::{DataOptions, Dataset, STANDARD_INPUT, Splits};
-pub use task::{Labels, Task, TaskKind, in_words};
+pub use task::{Labels, Task, TaskKind};
 pub use tokenizer::{Decoder, Encoded, Tokenizer};
 pub use train_tokenizer::LARGEST_VOCABULARY;
