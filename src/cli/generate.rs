@@ -91,6 +91,10 @@ impl Generate {
     /// tokens and the JSON.
     fn answer(&self, common: &Common, adapter: Option<&PathBuf>, input: &str) -> Result<(usize, Value)> {
         let setup = Setup::read(common, &self.model, adapter)?;
+        if setup.base.config.encoder.is_some() {
+            let problem = format!("{} is an encoder, which cannot continue a text", self.model.display());
+            return Err(Error::Usage(format!("{problem}; give a decoder, or see graftling embed and predict")));
+        }
         let tokenizer = &setup.base.tokenizer;
         let prompt = if self.input.chat.is_some() {
             let message = Message { role: "user".into(), content: input.into() };

@@ -5,6 +5,7 @@ mod bench;
 mod completions;
 mod devices;
 mod doctor;
+mod embed;
 mod eval;
 mod export;
 mod generate;
@@ -80,6 +81,7 @@ enum Command {
     Train(Box<train::Train>),
     Eval(eval::Eval),
     Generate(generate::Generate),
+    Embed(embed::Embed),
     Export(export::Export),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -99,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Export(export) => export.run(&common),
         Command::Bench(bench) => bench.run(&common),
         Command::Generate(generate) => generate.run(&common),
+        Command::Embed(embed) => embed.run(&common),
         Command::Completions(completions) => completions.run(&common),
     };
     match result {
