@@ -1,20 +1,20 @@
-//! `graftling eval`: a model's loss on a data set.
+//! `graftling eval`: how good a model is on a data set.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use graftling::Result;
 use graftling::gpu::Device;
 use graftling::model::Trains;
 use graftling::text::{Batch, DataOptions, Splits, Task};
-use graftling::train::{Evaluator, recordings};
+use graftling::train::{Evaluation, Evaluator, recordings};
 use graftling::words::count;
-use serde_json::json;
+use graftling::{Error, Result};
+use serde_json::{Value, json};
 
 use super::Common;
 use super::setup::{Setup, check_adapters, check_kernels, cut_batch, max_length, open_device};
 
-/// Measures a model's loss and perplexity on a data set
+/// Measures a model's loss on a data set, and its perplexity or how good its predictions are
 #[derive(Args)]
 #[command(after_help = "Example:\n  graftling eval --model SmolLM2-135M-Instruct.Q4_1.gguf --adapter RUN/adapter --data valid.jsonl")]
 pub struct Eval {
@@ -24,7 +24,7 @@ pub struct Eval {
     /// The directory of a saved adapter; several are compared in a table, along with the base
     #[arg(long, value_name = "DIR")]
     adapter: Vec<PathBuf>,
-    /// A .jsonl or .txt file, or a directory with test, valid or train as .jsonl or .txt: the first of these found is measured
+    /// A .jsonl, .csv, .tsv or .txt file, or a directory with such files for test, valid or train: the first of these found is measured
     #[arg(long)]
     data: PathBuf,
     /// Sequences per batch
@@ -41,67 +41,113 @@ pub struct Eval {
 impl Eval {
     pub fn run(&self, common: &Common) -> Result<()> {
         check_adapters(&self.adapter)?;
-        let setup = Setup::read(common, &self.model, self.adapter.first().filter(|_| self.adapter.len() == 1))?;
+        let setup = Setup::read(common, &self.model, self.adapter.first())?;
         let max_length = max_length(&setup.base.config, self.max_length)? as usize;
-        let options = DataOptions { max_length, train_on_prompt: self.train_on_prompt, task: Task::Language };
+        let task = setup.task();
+        let options = DataOptions { max_length, train_on_prompt: self.train_on_prompt, task: task.clone() };
         let Splits { train, valid, test } = Splits::read(&self.data, &setup.base.tokenizer, &options)?;
         let data = test.or(valid).unwrap_or(train);
         let mut device = open_device(common)?;
         common.note(format!("data       {} of {}", count(data.sequences.len(), "sequence"), data.path.display()));
-        let batches: Vec<_> = data.batches(self.batch_size as usize).collect();
-        let tokens: u64 = batches.iter().map(|batch| batch.targets()).sum();
-
-        let largest =
-            batches.iter().map(|batch| [batch.rows, batch.length]).max_by_key(|[rows, length]| u64::from(*rows) * u64::from(*length));
-        let largest = largest.unwrap_or([1, 1]);
-        let (first, micro_batch, mut warnings) = measure(common, &setup, &mut device, &batches, largest)?;
-        if let Some(cut) = cut_batch(largest, micro_batch) {
-            common.note(format!("batch      {cut}"));
+        if data.cut > 0 {
+            common.note(format!("           cut at --max-length: {}", count(data.cut, "sequence")));
         }
+        let batches: Vec<_> = data.batches(self.batch_size as usize).collect();
+        let mut measured = Measured { common, batches: &batches, warnings: Vec::new() };
+
+        let (first, others) = (self.adapter.first(), self.adapter.iter().skip(1));
         if self.adapter.len() < 2 {
-            let text = format!("loss {first:.4}  perplexity {:.3}  tokens {tokens}", first.exp());
-            common.result(text, json!({ "loss": first, "perplexity": first.exp(), "tokens": tokens, "warnings": warnings }));
+            let evaluation = measured.of(&setup, &mut device, true)?;
+            let tables = evaluation.tables();
+            let tables = if tables.is_empty() { tables } else { format!("{tables}\n\n") };
+            let tokens = if task == Task::Language { format!("  tokens {}", evaluation.targets) } else { String::new() };
+            let mut json = Value::Object(evaluation.json());
+            json["warnings"] = measured.warnings.into();
+            common.result(format!("{tables}{}{tokens}", evaluation.line()), json);
             return Ok(());
         }
-        let mut losses = vec![("the base alone".to_string(), first)];
-        for directory in &self.adapter {
-            let setup = Setup::read(common, &self.model, Some(directory))?;
-            let (loss, _, more) = measure(common, &setup, &mut device, &batches, largest)?;
-            losses.push((directory.display().to_string(), loss));
-            warnings.extend(more);
+        // A base without a head for the labels cannot be measured.
+        let base = Setup::read(common, &self.model, None)?;
+        let base = (base.task() == task).then(|| measured.of(&base, &mut device, true)).transpose()?;
+        let mut rows = vec![];
+        rows.extend(base.map(|evaluation| ("the base alone".to_string(), evaluation)));
+        let mut setup = Some(setup);
+        for directory in first.into_iter().chain(others) {
+            let setup = setup.take().map_or_else(|| Setup::read(common, &self.model, Some(directory)), Ok)?;
+            if setup.task() != task {
+                let problem = format!("{} does not predict what the first adapter does", directory.display());
+                return Err(Error::Usage(format!("{problem}; compare adapters of one task and the same labels")));
+            }
+            let evaluation = measured.of(&setup, &mut device, rows.is_empty())?;
+            rows.push((directory.display().to_string(), evaluation));
         }
-        let width = losses.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-        let rows = losses.iter().map(|(name, loss)| format!("{name:width$}  {loss:8.4}  {:12.3}", loss.exp()));
-        let title = format!("{:width$}  {:>8}  {:>12}", count(tokens, "token"), "loss", "perplexity");
-        let table = [title].into_iter().chain(rows).collect::<Vec<_>>().join("\n");
-        let result = |(name, loss): &(String, f64)| json!({ "adapter": name, "loss": loss, "perplexity": loss.exp() });
-        let adapters: Vec<_> = losses[1..].iter().map(result).collect();
-        let json = json!({
-            "loss": first, "perplexity": first.exp(), "tokens": tokens, "adapters": adapters, "warnings": warnings,
-        });
-        common.result(table, json);
+        let warnings = measured.warnings;
+        common.result(table(&rows), json(&rows, &warnings));
         Ok(())
     }
 }
 
-/// The loss of a base with its adapter, if any; the number of rows of the largest batch that are computed at once; and warnings about
-/// kernels.
-fn measure(
-    common: &Common,
-    setup: &Setup,
-    device: &mut Device,
-    batches: &[Batch],
-    [rows, length]: [u32; 2],
-) -> Result<(f64, u32, Vec<String>)> {
-    let model = setup.model(&setup.base.config, None, Trains::adapters())?;
-    let warnings = check_kernels(common, device, |traits| recordings(&model, traits, [rows, length], false))?;
-    let memory = setup.upload(device, &model, 0, false)?;
-    let mut evaluator = Evaluator::new(device, &model, &memory);
-    let smaller = || {
-        let fewer = (rows > 1).then_some("a smaller --batch-size, which changes nothing but the speed");
-        let choices: Vec<_> = fewer.into_iter().chain(["a shorter --max-length"]).collect();
-        format!("use {}", choices.join("; or "))
+/// Evaluations of several adapters, a line each.
+fn table(rows: &[(String, Evaluation)]) -> String {
+    let targets = rows.first().map_or(0, |(_, evaluation)| evaluation.targets);
+    let noun = if rows.first().is_some_and(|(_, evaluation)| evaluation.summary().iter().any(|(name, _)| *name == "perplexity")) {
+        "token"
+    } else {
+        "target"
     };
-    let micro_batch = evaluator.prepare(rows, length).map_err(|error| error.advised(smaller))?;
-    Ok((evaluator.loss(batches)?, micro_batch, warnings))
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let names = rows.first().map(|(_, evaluation)| evaluation.summary()).unwrap_or_default();
+    let columns = |cells: Vec<String>| cells.iter().map(|cell| format!("  {cell:>10}")).collect::<String>();
+    let title = format!("{:width$}{}", count(targets, noun), columns(names.iter().map(|(name, _)| name.to_string()).collect()));
+    let row = |(name, evaluation): &(String, Evaluation)| {
+        let numbers = evaluation
+            .summary()
+            .into_iter()
+            .map(|(name, number)| if name == "loss" { format!("{number:.4}") } else { format!("{number:.3}") });
+        format!("{name:width$}{}", columns(numbers.collect()))
+    };
+    [title].into_iter().chain(rows.iter().map(row)).collect::<Vec<_>>().join("\n")
+}
+
+/// The same: the first row's measures, and those of each adapter.
+fn json(rows: &[(String, Evaluation)], warnings: &[String]) -> Value {
+    let adapters = rows.iter().filter(|(name, _)| name != "the base alone").map(|(name, evaluation)| {
+        let mut json = Value::Object(evaluation.json());
+        json["adapter"] = name.clone().into();
+        json
+    });
+    let mut json = json!({ "adapters": adapters.collect::<Vec<_>>(), "warnings": warnings });
+    let first = rows.first().map(|(_, evaluation)| evaluation.json()).unwrap_or_default();
+    json.as_object_mut().expect("a map").extend(first);
+    json
+}
+
+/// What is measured, and warnings about kernels so far.
+struct Measured<'a> {
+    common: &'a Common,
+    batches: &'a [Batch],
+    warnings: Vec<String>,
+}
+
+impl Measured<'_> {
+    /// Evaluates a base with its adapter, if any. `tells` how the largest batch is computed.
+    fn of(&mut self, setup: &Setup, device: &mut Device, tells: bool) -> Result<Evaluation> {
+        let shapes = self.batches.iter().map(|batch| [batch.rows, batch.length]);
+        let largest = shapes.max_by_key(|[rows, length]| u64::from(*rows) * u64::from(*length)).unwrap_or([1, 1]);
+        let [rows, length] = largest;
+        let model = setup.model(&setup.base.config, None, Trains::adapters())?;
+        self.warnings.extend(check_kernels(self.common, device, |traits| recordings(&model, traits, largest, false))?);
+        let memory = setup.upload(device, &model, 0, false)?;
+        let mut evaluator = Evaluator::new(device, &model, &memory);
+        let smaller = || {
+            let fewer = (rows > 1).then_some("a smaller --batch-size, which changes nothing but the speed");
+            let choices: Vec<_> = fewer.into_iter().chain(["a shorter --max-length"]).collect();
+            format!("use {}", choices.join("; or "))
+        };
+        let micro_batch = evaluator.prepare(rows, length).map_err(|error| error.advised(smaller))?;
+        if let Some(cut) = cut_batch(largest, micro_batch).filter(|_| tells) {
+            self.common.note(format!("batch      {cut}"));
+        }
+        evaluator.evaluate(self.batches)
+    }
 }

@@ -14,6 +14,7 @@ mod interrupt;
 mod lock;
 mod options;
 mod pace;
+mod predict;
 mod pretrain;
 mod progress;
 mod run;
@@ -82,6 +83,7 @@ enum Command {
     Eval(eval::Eval),
     Generate(generate::Generate),
     Embed(embed::Embed),
+    Predict(predict::Predict),
     Export(export::Export),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Bench(bench) => bench.run(&common),
         Command::Generate(generate) => generate.run(&common),
         Command::Embed(embed) => embed.run(&common),
+        Command::Predict(predict) => predict.run(&common),
         Command::Completions(completions) => completions.run(&common),
     };
     match result {

@@ -8,7 +8,7 @@ use graftling::gpu::{Device, Memory};
 use graftling::graph::DType;
 use graftling::model::{Base, Model, Trains};
 use graftling::text::{Batch, Batches, DataOptions, Splits, Task, Tokenizer, round_length};
-use graftling::train::{Estimate, Evaluator, Recipe, TrainOptions, Trainer, Vocabulary, recordings};
+use graftling::train::{Estimate, Evaluation, Evaluator, Recipe, TrainOptions, Trainer, Vocabulary, recordings};
 use graftling::weights::{Weight, Weights};
 use graftling::words::count;
 use graftling::{Error, Result, plot};
@@ -153,17 +153,16 @@ impl Pretrain {
                 self.save(&recipe, &device, &model, &memory, &tokenizer_json)?;
                 if !held_out.is_empty() && done < recipe.steps {
                     progress.evaluates();
-                    progress.evaluated(done, evaluator.loss(&held_out)?)?;
+                    progress.evaluated(done, evaluator.evaluate(&held_out)?)?;
                 }
             }
         }
         drop((trainer, evaluator));
         drop(memory);
         progress.evaluates();
-        let eval_loss = if held_out.is_empty() { None } else { Some(measure(&self.out, &device, &held_out)?) };
-        if let Some(loss) = eval_loss {
-            progress.evaluated(recipe.steps, loss)?;
-        }
+        let evaluation = if held_out.is_empty() { None } else { Some(measure(&self.out, &device, &held_out)?) };
+        let eval_loss = evaluation.as_ref().map(|evaluation| evaluation.loss);
+        evaluation.map_or(Ok(()), |evaluation| progress.evaluated(recipe.steps, evaluation))?;
         bar.clear();
         plot::write(&self.out, &format!("{}, {} parameters from scratch", name_of(&self.out), HumanCount(total)))?;
         progress.conclude("model", "an untrained one", None);
@@ -218,10 +217,10 @@ fn in_format(mut weights: Weights, format: DType) -> Weights {
     weights
 }
 
-/// The loss of the saved model.
-fn measure(directory: &Path, device: &Device, held_out: &[Batch]) -> Result<f64> {
+/// Evaluates the saved model.
+fn measure(directory: &Path, device: &Device, held_out: &[Batch]) -> Result<Evaluation> {
     let base = Base::open(directory)?;
     let model = Model::new(&base.config, &[&base.weights], None, Trains::adapters())?;
     let memory = model.upload(device, &[&base.weights], 0, false)?;
-    Evaluator::new(device, &model, &memory).loss(held_out)
+    Evaluator::new(device, &model, &memory).evaluate(held_out)
 }

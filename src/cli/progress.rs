@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use graftling::files::replace_file;
 use graftling::text::{Batch, Batches};
-use graftling::train::{Best, Health, Report, RunState};
+use graftling::train::{Best, Evaluation, Health, Report, RunState};
 use graftling::{Error, Result};
 use serde_json::{Value, json};
 
@@ -41,6 +41,7 @@ pub struct Progress<'a> {
     health: Health,
     warnings: Vec<String>,
     summary: Summary,
+    evaluation: Option<Evaluation>,
 }
 
 /// The results of a run so far.
@@ -85,6 +86,7 @@ impl<'a> Progress<'a> {
             health: Health::default(),
             warnings: Vec::new(),
             summary: Summary::default(),
+            evaluation: None,
         }
     }
 
@@ -230,12 +232,20 @@ impl<'a> Progress<'a> {
         self.bar.wait("measuring the validation loss");
     }
 
-    /// Takes the validation loss after `step` steps.
-    pub fn evaluated(&mut self, step: u64, loss: f64) -> Result<()> {
-        self.summary.evaluated = Some(loss);
-        self.health.measured(step, loss);
-        self.bar.note(format!("step {step}/{}  validation loss {loss:.4}  perplexity {:.3}", self.steps, loss.exp()));
-        self.write(&json!({ "step": step, "eval_loss": loss, "eval_perplexity": loss.exp() }))
+    /// Takes the evaluation on validation data after `step` steps.
+    pub fn evaluated(&mut self, step: u64, evaluation: Evaluation) -> Result<()> {
+        self.summary.evaluated = Some(evaluation.loss);
+        self.health.measured(step, evaluation.loss);
+        self.bar.note(format!("step {step}/{}  validation {}", self.steps, evaluation.line()));
+        let named = evaluation.json().into_iter().map(|(name, value)| (format!("eval_{name}"), value));
+        let line = [("step".to_string(), step.into())].into_iter().chain(named).collect();
+        self.evaluation = Some(evaluation);
+        self.write(&Value::Object(line))
+    }
+
+    /// The last evaluation in this process.
+    pub fn evaluation(&self) -> Option<&Evaluation> {
+        self.evaluation.as_ref()
     }
 
     /// Prints a warning at once and keeps it for the result.

@@ -8,7 +8,7 @@ use graftling::files::replace_directory;
 use graftling::gpu::{Device, Memory};
 use graftling::model::{AdapterConfig, Config, MADE_ON, Model, SavedAdapter, Trains, is_adapter, write_adapter};
 use graftling::text::{Batch, Batches};
-use graftling::train::{Best, Checkpoint, Checkpoints, Estimate, Evaluator, RunState, TrainOptions, Trainer};
+use graftling::train::{Best, Checkpoint, Checkpoints, Estimate, Evaluation, Evaluator, RunState, TrainOptions, Trainer};
 use graftling::weights::{Weights, fingerprint};
 use graftling::words::count;
 use graftling::{Error, Result};
@@ -115,10 +115,15 @@ impl Run<'_> {
             format!("{} {checkpoints}", if checkpoints.contains(',') { "the checkpoints of steps" } else { "the checkpoint of step" });
         self.common.note(format!("disk       {} takes {}, including {checkpoints}", self.out.display(), BinaryBytes(disk)));
 
-        let evaluated = summary.evaluated.map_or(String::new(), |loss| format!(", validation {loss:.4}"));
+        let evaluated = match (progress.evaluation(), summary.evaluated) {
+            (Some(evaluation), _) => format!(", validation {}", evaluation.line()),
+            (None, loss) => loss.map_or(String::new(), |loss| format!(", validation {loss:.4}")),
+        };
         let best = |best: Best| format!(" (best {:.4} after step {}: {})", best.loss, best.step, path(best).display());
         let (losses, best) = (format!("loss {:.4} to {:.4}", summary.first, summary.last), better.map_or(String::new(), best));
-        let text = format!("saved {} after {}: {losses}{evaluated}{best}", directory.display(), count(steps, "step"));
+        let tables = progress.evaluation().map_or(String::new(), Evaluation::tables);
+        let tables = if tables.is_empty() { tables } else { format!("{tables}\n") };
+        let text = format!("{tables}saved {} after {}: {losses}{evaluated}{best}", directory.display(), count(steps, "step"));
         let best = self.state.best.filter(|_| measured.is_some()).or(better);
         let best = best.map(|best| {
             let eval_loss = measured.map(|_| best.loss);
@@ -127,6 +132,7 @@ impl Run<'_> {
         let json = json!({
             "adapter": directory, "checkpoint": self.checkpoints.path(steps), "best": best, "steps": steps,
             "loss_before": summary.first, "loss_after": summary.last, "eval_loss": summary.evaluated,
+            "metrics": progress.evaluation().map(Evaluation::json),
             "total_params": total, "trainable_params": trainable, "trains": parts, "tokens_per_second": summary.tokens_per_second, "gpu_bytes": bytes,
             "skipped_steps": summary.skipped, "adapter_moved": moved, "disk_bytes": disk, "warnings": progress.warnings(),
         });
@@ -212,7 +218,7 @@ impl Run<'_> {
         if full {
             let weights = model.download(device, &memory, |_| true)?;
             let base = [&self.setup.base.weights, &weights];
-            let next = Model::new(&self.config, &base, Some(&self.adapters), self.trains)?;
+            let next = Model::with_head(&self.config, &base, Some(&self.adapters), self.setup.head.as_ref(), self.trains)?;
             self.moments = Some(phase.trainer.moments(|name| next.trains(name))?);
             self.state.trainer = phase.trainer.state()?;
             self.setup.changes = vec![weights];
@@ -238,8 +244,9 @@ impl Run<'_> {
             if let Some(valid) = self.valid.as_ref().filter(|_| !stop && self.evaluation_is_due(done)) {
                 phase.drain(progress)?;
                 progress.evaluates();
-                let loss = evaluator.loss(valid)?;
-                progress.evaluated(done, loss)?;
+                let evaluation = evaluator.evaluate(valid)?;
+                let loss = evaluation.loss;
+                progress.evaluated(done, evaluation)?;
                 self.state.evaluated = Some(done);
                 improved = done > 0 && loss.is_finite() && self.state.best.is_none_or(|best| loss < best.loss);
                 if improved {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use graftling::doctor::{Verdicts, self_check};
 use graftling::gpu::{Device, Memory};
 use graftling::graph::{Graph, Traits};
-use graftling::model::{AdapterConfig, Base, BaseDropout, BaseIdentity, Config, Model, SavedAdapter, Trains, read_adapter};
+use graftling::model::{AdapterConfig, Base, BaseDropout, BaseIdentity, Config, HeadConfig, Model, SavedAdapter, Trains, read_adapter};
+use graftling::text::{Task, TaskKind};
 use graftling::weights::Weights;
 use graftling::{Error, Result};
 
@@ -20,6 +21,8 @@ pub struct Setup {
     pub adapter: Option<SavedAdapter>,
     /// Weights that override or extend the base's own.
     pub changes: Vec<Weights>,
+    /// The head for labels: the saved adapter's, or else the base's own.
+    pub head: Option<HeadConfig>,
     /// Whether activations may be f16.
     half: bool,
 }
@@ -34,13 +37,45 @@ impl Setup {
             common.warn(warning);
         }
         let changes = adapter.as_ref().map_or(Ok(Vec::new()), |adapter| adapter.sources(&base.config))?;
-        Ok(Setup { base, identity, adapter, changes, half: common.half() })
+        let of_adapter = adapter.as_ref().and_then(|adapter| adapter.label_head.as_ref()).map(|(head, _)| head.clone());
+        let head = of_adapter.or_else(|| base.head.clone());
+        Ok(Setup { base, identity, adapter, changes, head, half: common.half() })
+    }
+
+    /// What the model predicts.
+    pub fn task(&self) -> Task {
+        self.head.as_ref().map_or(Task::Language, |head| head.task.clone())
+    }
+
+    /// Finds out what to learn from the data in a file or directory, and gives the model a new head for it unless it has one. `wanted`
+    /// overrides what the data suggest.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the saved adapter has a head for something else; [`Error::File`] if the data are of no use.
+    pub fn learn(&mut self, data: &Path, wanted: Option<TaskKind>) -> Result<Task> {
+        let saved = self.adapter.as_ref().filter(|adapter| adapter.label_head.is_some());
+        let known = saved.and(self.head.as_ref()).map(|head| head.task.kind());
+        if let Some((known, wanted)) = known.zip(wanted).filter(|(known, wanted)| known != wanted) {
+            let problem = format!("the saved adapter has a head for {known}, but --task is {wanted}");
+            return Err(Error::Usage(format!("{problem}; leave out one of them")));
+        }
+        if known.is_some() {
+            // Labels that its head does not know are errors of their rows.
+            return Ok(self.task());
+        }
+        let task = Task::of(data, wanted)?;
+        let fits = |head: &&HeadConfig| head.task == task;
+        if task == Task::Language || self.head.as_ref().filter(fits).is_none() {
+            self.base.forget_head();
+            self.head = (task != Task::Language).then(|| HeadConfig::new(&task, &self.base.config));
+        }
+        Ok(task)
     }
 
     /// The model with `adapters`, or with the saved adapter if that is `None`.
     pub fn model(&self, config: &Config, adapters: Option<&AdapterConfig>, trains: Trains) -> Result<Model> {
         let saved = self.adapter.as_ref().map(|adapter| &adapter.config);
-        let model = Model::new(config, &self.sources(), adapters.or(saved), trains)?;
+        let model = Model::with_head(config, &self.sources(), adapters.or(saved), self.head.as_ref(), trains)?;
         Ok(model.with_half_activations(self.half))
     }
 

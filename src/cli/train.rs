@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use graftling::model::{AdapterConfig, BaseIdentity, Likeness, Trains};
 use graftling::ops::optimizer::Adam;
-use graftling::text::{Batches, DataOptions, Dataset, Splits, Task, round_length};
+use graftling::text::{Batches, DataOptions, Dataset, Splits, TaskKind, in_words, round_length};
 use graftling::train::{Checkpoint, Checkpoints, Found, RunState, Schedule, Shape, TrainOptions, recordings};
 use graftling::weights::fingerprint;
 use graftling::words::count;
@@ -47,6 +47,12 @@ pub struct Train {
     /// Start from a saved adapter and keep its configuration; a head saved with it trains only with --train head
     #[arg(long, value_name = "DIR", conflicts_with = "adapter")]
     init_adapter: Option<PathBuf>,
+    /// What to learn: language, classification, multilabel, regression or tagging [default: what the rows suggest]
+    #[arg(long, value_parser = task_kind)]
+    task: Option<TaskKind>,
+    /// Split this share of the training rows off, chosen by --seed, to measure them during training
+    #[arg(long, value_name = "SHARE")]
+    valid: Option<f64>,
     /// Parts of the base to train along with the adapter
     #[arg(long, value_name = "PARTS", value_delimiter = ',')]
     train: Vec<Part>,
@@ -181,12 +187,24 @@ impl Train {
         };
         adapters.check_for(&config).map_err(Error::Usage)?;
         let max_length = max_length(&config, self.max_length)?;
-        let data_options = DataOptions { max_length: max_length as usize, train_on_prompt: self.train_on_prompt, task: Task::Language };
-        let Splits { train: data, valid, .. } = Splits::read(data_path, &setup.base.tokenizer, &data_options)?;
+        let task = setup.learn(data_path, self.task)?;
+        let data_options = DataOptions { max_length: max_length as usize, train_on_prompt: self.train_on_prompt, task };
+        let Splits { train: mut data, mut valid, .. } = Splits::read(data_path, &setup.base.tokenizer, &data_options)?;
+        if let Some(share) = self.valid {
+            if valid.is_some() {
+                let problem = format!("--valid splits rows off, but {} has validation data", data_path.display());
+                return Err(Error::Usage(format!("{problem}; leave out --valid")));
+            }
+            valid = data.hold_out(share, Some(self.seed));
+            if valid.is_none() {
+                return Err(Error::Usage("--valid needs two rows of data to split; leave it out".into()));
+            }
+        }
+        let task = data_options.task;
         if valid.is_none() && self.eval_every.is_some() {
             let advice = match data_path.is_dir() {
-                true => format!("put a valid.jsonl into {}", data_path.display()),
-                false => "give --data a directory with train.jsonl and valid.jsonl".into(),
+                true => format!("put a valid.jsonl into {}, or split rows off with --valid 0.1", data_path.display()),
+                false => "give --data a directory with train.jsonl and valid.jsonl, or split rows off with --valid 0.1".into(),
             };
             return Err(Error::Usage(format!("--eval-every needs validation data; {advice}")));
         }
@@ -217,7 +235,11 @@ impl Train {
         let mut device = open_device(common)?;
         let lengths = || data.sequences.iter().map(|s| s.tokens.len());
         let (tokens, longest) = (lengths().sum::<usize>(), lengths().max().unwrap_or(1));
-        common.note(format!("data       {}, {}", count(data.sequences.len(), "sequence"), count(tokens, "token")));
+        let padding = 100.0 * batches.padding();
+        common.note(format!("data       {}, {}, {padding:.1} % padding", count(data.sequences.len(), "sequence"), count(tokens, "token")));
+        if let Some(labels) = task.labels() {
+            common.note(format!("task       {}: {}", task.kind(), in_words(labels, &data.label_counts(&task))));
+        }
         for (number, what) in [(data.cut, "cut at --max-length"), (data.dropped, "dropped, since they have no target within it")] {
             if number > 0 {
                 common.note(format!("           {what}: {}", count(number, "sequence")));
@@ -316,6 +338,9 @@ impl Train {
     /// Checks options whose range clap does not check.
     fn check(&self) -> Result<()> {
         let usage = |problem: String| Err(Error::Usage(problem));
+        if self.valid.is_some_and(|share| share >= 1.0) {
+            return usage("--valid must be above 0 and below 1".into());
+        }
         let shares = [("--beta1", Some(self.beta1)), ("--beta2", Some(self.beta2)), ("--dropout", self.dropout.map(f64::from))];
         for (name, share) in shares {
             if share.is_some_and(|share| !(0.0..1.0).contains(&share)) {
@@ -328,6 +353,7 @@ impl Train {
             ("--epsilon", self.epsilon, false),
             ("--weight-decay", self.weight_decay, true),
             ("--clip-norm", self.clip_norm.unwrap_or(1.0), false),
+            ("--valid", self.valid.unwrap_or(0.5), false),
         ];
         for (name, value, zero) in positive {
             if !(value.is_finite() && (value > 0.0 || zero && value == 0.0)) {
@@ -362,6 +388,13 @@ impl Train {
         };
         Schedule { peak: self.learning_rate, shape, warmup_steps: self.warmup_steps, steps }
     }
+}
+
+/// Parses the name of a task.
+fn task_kind(name: &str) -> std::result::Result<TaskKind, String> {
+    let known = TaskKind::ALL.iter().find(|(_, own)| *own == name);
+    let names = || TaskKind::ALL.map(|(_, name)| name).join(", ");
+    known.map(|(kind, _)| *kind).ok_or_else(|| format!("it must be one of {}", names()))
 }
 
 const RUN_TOML: &str = "run.toml";

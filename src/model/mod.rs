@@ -4,6 +4,7 @@
 mod adapter;
 mod config;
 mod declared;
+mod heads;
 mod identity;
 mod inputs;
 mod names;
@@ -20,6 +21,7 @@ pub use adapter::{
 };
 pub(crate) use config::LARGEST;
 pub use config::{BaseDropout, Biases, Config, Encoder, Family, NormKind, Positions};
+pub use heads::{HeadConfig, HeadForm};
 pub use identity::{BaseIdentity, Likeness};
 pub use inputs::{Cache, Inputs};
 pub use parts::{BUILTIN, Base, Trains};

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::heads::is_label_head;
 use super::names::Names;
-use super::{BaseIdentity, Config, Model, is_adapter};
+use super::{BaseIdentity, Config, HeadConfig, Model, is_adapter};
 use crate::error::{Error, Result};
-use crate::files::replace_file;
+use crate::files::{CONFIG_BYTES, read_text, replace_file};
 use crate::text::Tokenizer;
-use crate::weights::{Gguf, Weights};
+use crate::weights::{Gguf, Weights, parse_json};
 
 /// A pretrained model, read from its files.
 pub struct Base {
@@ -19,6 +20,8 @@ pub struct Base {
     pub weights: Weights,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// The head for labels that it was saved with, whose tensors are among its own.
+    pub head: Option<HeadConfig>,
 }
 
 /// The name of the small GPT of `assets/base`, which is embedded in the program, wherever a model's path is expected.
@@ -44,7 +47,12 @@ impl Base {
             None if is_builtin(path) => Tokenizer::from_json(asset!(include_str, "tokenizer.json"))?,
             None => Tokenizer::read(&path.join("tokenizer.json"))?,
         };
-        Ok(Base { config, weights, tokenizer })
+        let mut base = Base { config, weights, tokenizer, head: None };
+        if let Some(head) = label_head(path)? {
+            head.to_memory(&mut base.weights, base.config.family.model_type(), "");
+            base.head = Some(head);
+        }
+        Ok(base)
     }
 
     /// Reads only the configuration and the tensors.
@@ -58,6 +66,12 @@ impl Base {
     /// The identity of this base; `model` is its name or path.
     pub fn identity(&self, model: &str) -> BaseIdentity {
         BaseIdentity::of(&self.config, &self.weights, model)
+    }
+
+    /// Drops the head for labels that it was saved with, for another one.
+    pub fn forget_head(&mut self) {
+        self.head = None;
+        self.weights.tensors.retain(|name, _| !is_label_head(name));
     }
 
     /// Writes a model directory of the Graftling family.
@@ -114,6 +128,16 @@ fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
     let tensors = std::mem::take(&mut weights.tensors).into_iter();
     weights.tensors = tensors.filter_map(|(name, weight)| Some((theirs.translate(&name, own)?, weight))).collect();
     Ok((config, weights, Some(file)))
+}
+
+/// The head for labels of a model directory.
+fn label_head(path: &Path) -> Result<Option<HeadConfig>> {
+    let path = path.join("config.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let json = parse_json(&read_text(&path, CONFIG_BYTES)?);
+    json.and_then(|json| HeadConfig::of_model(&json)).map_err(|problem| Error::file(&path, problem))
 }
 
 /// The current name of a tensor. BERT's oldest files have TensorFlow's names for the weights of a norm.
@@ -186,6 +210,7 @@ impl Trains {
             let stem = piece.name.rsplit_once('.').map_or(&piece.name[..], |(stem, _)| stem);
             let part = match stem {
                 _ if is_adapter(&piece.name) => "adapters",
+                _ if is_label_head(&piece.name) => "head",
                 _ if names.is_head(stem) || tied && stem == names.token_embedding => "head",
                 _ if names.is_embedding(stem) => "embeddings",
                 _ if names.is_norm(stem) => "norms",

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use super::adapter::graft::{Graft, Stream, join};
 use super::declared::{Declared, stack};
+use super::heads::{Head, LabelHead, WordHead};
 use super::inputs::{Cache, Inputs};
 use super::names::Names;
 use super::values::source_of;
-use super::{ATTENTION_PLACE, AdapterConfig, Config, FFN_PLACE, Positions, Trains};
+use super::{ATTENTION_PLACE, AdapterConfig, Config, FFN_PLACE, HeadConfig, Positions, Trains};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Parameters, Piece, Tensor};
+use crate::graph::{DType, Graph, Parameters, Piece, Tensor};
 use crate::ops::{self, Activation, Attention, FeedForward, HeadNorm, Linear, Norm, Rope};
 use crate::weights::Weights;
 
@@ -38,13 +39,6 @@ pub(super) struct Embeddings {
     norm: Option<Norm>,
 }
 
-/// What predicts words.
-struct Head {
-    /// The linear layer, followed by the model's activation, and the norm of an encoder's head.
-    transform: Option<(Linear, Norm)>,
-    words: Linear,
-}
-
 struct Block {
     norm1: Norm,
     qkv: Linear,
@@ -65,6 +59,21 @@ impl Model {
     /// [`Error::Usage`] if the adapters do not fit the model, [`Error::File`] if the sources lack a tensor or have it in another shape or
     /// an unsupported format.
     pub fn new(config: &Config, sources: &[&Weights], adapters: Option<&AdapterConfig>, trains: Trains) -> Result<Model> {
+        Model::with_head(config, sources, adapters, None, trains)
+    }
+
+    /// The same with a head that predicts labels or scores, in place of the one that predicts words. It always trains; if no source has it, it
+    /// is new.
+    ///
+    /// # Errors
+    /// As [`Model::new`]; [`Error::Usage`] if the head needs a pooler, but the model has none.
+    pub fn with_head(
+        config: &Config,
+        sources: &[&Weights],
+        adapters: Option<&AdapterConfig>,
+        head: Option<&HeadConfig>,
+        trains: Trains,
+    ) -> Result<Model> {
         let names = Names::of(config.family);
         let hidden = config.hidden_size;
         adapters.map_or(Ok(()), |adapters| adapters.check_for(config)).map_err(Error::Usage)?;
@@ -116,13 +125,13 @@ impl Model {
         }
         let final_norm = config.norm_first.then(|| p.norm(names.final_norm));
         let pooler = encoder.filter(|e| e.pooler).map(|_| p.linear(&[(names.pooler.into(), hidden)], hidden, true));
-        let head = config.has_head().then(|| {
-            let [dense, norm] = names.head_transform;
-            let transform = encoder.map(|_| (p.part_of_head(dense, [hidden, hidden]), p.norm_of(norm, trains.head)));
-            let weight = if config.tied { embeddings.tokens } else { p.matrix(names.head, config.vocab_size, hidden, trains.head) };
-            let bias = config.biases.head.then(|| p.vector(format!("{}.bias", names.head_bias), config.vocab_size, trains.head));
-            Head { transform, words: Linear::new(weight, bias) }
-        });
+        if head.is_some_and(|head| head.pooler) && pooler.is_none() {
+            return Err(Error::Usage("the head reads the model's pooler, but the model has none; train a head without a pooler".into()));
+        }
+        let head = match head {
+            Some(head) => Some(Head::Labels(LabelHead::new(&mut p, head))),
+            None => config.has_head().then(|| Head::Words(WordHead::new(&mut p, config, embeddings.tokens))),
+        };
         let parameters = p.parameters;
         for Piece { name, shape } in parameters.iter().flat_map(|(_, parameter)| &parameter.pieces) {
             source_of(sources, name).map_or(Ok(()), |source| source.find(name, shape).map(drop))?;
@@ -225,35 +234,46 @@ impl Model {
         ops::dropout(g, f, self.config.dropout.ffn_output)
     }
 
-    /// Records the loss for `targets` (batch, length); see [`ops::cross_entropy`].
+    /// The head for labels, if the model has one.
+    pub fn label_head(&self) -> Option<&HeadConfig> {
+        if let Some(Head::Labels(head)) = &self.head { Some(head.config()) } else { None }
+    }
+
+    /// The input that takes the targets of a batch.
     ///
     /// # Panics
     /// If the model has no head ([`Config::has_head`]).
+    pub fn targets(&self, g: &mut Graph, batch: [u32; 2]) -> Tensor {
+        let shape = self.head.as_ref().expect("the model has a head").targets(batch);
+        g.input("targets", shape, DType::U32)
+    }
+
+    /// Records the loss for `targets`; see [`ops::cross_entropy`] and [`ops::pointwise_loss`].
+    ///
+    /// # Panics
+    /// If the model has no head.
     pub fn loss(&self, g: &mut Graph, inputs: &Inputs, targets: Tensor) -> Tensor {
-        let x = self.hidden(g, inputs, None);
-        g.scoped("loss", |g| {
-            let (x, words) = self.before_words(g, x);
-            ops::cross_entropy(g, x, words, targets)
-        })
+        self.loss_and_logits(g, inputs, targets).0
+    }
+
+    /// Records the loss for `targets`, and outside of training what a head for labels predicts: a value for each label, or one (batch, labels),
+    /// or those of each token (batch, length, labels).
+    ///
+    /// # Panics
+    /// If the model has no head.
+    pub fn loss_and_logits(&self, g: &mut Graph, inputs: &Inputs, targets: Tensor) -> (Tensor, Option<Tensor>) {
+        let hidden = self.hidden(g, inputs, None);
+        let head = self.head.as_ref().expect("the model has a head");
+        g.scoped("loss", |g| head.loss(g, self, hidden, inputs, targets))
     }
 
     /// Computes the logits (…, vocabulary) from the result of [`Model::hidden`] (…, hidden).
     ///
     /// # Panics
-    /// If the model has no head.
+    /// If the model has no head for words.
     pub fn logits(&self, g: &mut Graph, hidden: Tensor) -> Tensor {
-        g.scoped("head", |g| {
-            let (x, words) = self.before_words(g, hidden);
-            ops::linear(g, x, words)
-        })
-    }
-
-    /// The last layer of the head and its input.
-    fn before_words(&self, g: &mut Graph, x: Tensor) -> (Tensor, &Linear) {
-        let Head { transform, words } = self.head.as_ref().expect("the model has a head");
-        let Some((dense, norm)) = transform else { return (x, words) };
-        let x = ops::linear_activated(g, x, dense, self.config.activation);
-        (ops::norm(g, x, norm), words)
+        let Some(Head::Words(head)) = &self.head else { panic!("the model has a head for words") };
+        g.scoped("head", |g| head.logits(g, &self.config, hidden))
     }
 
     /// An encoder's own summary of its text, from the hidden states of the first tokens (batch, hidden): the same shape.

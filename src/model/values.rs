@@ -2,6 +2,7 @@
 
 use super::Model;
 use super::adapter::is_adapter;
+use super::heads::is_label_head;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory};
 use crate::graph::{Piece, Shape};
@@ -99,5 +100,5 @@ impl Model {
 /// tensor.
 pub(super) fn source_of<'a>(sources: &[&'a Weights], name: &str) -> Option<&'a Weights> {
     let source = sources.iter().rev().find(|source| source.tensors.contains_key(name));
-    source.or(sources.first().filter(|_| !is_adapter(name))).copied()
+    source.or(sources.first().filter(|_| !is_adapter(name) && !is_label_head(name))).copied()
 }

@@ -30,7 +30,7 @@ impl Estimate {
         let mode = Mode::Training { checkpointing };
         let micro_batch = micro_batch(model, traits, [rows, length], mode)?;
         let frozen = model.parameters.iter().filter(|(_, p)| p.arena_offset.is_none());
-        let (step, ..) = record(model, traits, [micro_batch, length], mode);
+        let step = record(model, traits, [micro_batch, length], mode).graph;
         let update = record_update(model, traits, &Adam::default());
         update.check_limits()?;
         Ok(Estimate {

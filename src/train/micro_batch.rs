@@ -14,7 +14,7 @@ use crate::model::Model;
 pub(super) fn micro_batch(model: &Model, traits: &Traits, [rows, length]: [u32; 2], mode: Mode) -> Result<u32> {
     let training = mode != Mode::Evaluating;
     Graph::new(traits, &model.parameters, training).check_limits()?;
-    let check = |rows, length| record(model, traits, [rows, length], mode).0.check_limits();
+    let check = |rows, length| record(model, traits, [rows, length], mode).graph.check_limits();
     // The residual stream is an f32 binding too: batches that make even that too large need not be recorded.
     let elements = (traits.max_binding / 4).min(MAX_ELEMENTS) / u64::from(model.config.hidden_size);
     let most = u64::from(rows).min(elements / u64::from(length)) as u32;
@@ -64,7 +64,7 @@ mod tests {
                     match micro_batch(&model, &traits, shape, mode) {
                         Ok(rows) => {
                             assert!((1..=shape[0]).contains(&rows));
-                            let (g, ..) = record(&model, &traits, [rows, shape[1]], mode);
+                            let g = record(&model, &traits, [rows, shape[1]], mode).graph;
                             g.check_limits().expect("what fits");
                             assert!(g.plan().sizes.iter().all(|&size| size <= traits.max_buffer));
                         }

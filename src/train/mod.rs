@@ -3,6 +3,7 @@
 mod checkpoint;
 mod checkpoints;
 mod estimate;
+mod evaluation;
 #[cfg(test)]
 pub(crate) mod extremes;
 mod health;
@@ -16,6 +17,7 @@ mod trainer;
 pub use checkpoint::{Best, Checkpoint, RunState};
 pub use checkpoints::{Checkpoints, Found};
 pub use estimate::Estimate;
+pub use evaluation::{Classes, Evaluation, Measured, Measures, OfLabel, Scores, Spans, best};
 pub use health::{Health, Rise, Warning};
 pub use loss_scale::LossScaler;
 pub use recipe::{Recipe, Vocabulary};

@@ -3,13 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::micro_batch::micro_batch;
-use super::{LossScaler, Schedule, Shape};
+use super::{Evaluation, LossScaler, Measured, Schedule, Shape};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory, Metrics, Program, Readback, Step, Timing};
-use crate::graph::{DType, Graph, Tensor, Traits};
+use crate::graph::{Graph, Tensor, Traits};
 use crate::model::{Inputs, Model};
 use crate::ops::optimizer::{Adam, adam};
-use crate::text::Batch;
+use crate::text::{Batch, IGNORED, Task};
 
 /// After this many steps in a row whose gradients were not finite, training has diverged. In f16, steps that only lowered the loss scale do
 /// not count: that is how it finds its level.
@@ -75,6 +75,8 @@ struct Compiled {
     program: Program,
     inputs: Inputs,
     targets: Tensor,
+    /// What a head for labels predicts, in evaluation.
+    logits: Option<Tensor>,
 }
 
 /// What a recording is for.
@@ -84,19 +86,28 @@ pub(super) enum Mode {
     Evaluating,
 }
 
+/// What is recorded for one batch shape, before it is compiled.
+pub(super) struct Recorded {
+    pub graph: Graph,
+    inputs: Inputs,
+    targets: Tensor,
+    logits: Option<Tensor>,
+}
+
 /// Records the loss of a batch of shape [rows, length], and in training its gradients.
-pub(super) fn record(model: &Model, traits: &Traits, [rows, length]: [u32; 2], mode: Mode) -> (Graph, Inputs, Tensor) {
+pub(super) fn record(model: &Model, traits: &Traits, [rows, length]: [u32; 2], mode: Mode) -> Recorded {
     let training = mode != Mode::Evaluating;
     let mut g = Graph::new(traits, &model.parameters, training);
     g.set_half(model.half);
     g.set_checkpointing(mode == Mode::Training { checkpointing: true });
     let inputs = model.inputs(&mut g, rows, length, length);
-    let targets = g.input("targets", [rows, length], DType::U32);
-    let loss = model.loss(&mut g, &inputs, targets);
+    let targets = model.targets(&mut g, [rows, length]);
+    let (loss, logits) = model.loss_and_logits(&mut g, &inputs, targets);
     if training {
         g.backward(loss, loss);
     }
-    (g, inputs, targets)
+    logits.into_iter().for_each(|logits| g.keep(logits));
+    Recorded { graph: g, inputs, targets, logits }
 }
 
 /// Records the optimizer's part of a step.
@@ -115,17 +126,17 @@ pub fn recordings(model: &Model, traits: &Traits, [rows, length]: [u32; 2], trai
     let mode = if training { Mode::Training { checkpointing: false } } else { Mode::Evaluating };
     let rows = micro_batch(model, traits, [rows, length], mode)?;
     let update = training.then(|| record_update(model, traits, &Adam::default()));
-    Ok([record(model, traits, [rows, length], mode).0].into_iter().chain(update).collect())
+    Ok([record(model, traits, [rows, length], mode).graph].into_iter().chain(update).collect())
 }
 
 impl Compiled {
     fn new(device: &Device, model: &Model, memory: &Memory, shape: [u32; 2], mode: Mode) -> Result<Compiled> {
-        let (g, inputs, targets) = record(model, device.traits(), shape, mode);
-        let program = Program::new(device, memory, &g)?;
+        let Recorded { graph, inputs, targets, logits } = record(model, device.traits(), shape, mode);
+        let program = Program::new(device, memory, &graph)?;
         if let Some((rope, table)) = inputs.rope.zip(model.rope_table(shape[1])) {
             program.write(device, rope, &table);
         }
-        Ok(Compiled { program, inputs, targets })
+        Ok(Compiled { program, inputs, targets, logits })
     }
 
     fn run(&mut self, device: &Device, model: &Model, batch: &Batch) -> Result<()> {
@@ -174,9 +185,11 @@ impl Programs {
         Ok(rows)
     }
 
-    fn run(&mut self, device: &Device, model: &Model, memory: &Memory, batch: &Batch) -> Result<()> {
+    fn run(&mut self, device: &Device, model: &Model, memory: &Memory, batch: &Batch) -> Result<&mut Compiled> {
         model.config.check_tokens(&batch.tokens)?;
-        self.of_shape(device, model, memory, [batch.rows, batch.length])?.run(device, model, batch)
+        let compiled = self.of_shape(device, model, memory, [batch.rows, batch.length])?;
+        compiled.run(device, model, batch)?;
+        Ok(compiled)
     }
 
     fn of_shape(&mut self, device: &Device, model: &Model, memory: &Memory, shape: [u32; 2]) -> Result<&mut Compiled> {
@@ -366,22 +379,62 @@ impl<'a> Evaluator<'a> {
     /// # Errors
     /// [`Error::Usage`] if there is no target; or an error of the device.
     pub fn loss(&mut self, batches: &[Batch]) -> Result<f64> {
+        Ok(self.measure(batches)?.loss)
+    }
+
+    /// The loss and all else that is measured for the task of the model's head.
+    ///
+    /// # Errors
+    /// As [`Evaluator::measure`].
+    pub fn evaluate(&mut self, batches: &[Batch]) -> Result<Evaluation> {
+        let measured = self.measure(batches)?;
+        let task = self.model.label_head().map_or(&Task::Language, |head| &head.task);
+        Ok(Evaluation::new(task, batches, &measured))
+    }
+
+    /// The mean loss over all targets of the batches, and what a head for labels predicts.
+    ///
+    /// # Errors
+    /// As [`Evaluator::loss`]; [`Error::NotFinite`] if a prediction is not finite.
+    pub fn measure(&mut self, batches: &[Batch]) -> Result<Measured> {
         let targets: u64 = batches.iter().map(Batch::targets).sum();
         if targets == 0 {
             return Err(Error::Usage("there is no token to predict; check that the data is not empty".into()));
         }
-        let mut loss = 0.0;
+        let mut measured = Measured::default();
+        let tags = self.model.label_head().is_some_and(|head| matches!(head.task, Task::Tagging(_)));
         // The device adds up in f32, so many batches are not added all at once.
         for batches in batches.chunks(AT_ONCE) {
             self.memory.clear(self.device);
             self.memory.set_step(self.device, Step { target_weight: (1.0 / targets as f64) as f32, ..Step::default() });
             for batch in batches {
                 for batch in self.programs.cut(self.device, self.model, batch)? {
-                    self.programs.run(self.device, self.model, self.memory, &batch)?;
+                    let compiled = self.programs.run(self.device, self.model, self.memory, &batch)?;
+                    if let Some(logits) = compiled.logits {
+                        let logits = compiled.program.read(self.device, self.memory, logits)?;
+                        measured.logits.extend(of_rows(&logits, &batch, tags)?);
+                    }
                 }
             }
-            loss += f64::from(self.memory.metrics(self.device)?.loss);
+            measured.loss += f64::from(self.memory.metrics(self.device)?.loss);
         }
-        Ok(loss)
+        Ok(measured)
     }
+}
+
+/// The logits of each row of a batch; if they are `tags`, of each token, only those at its targets.
+fn of_rows(logits: &[f32], batch: &Batch, tags: bool) -> Result<Vec<Vec<f32>>> {
+    if logits.iter().any(|logit| !logit.is_finite()) {
+        return Err(Error::NotFinite { what: "a prediction".into() });
+    }
+    let rows = batch.rows as usize;
+    let width = logits.len() / rows;
+    let row = |(logits, targets): (&[f32], &[u32])| {
+        if !tags {
+            return logits.to_vec();
+        }
+        let tokens = logits.chunks(width / targets.len()).zip(targets).filter(|(_, target)| **target != IGNORED);
+        tokens.flat_map(|(logits, _)| logits.iter().copied()).collect()
+    };
+    Ok(logits.chunks(width).zip(batch.targets.chunks(batch.targets.len() / rows)).map(row).collect())
 }

@@ -9,14 +9,16 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::json::{AdapterJson, check_name};
+use super::json::{AdapterJson, about, check_name};
 use super::lora::{self, LoraConfig, PeftJson, is_lora};
 use super::tensors::{to_disk, to_memory};
 use super::{AdapterConfig, BottleneckConfig, is_adapter};
 use crate::error::{Error, Result};
 use crate::files::{CONFIG_BYTES, read_text, replace_file};
+use crate::model::heads::{is_label_head, read_head, write_head};
 use crate::model::names::Names;
-use crate::model::{BaseIdentity, Config, Family, Likeness, Model};
+use crate::model::{BaseIdentity, Config, Family, HeadConfig, HeadForm, Likeness, Model};
+use crate::text::TaskKind;
 use crate::weights::Weights;
 use crate::words::shown;
 
@@ -53,6 +55,8 @@ pub struct SavedAdapter {
     pub weights: Weights,
     /// The head that is saved with it, under its names on disk.
     pub head: Option<Weights>,
+    /// The head for labels that was trained with it, with its tensors under their names in memory.
+    pub label_head: Option<(HeadConfig, Weights)>,
     /// Other tensors of the base that trained with it, which the library does not support: under Hugging Face's names and in its order, or
     /// in the model's order if `made_on` is `None`.
     pub base: Option<Weights>,
@@ -79,6 +83,7 @@ impl SavedAdapter {
             made_on: Some(base.clone()),
             weights: Weights::default(),
             head: None,
+            label_head: model.label_head().map(|head| (head.clone(), Weights::default())),
             base: None,
         };
         // What PEFT can save whole in a LoRA's file. It would untie a tied head from the embedding.
@@ -90,6 +95,10 @@ impl SavedAdapter {
         };
         let head_on_disk = |name: &str| if lora { whole(name) } else { model.config.head_on_disk(name) };
         for (name, weight) in &weights.tensors {
+            if let Some((_, tensors)) = saved.label_head.as_mut().filter(|_| is_label_head(name)) {
+                tensors.tensors.insert(name.clone(), weight.clone());
+                continue;
+            }
             let (part, name, weight) = match head_on_disk(name) {
                 _ if is_lora(name) => (&mut saved.weights, name.clone(), model.config.outputs_in_file_order(name, weight)),
                 _ if is_adapter(name) => (&mut saved.weights, name.clone(), weight.clone()),
@@ -112,6 +121,7 @@ impl SavedAdapter {
             AdapterConfig::Lora(config) => lora::to_memory(&self.weights, config, model)?,
         };
         let mut sources = vec![weights];
+        sources.extend(self.label_head.iter().map(|(_, tensors)| tensors.clone()));
         if let Some(head) = &self.head {
             let tensors = head.tensors.iter().map(|(name, weight)| (model.head_in_memory(name), weight.clone())).collect();
             sources.push(Weights { tensors, ..head.clone() });
@@ -165,9 +175,6 @@ impl SavedAdapter {
         if let Some(head) = &self.head {
             head.write(&directory.join(HEAD))?;
             replace_file(&directory.join(HEAD_CONFIG), json.write_head().as_bytes())?;
-        } else {
-            remove(&directory.join(HEAD))?;
-            remove(&directory.join(HEAD_CONFIG))?;
         }
         Ok(json.write())
     }
@@ -175,11 +182,21 @@ impl SavedAdapter {
     /// Writes the tensors of a LoRA and of a head; returns the config.
     fn write_lora(&self, directory: &Path, config: &LoraConfig) -> Result<String> {
         let head = self.head.iter().flat_map(|head| &head.tensors);
-        let modules: BTreeSet<_> = head.clone().filter_map(|(name, _)| Some(name.rsplit_once('.')?.0.to_string())).collect();
-        lora::to_disk(self.weights.tensors.iter().chain(head)).write(&directory.join(PEFT_WEIGHTS))?;
+        let modules = head.clone().filter_map(|(name, _)| Some(name.rsplit_once('.')?.0.to_string()));
+        // The head of a model class, which PEFT saves as a whole.
+        let class = self.label_head.as_ref().filter(|(head, _)| head.form == HeadForm::Class);
+        let of_class = class.map_or_else(Weights::default, |(head, tensors)| head.to_disk(tensors, &self.model_type, &self.name));
+        let classes = of_class.tensors.keys().filter_map(|name| Some(name.split_once('.')?.0.to_string()));
+        let modules: BTreeSet<_> = modules.chain(classes).collect();
+        lora::to_disk(self.weights.tensors.iter().chain(head).chain(&of_class.tensors)).write(&directory.join(PEFT_WEIGHTS))?;
         let transposed = self.model_type == Family::Gpt2.model_type();
         let (config, model_name) = (config.clone(), self.model_name.clone());
-        Ok(PeftJson { config, model_name, modules_to_save: modules.into_iter().collect(), transposed }.write())
+        let task_type = match self.label_head.as_ref().map(|(head, _)| head.task.kind()) {
+            None => "CAUSAL_LM",
+            Some(TaskKind::Tagging) => "TOKEN_CLS",
+            Some(_) => "SEQ_CLS",
+        };
+        Ok(PeftJson { config, model_name, modules_to_save: modules.into_iter().collect(), transposed }.write(task_type))
     }
 
     fn json(&self, config: &BottleneckConfig) -> AdapterJson {
@@ -199,6 +216,12 @@ impl SavedAdapter {
 /// [`Error::DivergedWeight`] if a value is not finite; [`Error::Write`]; [`Error::Usage`] if the name or configuration is invalid.
 pub fn write_adapter(directory: &Path, adapter: &SavedAdapter) -> Result<()> {
     check_name(&adapter.name).and_then(|()| adapter.config.check()).map_err(Error::Usage)?;
+    remove(&directory.join(HEAD))?;
+    remove(&directory.join(HEAD_CONFIG))?;
+    if let Some((head, tensors)) = &adapter.label_head {
+        let json = about(adapter.hidden_size, &adapter.model_type, &adapter.model_name);
+        write_head(directory, head, tensors, (&adapter.model_type, &adapter.name), json)?;
+    }
     let json = match &adapter.config {
         AdapterConfig::Bottleneck(config) => adapter.write_bottleneck(directory, config)?,
         AdapterConfig::Lora(config) => adapter.write_lora(directory, config)?,
@@ -233,10 +256,16 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
     let json: Value = serde_json::from_str(&text).map_err(|e| problem(format!("is not JSON ({e}); copy or save it again")))?;
     let base = |file: &str| Some(directory.join(file)).filter(|path| path.exists()).map(|path| read_checked(&path)).transpose();
     let (base, made_on) = (base(BASE_FILE)?, BaseIdentity::read(&directory.join(MADE_ON))?);
+    let label_head = read_head(directory)?;
     if json.get("peft_type").is_some() {
         let PeftJson { config, model_name, modules_to_save, .. } = PeftJson::read(&json).map_err(problem)?;
         let advice = "load it with PEFT and save it with safe_serialization=True";
-        let weights = read_weights(directory, [PEFT_WEIGHTS, "adapter_model.bin"], advice)?;
+        let mut weights = read_weights(directory, [PEFT_WEIGHTS, "adapter_model.bin"], advice)?;
+        if label_head.is_some() {
+            // PEFT's copy of the head, which has all that its own file has.
+            let copy = lora::to_disk(&Weights::read(&directory.join(HEAD))?.tensors);
+            weights.tensors.retain(|name, _| !copy.tensors.contains_key(name));
+        }
         let stray = |name: &&String| !is_lora(name) && !modules_to_save.iter().any(|module| is_of(name, module));
         if let Some(name) = weights.tensors.keys().find(stray) {
             let problem =
@@ -245,7 +274,7 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
         }
         let name = "default".to_string();
         let (config, model_type) = (config.into(), String::new());
-        return Ok(SavedAdapter { name, config, hidden_size: 0, model_type, model_name, made_on, weights, head: None, base });
+        return Ok(SavedAdapter { name, config, hidden_size: 0, model_type, model_name, made_on, weights, head: None, label_head, base });
     }
     if lora::is_mlx(&json) {
         let weights = Weights::read(&directory.join(MLX_WEIGHTS))?;
@@ -260,13 +289,15 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
             made_on,
             weights,
             head: None,
+            label_head,
             base,
         });
     }
     let AdapterJson { name, config, hidden_size, model_type, model_name } = AdapterJson::read(&json).map_err(problem)?;
     let weights = read_weights(directory, [WEIGHTS, "pytorch_adapter.bin"], "save the adapter again with use_safetensors=True")?;
-    let head = Some(directory.join(HEAD)).filter(|path| path.exists()).map(|path| read_checked(&path)).transpose()?;
-    Ok(SavedAdapter { name, config: config.into(), hidden_size, model_type, model_name, made_on, weights, head, base })
+    let head = Some(directory.join(HEAD)).filter(|path| label_head.is_none() && path.exists());
+    let head = head.map(|path| read_checked(&path)).transpose()?;
+    Ok(SavedAdapter { name, config: config.into(), hidden_size, model_type, model_name, made_on, weights, head, label_head, base })
 }
 
 /// Opens the file of an adapter's tensors; `pickled` is what the library calls it in the format that Graftling does not read.

@@ -38,13 +38,10 @@ impl AdapterJson {
         pretty(&self.with(json!({ "config": null, "name": null, "num_labels": 2, "label2id": { "LABEL_0": 0, "LABEL_1": 1 } })))
     }
 
-    fn with(&self, mut json: Value) -> Value {
-        json["hidden_size"] = self.hidden_size.into();
-        json["model_class"] = model_class(&self.model_type).into();
-        json["model_name"] = self.model_name.clone().into();
-        json["model_type"] = self.model_type.clone().into();
-        json["version"] = VERSION.into();
-        json
+    fn with(&self, json: Value) -> Value {
+        let mut all = about(self.hidden_size, &self.model_type, &self.model_name);
+        all.as_object_mut().expect("a map").extend(json.as_object().expect("a map").clone());
+        all
     }
 
     /// Reads an `adapter_config.json`. Keys of the config that have defaults in the library may be missing, as in files of older versions.
@@ -113,6 +110,14 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
         true => Err(format!("'{}' is not a valid adapter name; use up to 100 characters without dots", shown(name))),
         false => Ok(()),
     }
+}
+
+/// What each file says about the model.
+pub(super) fn about(hidden_size: u32, model_type: &str, model_name: &str) -> Value {
+    json!({
+        "hidden_size": hidden_size, "model_class": model_class(model_type), "model_name": model_name, "model_type": model_type,
+        "version": VERSION,
+    })
 }
 
 /// The model's class with a language model's head in the `transformers` library.

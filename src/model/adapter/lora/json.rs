@@ -43,12 +43,12 @@ pub(in super::super) struct PeftJson {
 }
 
 impl PeftJson {
-    /// The file, with the keys that PEFT and the tools that read its files need.
-    pub(in super::super) fn write(&self) -> String {
+    /// The file, with the keys that PEFT and the tools that read its files need. `task_type` tells PEFT the class of the model.
+    pub(in super::super) fn write(&self, task_type: &str) -> String {
         let mut json: Map<String, Value> = KEYS.iter().map(|&(key, _)| (key.to_string(), self.config.value(key))).collect();
         let modules = if self.modules_to_save.is_empty() { Value::Null } else { self.modules_to_save.clone().into() };
         let rest = json!({
-            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": self.model_name, "bias": "none",
+            "peft_type": "LORA", "task_type": task_type, "base_model_name_or_path": self.model_name, "bias": "none",
             "fan_in_fan_out": self.transposed, "inference_mode": true, "init_lora_weights": true, "layers_pattern": null,
             "modules_to_save": modules, "peft_version": VERSION, "revision": null, "use_dora": false,
         });
