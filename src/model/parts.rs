@@ -47,6 +47,7 @@ impl Base {
             None if is_builtin(path) => Tokenizer::from_json(asset!(include_str, "tokenizer.json"))?,
             None => Tokenizer::read(&path.join("tokenizer.json"))?,
         };
+        let tokenizer = if config.encoder.is_some() { tokenizer } else { tokenizer.of_decoder() };
         let mut base = Base { config, weights, tokenizer, head: None };
         if let Some(head) = label_head(path)? {
             head.to_memory(&mut base.weights, base.config.family.model_type(), "");

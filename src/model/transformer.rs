@@ -239,6 +239,20 @@ impl Model {
         if let Some(Head::Labels(head)) = &self.head { Some(head.config()) } else { None }
     }
 
+    /// Checks that the model can learn and be measured.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it is an encoder whose files have no head for masked words, and no other head was given.
+    pub fn check_head(&self) -> Result<()> {
+        if self.head.is_some() {
+            return Ok(());
+        }
+        let dense = Names::of(self.config.family).head_transform[0];
+        let problem =
+            format!("the model has no head that predicts hidden words ('{dense}.weight'), so it cannot learn texts without labels");
+        Err(Error::Usage(format!("{problem}; give rows with a 'label', or a model saved with its masked-language head")))
+    }
+
     /// The input that takes the targets of a batch.
     ///
     /// # Panics

@@ -367,6 +367,8 @@ fn encoders_frame_their_texts() {
                 let encoded = tokenizer.encode_pair(text(0).expect("a text"), text(1), length as usize).expect("tokens");
                 assert_eq!((encoded.tokens, encoded.types), (numbers(&case["tokens"]), numbers(&case["types"])), "{what}");
                 assert_eq!(encoded.cut, case["cut"] == true, "{what}");
+                let frame = if text(1).is_none() { 2 } else { 3 + usize::from(kind == "roberta") };
+                assert_eq!(encoded.special.iter().filter(|&&special| special).count(), frame, "{what}");
             }
         }
         let [before, after] = tokenizer.frame().expect("a frame");

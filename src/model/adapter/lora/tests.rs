@@ -196,7 +196,7 @@ fn configs_come_back_from_json() {
     ] {
         let written =
             PeftJson { config: parsed(spec), model_name: "a/b".into(), modules_to_save: vec!["lm_head".into()], transposed: true };
-        let json: Value = serde_json::from_str(&written.write("CAUSAL_LM")).expect("JSON");
+        let json: Value = serde_json::from_str(&written.write(Some("CAUSAL_LM"))).expect("JSON");
         assert_eq!(PeftJson::read(&json), Ok(written), "{spec}");
         assert_eq!((&json["peft_type"], &json["fan_in_fan_out"]), (&json!("LORA"), &json!(true)));
     }
