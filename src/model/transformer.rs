@@ -53,7 +53,7 @@ struct Block {
 
 impl Model {
     /// Creates a model from its configuration. `sources` are the base and the weights that override it; they determine the format of each
-    /// frozen weight on the device. Without sources, as for pretraining, all weights are f32. `adapters` of `None` makes a plain decoder.
+    /// frozen weight on the device. Without sources, as for pretraining, all weights are f32. `adapters` of `None` makes a plain model.
     ///
     /// # Errors
     /// [`Error::Usage`] if the adapters do not fit the model, [`Error::File`] if the sources lack a tensor or have it in another shape or

@@ -1,16 +1,15 @@
 //! How alike two vectors are.
 
 use super::{row_threads, vector};
-use crate::graph::{DType, Graph, Kernel, Tensor, read, write};
+use crate::graph::{Graph, Kernel, Tensor, read, write};
 
 crate::params!(Params { pairs: u32, columns: u32, has_addend: u32 });
 
-/// The cosine of the angle between the rows 2i and 2i + 1 of x (2·pairs, hidden), f32: (pairs, 1). A row of zeros has the cosine 0 with any
+/// The cosine of the angle between the rows 2i and 2i + 1 of x (2·pairs, hidden): (pairs, 1). A row of zeros has the cosine 0 with any
 /// other.
 pub fn cosine(g: &mut Graph, x: Tensor) -> Tensor {
     let &[rows, hidden] = g.shape(x).axes() else { panic!("cosine takes (2·pairs, hidden), not {}", g.shape(x)) };
     assert!(rows.is_multiple_of(2), "cosine takes pairs of rows, not {}", g.shape(x));
-    assert_eq!(g.info(x).dtype, DType::F32, "cosine takes f32");
     let (pairs, vector, threads) = (rows as u32 / 2, vector(hidden), row_threads(g.traits()));
     let kernel = move |entry| Kernel::new("cosine", entry).with("VECTOR", vector).with("ROW_THREADS", threads);
     let p = Params { pairs, columns: hidden as u32 / vector, has_addend: 0 };

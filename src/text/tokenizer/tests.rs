@@ -118,8 +118,9 @@ fn long_runs_of_one_character_are_no_problem() {
 #[test]
 fn long_texts_have_the_tokens_of_the_whole() {
     let mut random = Random::new(3, 4);
-    for kind in KINDS {
-        let tokenizer = of(kind);
+    let pairs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pairs");
+    let encoders = ["uncased", "cased", "roberta"].map(|kind| (kind, Tokenizer::read(&pairs.join(kind)).expect("a tokenizer")));
+    for (kind, tokenizer) in KINDS.into_iter().map(|kind| (kind, of(kind))).chain(encoders) {
         assert_eq!(tokenizer.in_pieces, !["deepseek-coder", "llama", "llama-no-space"].contains(&kind), "{kind}");
         let mut text = String::new();
         while text.len() < 150_000 {
