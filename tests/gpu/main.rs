@@ -19,6 +19,7 @@ mod gated;
 mod half;
 mod harness;
 mod head_norm;
+mod labels;
 mod limits;
 mod linear;
 mod lora;

@@ -99,7 +99,7 @@ impl HeadConfig {
     }
 
     /// Its tensors under their names on disk.
-    pub(in crate::model) fn to_disk(&self, memory: &Weights, model_type: &str, name: &str) -> Weights {
+    pub fn to_disk(&self, memory: &Weights, model_type: &str, name: &str) -> Weights {
         let mut disk = Weights { path: memory.path.clone(), ..Weights::default() };
         for (in_memory, on_disk) in self.on_disk(model_type, name) {
             for kind in ["weight", "bias"] {
