@@ -60,6 +60,7 @@
 #![warn(missing_docs)]
 
 pub mod doctor;
+pub mod embed;
 pub mod error;
 pub mod files;
 pub mod generate;

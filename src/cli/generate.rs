@@ -94,6 +94,10 @@ impl Generate {
 
     /// The tokens to continue.
     fn prompt(&self, setup: &Setup, input: &str) -> Result<Vec<u32>> {
+        if setup.base.config.encoder.is_some() {
+            let problem = format!("{} is an encoder, which cannot continue a text", self.model.display());
+            return Err(Error::Usage(format!("{problem}; give a decoder, or see graftling embed and predict")));
+        }
         let tokenizer = &setup.base.tokenizer;
         let prompt = if self.input.chat.is_some() {
             let message = Message { role: "user".into(), content: input.into() };

@@ -7,7 +7,8 @@ use clap::Args;
 use graftling::Result;
 use graftling::gpu::Device;
 use graftling::graph::Traits;
-use graftling::model::{AdapterConfig, Base, Model, Trains};
+use graftling::model::{AdapterConfig, Base, HeadConfig, Model, Trains};
+use graftling::text::Task;
 use graftling::train::Estimate;
 use graftling::words::count;
 use indicatif::{BinaryBytes, HumanCount};
@@ -44,10 +45,14 @@ impl Inspect {
         let (config, weights) = Base::open_weights(&self.model)?;
         let weights = common.in_precision(weights);
         let length = max_length(&config, self.max_length)?;
-        let model = Model::new(&config, &[&weights], Some(&adapter), Trains::adapters())?.with_half_activations(common.half());
+        let model = Model::new(&config, &[&weights], Some(&adapter), Trains::adapters())?;
         // All devices need about the same, so without one here the estimate is for a typical desktop GPU.
         let traits = Device::open(common.device.as_deref()).map_or_else(|_| Traits::desktop(), |device| device.traits().clone());
-        let estimate = Estimate::new(&model, &traits, self.batch_size, length, self.gradient_checkpointing)?;
+        // An encoder without a head trains with one for a task.
+        let head = (!config.has_head()).then(|| HeadConfig::new(&Task::Regression, &config));
+        let trained = Model::with_head(&config, &[&weights], Some(&adapter), head.as_ref(), Trains::adapters())?;
+        let estimate =
+            Estimate::new(&trained.with_half_activations(common.half()), &traits, self.batch_size, length, self.gradient_checkpointing)?;
         let cut = cut_batch([self.batch_size, length], estimate.micro_batch);
 
         let mut formats: BTreeMap<&str, u64> = BTreeMap::new();

@@ -6,6 +6,7 @@ mod bench;
 mod completions;
 mod devices;
 mod doctor;
+mod embed;
 mod eval;
 mod export;
 mod generate;
@@ -83,6 +84,7 @@ enum Command {
     Train(Box<train::Train>),
     Eval(eval::Eval),
     Generate(generate::Generate),
+    Embed(embed::Embed),
     Predict(predict::Predict),
     Export(export::Export),
     Adapters(adapters::Adapters),
@@ -107,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Merge(merge) => merge.run(&common),
         Command::Bench(bench) => bench.run(&common),
         Command::Generate(generate) => generate.run(&common),
+        Command::Embed(embed) => embed.run(&common),
         Command::Predict(predict) => predict.run(&common),
         Command::Completions(completions) => completions.run(&common),
     };

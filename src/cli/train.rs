@@ -50,9 +50,10 @@ pub struct Train {
     /// Train the adapter on top of a saved one, which stays as it is; or of several: stack(A,B), average(A:0.7,B:0.3)
     #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath)]
     under: Option<AdapterExpression>,
-    /// What to learn: language, classification, multilabel, regression or tagging [default: what the rows suggest]
-    #[arg(long, value_parser = task_kind)]
-    task: Option<TaskKind>,
+    /// What to learn: language, classification, multilabel, regression or tagging; or mlm, a language from its hidden words, as encoders do
+    /// [default: what the rows suggest]
+    #[arg(long, value_parser = wanted_task)]
+    task: Option<WantedTask>,
     /// Split this share of the training rows off, chosen by --seed, to measure them during training
     #[arg(long, value_name = "SHARE")]
     valid: Option<f64>,
@@ -130,6 +131,14 @@ pub struct Train {
     log_every: Option<u64>,
 }
 
+/// A task by its name.
+#[derive(Clone, Copy)]
+struct WantedTask {
+    kind: TaskKind,
+    /// Whether it was called `mlm`, a language learned from hidden words.
+    hidden_words: bool,
+}
+
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Part {
     Head,
@@ -196,7 +205,11 @@ impl Train {
         };
         adapters.check_for(&config).map_err(Error::Usage)?;
         let max_length = max_length(&config, self.max_length)?;
-        let task = setup.learn(data_path, self.task, start.as_ref())?;
+        if self.task.is_some_and(|task| task.hidden_words) && config.encoder.is_none() {
+            let problem = format!("--task mlm needs an encoder, but {} is a decoder", model.display());
+            return Err(Error::Usage(format!("{problem}; use --task language")));
+        }
+        let task = setup.learn(data_path, self.task.map(|task| task.kind), start.as_ref())?;
         let data_options = DataOptions { max_length: max_length as usize, train_on_prompt: self.train_on_prompt, task };
         let Splits { train: mut data, mut valid, .. } = Splits::read(data_path, &setup.base.tokenizer, &data_options)?;
         if let Some(share) = self.valid {
@@ -404,10 +417,13 @@ impl Train {
 }
 
 /// Parses the name of a task.
-fn task_kind(name: &str) -> std::result::Result<TaskKind, String> {
+fn wanted_task(name: &str) -> std::result::Result<WantedTask, String> {
+    if name == "mlm" {
+        return Ok(WantedTask { kind: TaskKind::Language, hidden_words: true });
+    }
     let known = TaskKind::ALL.iter().find(|(_, own)| *own == name);
     let names = || TaskKind::ALL.map(|(_, name)| name).join(", ");
-    known.map(|(kind, _)| *kind).ok_or_else(|| format!("it must be one of {}", names()))
+    known.map(|(kind, _)| WantedTask { kind: *kind, hidden_words: false }).ok_or_else(|| format!("it must be one of {}, mlm", names()))
 }
 
 const RUN_TOML: &str = "run.toml";

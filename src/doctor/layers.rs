@@ -35,6 +35,8 @@ pub(super) fn families() -> Vec<Family> {
         Family::new("loss", 2e-5, loss),
         Family::new("pointwise_loss", 1e-5, pointwise),
         Family::new("rows", 1e-6, rows),
+        Family::new("mean", 1e-6, mean),
+        Family::new("cosine", 1e-5, cosine),
         Family::new("optimizer", 5e-6, optimizer),
     ]
 }
@@ -409,6 +411,16 @@ fn rows(bench: &mut Bench) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Means over sequences of several lengths, with whole vectors of four and without.
+fn mean(bench: &mut Bench) -> Result<()> {
+    [67, 68].into_iter().try_for_each(|hidden| small::mean(bench, hidden))
+}
+
+/// Cosines of more pairs than a workgroup has, with whole vectors of four and without.
+fn cosine(bench: &mut Bench) -> Result<()> {
+    [67, 68].into_iter().try_for_each(|hidden| small::cosine(bench, hidden))
 }
 
 /// Adam and AdamW, with and without clipping; steps that are not finite, and the loss scale that they change.

@@ -272,6 +272,22 @@ pub fn self_attention(x: &[f64], w: &[f64], b: Option<&[f64]>, turn: &Turn, leng
     attention(&rope(&qkv, turn), lengths, turn.length, form, 1)
 }
 
+/// The means of x (lengths, length, hidden) over the first `lengths` tokens of each sequence.
+pub fn mean_rows(x: &[f64], lengths: &[u32], length: usize, hidden: usize) -> Vec<f64> {
+    let mean = |(row, &count): (usize, &u32)| -> Vec<f64> {
+        let at = |token: usize, c: usize| x[(row * length + token) * hidden + c];
+        (0..hidden).map(|c| (0..count as usize).map(|token| at(token, c)).sum::<f64>() / f64::from(count)).collect()
+    };
+    lengths.iter().enumerate().flat_map(mean).collect()
+}
+
+/// The cosine of each two neighbouring rows.
+pub fn cosine(x: &[f64], hidden: usize) -> Vec<f64> {
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let pairs = x.chunks(2 * hidden).map(|pair| pair.split_at(hidden));
+    pairs.map(|(a, b)| product(a, b) / (product(a, a) * product(b, b)).sqrt()).collect()
+}
+
 /// target_weight · Σ (x − target)², or Σ of the binary cross-entropy of σ(x), over the targets that are not ignored. `targets` holds the bits
 /// of f32 numbers.
 pub fn pointwise_loss(x: &[f64], targets: &[u32], kind: Pointwise) -> f64 {

@@ -205,6 +205,14 @@ fn comparison(kernel: &Kernel, before: Option<&Kernel>, trains: bool) -> Option<
             let (hidden, place) = (width(kernel.constant("VECTOR")), if is("LAST") { Place::Last } else { Place::First });
             comparison(format!("{place:?}, {hidden} wide"), 1e-6, Box::new(move |bench| cases::rows(bench, hidden, place)))
         }
+        ("mean", _) => {
+            let hidden = width(kernel.constant("VECTOR"));
+            comparison(format!("{hidden} wide"), 1e-6, Box::new(move |bench| cases::mean(bench, hidden)))
+        }
+        ("cosine", _) => {
+            let hidden = width(kernel.constant("VECTOR"));
+            comparison(format!("{hidden} wide"), 1e-5, Box::new(move |bench| cases::cosine(bench, hidden)))
+        }
         ("optimizer", _) => {
             let run = |bench: &mut Bench| {
                 let outcome = adam_steps(bench.device, bench.traits, &Adam::default(), 20_000, bench.tolerance)?;

@@ -199,10 +199,9 @@ impl Names {
 
     /// Every name outside the layers.
     fn outside(&self) -> [&'static str; 10] {
+        let Names { token_embedding, position_embedding, type_embedding, embedding_norm, final_norm, pooler, head, head_bias, .. } = *self;
         let [dense, norm] = self.head_transform;
-        let embeddings = [self.token_embedding, self.position_embedding, self.type_embedding, self.embedding_norm];
-        let [token, position, types, embedding_norm] = embeddings;
-        [token, position, types, embedding_norm, self.final_norm, self.pooler, self.head, self.head_bias, dense, norm]
+        [token_embedding, position_embedding, type_embedding, embedding_norm, final_norm, pooler, head, head_bias, dense, norm]
     }
 
     /// Every name inside a layer.

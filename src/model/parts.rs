@@ -47,6 +47,7 @@ impl Base {
             Source::Builtin => Tokenizer::from_json(asset!(include_str, "tokenizer.json"))?,
             Source::Directory => Tokenizer::read(&path.join("tokenizer.json"))?,
         };
+        let tokenizer = if config.encoder.is_some() { tokenizer } else { tokenizer.of_decoder() };
         let mut base = Base { config, weights, tokenizer, head: None };
         if let Some(head) = label_head(path)? {
             let tensors = head.take(&mut base.weights, base.config.family.model_type());

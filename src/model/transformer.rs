@@ -55,7 +55,7 @@ struct Block {
 impl Model {
     /// Creates a model from its configuration. `sources` are the base and the weights that override it; they determine the format of each
     /// frozen weight on the device. Without sources, as for pretraining, all weights are f32. `adapters` is the configuration of one that trains,
-    /// an [`AdapterSetup`], or `None` for a plain decoder.
+    /// an [`AdapterSetup`], or `None` for a plain model.
     ///
     /// # Errors
     /// [`Error::Usage`] if the adapters do not fit the model, [`Error::File`] if the sources lack a tensor or have it in another shape or
@@ -240,6 +240,20 @@ impl Model {
     /// The head for labels, if the model has one.
     pub fn label_head(&self) -> Option<&HeadConfig> {
         if let Some(Head::Labels(head)) = &self.head { Some(head.config()) } else { None }
+    }
+
+    /// Checks that the model can learn and be measured.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it is an encoder whose files have no head for masked words, and no other head was given.
+    pub fn check_head(&self) -> Result<()> {
+        if self.head.is_some() {
+            return Ok(());
+        }
+        let dense = Names::of(self.config.family).head_transform[0];
+        let problem =
+            format!("the model has no head that predicts hidden words ('{dense}.weight'), so it cannot learn texts without labels");
+        Err(Error::Usage(format!("{problem}; give rows with a 'label', or a model saved with its masked-language head")))
     }
 
     /// The input that takes the targets of a batch.

@@ -15,6 +15,9 @@ pub struct Position {
 /// shuffled data.
 const WINDOW: usize = 64;
 
+/// The epoch of evaluation: the same words are hidden each time.
+const MEASURED: u64 = u32::MAX as u64;
+
 /// An endless stream of batches. Each epoch contains every sequence once; one of its batches may have fewer rows.
 pub struct Batches<'a> {
     data: &'a Dataset,
@@ -61,11 +64,10 @@ impl<'a> Batches<'a> {
             self.order = self.epoch(self.position.epoch);
             self.ordered = Some(self.position.epoch);
         }
-        let rows = &self.order[self.position.index as usize];
-        let rows: Vec<_> = rows.iter().map(|&row| &self.data.sequences[row]).collect();
+        let batch = self.data.batch(&self.order[self.position.index as usize], self.seed.unwrap_or(0), self.position.epoch);
         self.position.index += 1;
         self.wrap();
-        Batch::of(&rows, self.data.max_length)
+        batch
     }
 
     /// The share of the tokens of the first epoch's batches that are padding.
@@ -127,7 +129,17 @@ impl Dataset {
     /// The batches of one pass over the data, for evaluation: the sequences in the order of [`Dataset::by_length`], so that there is hardly
     /// any padding.
     pub fn batches(&self, batch_size: usize) -> impl Iterator<Item = Batch> {
-        let batch = |rows: Vec<usize>| Batch::of(&rows.iter().map(|&row| &self.sequences[row]).collect::<Vec<_>>(), self.max_length);
-        in_batches(&self.by_length(), batch_size).into_iter().map(batch)
+        in_batches(&self.by_length(), batch_size).into_iter().map(|rows| self.batch(&rows, 0, MEASURED))
+    }
+
+    /// The batch of some rows. Hidden words depend on the seed, the epoch and the row alone.
+    fn batch(&self, rows: &[usize], seed: u64, epoch: u64) -> Batch {
+        let Some(masking) = self.masking else {
+            return Batch::of(&rows.iter().map(|&row| &self.sequences[row]).collect::<Vec<_>>(), self.max_length);
+        };
+        // Both are far below 2^32.
+        let hidden = |&row: &usize| masking.hide(&self.sequences[row], seed, epoch << 32 | row as u64);
+        let hidden: Vec<_> = rows.iter().map(hidden).collect();
+        Batch::of(&hidden.iter().collect::<Vec<_>>(), self.max_length)
     }
 }

@@ -3,13 +3,14 @@
 mod files;
 mod labelled;
 mod language;
+mod masked;
 mod rows;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 
-use super::{ChatTemplate, IGNORED, Labels, Sequence, Task, Tokenizer, shuffled};
+use super::{ChatTemplate, IGNORED, Labels, Masking, Sequence, Task, Tokenizer, shuffled};
 use crate::error::{Error, Result};
 use crate::files::read_text;
 use files::{each_of_input, split};
@@ -39,6 +40,8 @@ pub struct Dataset {
     pub sequences: Vec<Sequence>,
     /// The maximum tokens per sequence.
     pub max_length: usize,
+    /// How words are hidden in each batch, if hidden words are learned: a sequence's targets are then its words.
+    pub masking: Option<Masking>,
     /// The number of rows that were longer and were cut, including those then dropped.
     pub cut: usize,
     /// The number of rows dropped because nothing to be learned was within the maximum length.
@@ -112,6 +115,9 @@ impl Dataset {
     ///
     /// A `.txt` file is one text. It is cut into full sequences, and the remainder is dropped unless it is the whole text.
     ///
+    /// For an encoder, whose tokenizer has a mask, a row of [`Task::Language`] has `text`, and each sequence is framed by the special tokens
+    /// of the model. All its words can be hidden and learned.
+    ///
     /// For other tasks, a row has `text`, perhaps `text_pair`, and `label`, framed by the special tokens of the model; or for
     /// [`Task::Tagging`] `tokens`, which are words, and their `labels`: the first token of a word has its label.
     ///
@@ -125,6 +131,10 @@ impl Dataset {
         }
         let is_text = is_text(path)?;
         let mut dataset = Dataset::empty(path, options);
+        if options.task == Task::Language {
+            let vocabulary = tokenizer.vocab_size() as u32;
+            dataset.masking = tokenizer.mask().map(|mask| Masking { mask, vocabulary });
+        }
         if !is_text {
             dataset.read_rows(tokenizer, options)?
         } else if options.task == Task::Language {
@@ -165,7 +175,7 @@ impl Dataset {
     }
 
     fn empty(path: &Path, options: &DataOptions) -> Dataset {
-        Dataset { path: path.into(), sequences: Vec::new(), max_length: options.max_length, cut: 0, dropped: 0 }
+        Dataset { path: path.into(), sequences: Vec::new(), max_length: options.max_length, masking: None, cut: 0, dropped: 0 }
     }
 
     /// Splits a share of the sequences off: the last ones, or with a seed others, which depend only on it. The share is at least one sequence
@@ -182,7 +192,7 @@ impl Dataset {
         let mut next = held.iter();
         let (held, kept) = std::mem::take(&mut self.sequences).into_iter().partition(|_| *next.next().expect("one for each"));
         self.sequences = kept;
-        Some(Dataset { path: self.path.clone(), sequences: held, max_length: self.max_length, cut: 0, dropped: 0 })
+        Some(Dataset { path: self.path.clone(), sequences: held, max_length: self.max_length, masking: self.masking, cut: 0, dropped: 0 })
     }
 
     /// How often each of a task's labels is a target.
@@ -208,9 +218,12 @@ impl Dataset {
         let path = self.path.clone();
         let mut template: Option<ChatTemplate> = None;
         each_row(&path, |line, row| {
-            if options.task != Task::Language {
-                let (sequence, cut) = labelled::sequence(row, true, tokenizer, options)
-                    .map_err(|problem| Error::file(&path, format!("line {line} {problem}")))?;
+            if options.task != Task::Language || self.masking.is_some() {
+                let sequence = match self.masking {
+                    Some(_) => masked::sequence(row, tokenizer, options.max_length),
+                    None => labelled::sequence(row, true, tokenizer, options),
+                };
+                let (sequence, cut) = sequence.map_err(|problem| Error::file(&path, format!("line {line} {problem}")))?;
                 self.add(sequence, cut);
                 return Ok(());
             }
@@ -250,6 +263,10 @@ impl Dataset {
 
     fn read_text(&mut self, tokenizer: &Tokenizer) -> Result<()> {
         let text = read_text(&self.path, u64::MAX)?;
+        if self.masking.is_some() {
+            self.sequences = masked::pieces(&text, tokenizer, self.max_length).map_err(|e| self.at(None, &e))?;
+            return Ok(());
+        }
         let tokens = tokenizer.encode_document(&text).map_err(|e| self.at(None, &e))?;
         let mut sequences: Vec<&[u32]> = tokens.chunks_exact(self.max_length).collect();
         if sequences.is_empty() && tokens.len() >= 2 {

@@ -181,9 +181,15 @@ impl Tokenizer {
         &self.special.prefix
     }
 
-    /// The token that hides another in a masked language model, if there is one.
+    /// The token that hides another, if the model predicts hidden words.
     pub fn mask(&self) -> Option<u32> {
-        self.special.mask
+        self.special.mask.filter(|_| self.frame.is_some())
+    }
+
+    /// The tokenizer of a decoder, which has no use for a mask.
+    pub(crate) fn of_decoder(mut self) -> Tokenizer {
+        self.special.mask = None;
+        self
     }
 
     /// The model's chat template, in Jinja.

@@ -10,8 +10,9 @@ use crate::model::Model;
 /// makes the same cut.
 ///
 /// # Errors
-/// [`Error::Limit`] if not even one row fits. Its advice says which length fits.
+/// [`Error::Limit`] if not even one row fits; its advice says which length fits. [`Error::Usage`] if the model has no head.
 pub(super) fn micro_batch(model: &Model, traits: &Traits, [rows, length]: [u32; 2], mode: Mode) -> Result<u32> {
+    model.check_head()?;
     let training = mode != Mode::Evaluating;
     Graph::new(traits, &model.parameters, training).check_limits()?;
     let check = |rows, length| record(model, traits, [rows, length], mode).graph.check_limits();

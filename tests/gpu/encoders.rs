@@ -10,7 +10,7 @@ use graftling::text::{Batch, IGNORED};
 use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
 use graftling::weights::Weights;
 
-use crate::harness::{close, device};
+use crate::harness::{self, close, device};
 use crate::pretrained::error;
 use crate::whole::{logits, write_inputs};
 
@@ -227,4 +227,49 @@ fn follow(fixture: &Fixture, case: &str, expected: &str, trains: Trains) {
         Some(_) => println!("{}: loss {loss:.6}", place.display()),
         None => std::fs::remove_dir_all(&place).expect("the adapter"),
     }
+}
+
+/// `train --task mlm`, `eval` and `inspect` on an encoder, as a user runs them.
+#[test]
+fn an_encoder_learns_a_text() {
+    let place = std::env::temp_dir().join(format!("graftling-{}-mlm", std::process::id()));
+    let letters: Vec<String> = ('a'..='z').map(String::from).collect();
+    let tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).into_iter();
+    let tokens: Vec<_> = tokens.chain(letters.iter().cloned()).chain(letters.iter().map(|letter| format!("##{letter}"))).collect();
+    for name in ["bert", "bert_old"] {
+        std::fs::create_dir_all(place.join(name)).expect("a directory");
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(path(name).join(file), place.join(name).join(file)).expect("a copy");
+        }
+        std::fs::write(place.join(name).join("vocab.txt"), tokens.join("\n")).expect("a vocabulary");
+    }
+    std::fs::write(place.join("text.txt"), "the cat sat on the mat and the dog ran to the cat ".repeat(30)).expect("a text");
+    let run = |line: &str| {
+        let mut command = harness::command();
+        let output = command.current_dir(&place).args(line.split_whitespace()).arg("--json").output().expect("the command runs");
+        let (said, printed) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+        let json: serde_json::Value = serde_json::from_str(printed.lines().last().unwrap_or_default()).unwrap_or_default();
+        (output.status.code(), format!("{said}{printed}"), json)
+    };
+    let common = "--model bert --data text.txt --task mlm --adapter seq_bn --max-length 24 --batch-size 8 --learning-rate 1e-2 --seed 3";
+    let (code, said, whole) = run(&format!("train {common} --out whole --steps 12"));
+    assert_eq!(code, Some(0), "{said}");
+    let eval =
+        |adapter: &str| run(&format!("eval --model bert --data text.txt --max-length 24 {adapter}")).2["loss"].as_f64().expect("a loss");
+    assert_eq!(eval(""), eval(""));
+    assert!(eval("--adapter whole/adapter") < eval("") - 0.5, "{} and {}: {whole}", eval("--adapter whole/adapter"), eval(""));
+    // A resumed run hides the same words.
+    assert_eq!(run(&format!("train {common} --out parts --steps 5")).0, Some(0));
+    let (code, said, _) = run("train --out parts --resume --steps 12");
+    assert_eq!(code, Some(0), "{said}");
+    let file = |run: &str| std::fs::read(place.join(run).join("adapter/adapter.safetensors")).expect("an adapter");
+    assert!(file("whole") == file("parts"), "a resumed run has other bytes");
+
+    let (code, said, json) = run("inspect bert_old --adapter double_seq_bn");
+    assert_eq!((code, json["architecture"].as_str()), (Some(0), Some("bert")), "{said}");
+    let (code, said, _) = run("train --model bert_old --data text.txt --max-length 24 --out none");
+    assert!(code == Some(2) && said.contains("no head that predicts hidden words ('cls.predictions.transform.dense.weight')"), "{said}");
+    let (code, said, _) = run("train --model builtin --data text.txt --task mlm --out none");
+    assert!(code == Some(2) && said.contains("--task mlm needs an encoder, but builtin is a decoder"), "{said}");
+    std::fs::remove_dir_all(&place).expect("it goes");
 }

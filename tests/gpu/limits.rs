@@ -6,14 +6,15 @@ use graftling::Error;
 use graftling::generate::Generator;
 use graftling::gpu::{Device, Memory, Program, State, Step};
 use graftling::graph::wgsl::FILES;
-use graftling::graph::{DType, Graph, Tensor, Traits};
+use graftling::graph::{DType, Graph, Parameters, Tensor, Traits};
 use graftling::model::{AdapterConfig, BaseDropout, Config, Model, Trains};
+use graftling::ops;
 use graftling::ops::optimizer::{Adam, adam};
-use graftling::text::Batch;
+use graftling::text::{Batch, order_of};
 use graftling::train::{Estimate, Evaluator, TrainOptions, Trainer, TrainerState};
 
 use crate::checkpointing::{gpt, llama};
-use crate::harness::{all_traits, close, device, unchecked};
+use crate::harness::{Random, all_traits, close, device, unchecked};
 use crate::models::training;
 use crate::whole::write_inputs;
 
@@ -83,6 +84,41 @@ fn generated(traits: &Traits, model: &Model, folds: bool, seen: &mut BTreeSet<St
     [logits(&batch(1).tokens[..17], 0), logits(&[9], 17)]
 }
 
+/// What the ops of heads leave of 140 pairs of texts: the loss, and the gradient of the embeddings.
+fn heads(traits: &Traits, folds: bool, seen: &mut BTreeSet<String>) -> Vec<f32> {
+    let (device, [batch, length, hidden, vocabulary]) = (unchecked(), [280, 5, 12, 67]);
+    let mut parameters = Parameters::default();
+    let table = parameters.add("table", [vocabulary, hidden], DType::F32, true);
+    let mut g = Graph::new(traits, &parameters, true);
+    let input = |g: &mut Graph, name: &str, shape: &[usize]| g.input(name, shape, DType::U32);
+    let shape = [batch as usize, length as usize];
+    let (tokens, lengths) = (input(&mut g, "tokens", &shape), input(&mut g, "lengths", &shape[..1]));
+    let (order, targets) = (input(&mut g, "order", &[shape[0] * shape[1]]), input(&mut g, "targets", &[shape[0] / 2]));
+    let x = ops::embedding(&mut g, tokens, table, Some(order));
+    let (means, last) = (ops::mean_rows(&mut g, x, lengths), ops::gather_rows(&mut g, x, lengths, ops::Place::Last));
+    let both = ops::add(&mut g, means, last);
+    let cosines = ops::cosine(&mut g, both);
+    let loss = ops::pointwise_loss(&mut g, cosines, targets, ops::Pointwise::SquaredError);
+    g.backward(loss, loss);
+    if folds {
+        g.fold();
+        seen.extend(folded(&g));
+    }
+    let memory = Memory::new(device, &parameters, true).expect("memory");
+    memory.write(device, table, bytemuck::cast_slice(&Random(7).values((vocabulary * hidden) as usize)));
+    let mut program = Program::new(device, &memory, &g).expect("a program");
+    let words: Vec<u32> = (0..batch * length).map(|i| i * 7 % vocabulary).collect();
+    program.write(device, tokens, &words);
+    program.write(device, order, &order_of(&words));
+    program.write(device, lengths, &(0..batch).map(|row| 1 + row % length).collect::<Vec<_>>());
+    program.write(device, targets, &(0..batch / 2).map(|pair| (pair as f32 / 140.0).to_bits()).collect::<Vec<_>>());
+    memory.clear(device);
+    memory.set_step(device, Step { target_weight: 0.01, ..Step::default() });
+    program.run(device).expect("a run");
+    let gradients = bytemuck::pod_collect_to_vec(&memory.read(device, memory.arenas().gradients).expect("a read"));
+    [vec![memory.metrics(device).expect("metrics").loss], gradients].concat()
+}
+
 /// Folded workgroups compute the same as unfolded ones, in every kernel that has more than one.
 #[test]
 fn every_kernel_folds() {
@@ -107,11 +143,16 @@ fn every_kernel_folds() {
             close(&format!("the folded {what}, cpu {}", traits.cpu), folded, &plain, 1e-6);
         }
     }
+    for traits in &all {
+        let (plain, folded) = (heads(traits, false, &mut seen), heads(traits, true, &mut seen));
+        let plain: Vec<f64> = plain.iter().map(|&v| f64::from(v)).collect();
+        close(&format!("the folded heads, cpu {}", traits.cpu), &folded, &plain, 1e-6);
+    }
     // Few software devices have cooperative matrices.
     for (file, text) in FILES.iter().filter(|(file, _)| *file != "matmul_matrix") {
         for entry in text.split("@compute").skip(1).filter_map(|rest| rest.split_once("fn ")?.1.split_once('(')) {
             let name = format!("{file}.{}", entry.0);
-            let single = ["loss.finish", "optimizer.finish_norm"].contains(&name.as_str());
+            let single = ["loss.finish", "optimizer.finish_norm", "pointwise_loss.forward"].contains(&name.as_str());
             assert!(seen.contains(&name) != single, "{name} was never folded");
         }
     }

@@ -68,6 +68,8 @@ fn kernels() -> Vec<Kernel> {
             "head_norm" => all.extend([base.clone(), base.clone().with("ROW_THREADS", 32), base.with("VECTOR", 4)]),
             "reduce" => all.extend([base.clone(), base.with("VECTOR", 4).with("ACCUMULATE", 1)]),
             "pointwise_loss" => all.extend([base.clone(), base.with("LOGISTIC", 1)]),
+            "cosine" => all.extend([base.clone(), base.with("ROW_THREADS", 32).with("VECTOR", 4)]),
+            "mean" => all.extend([base.clone(), base.with("VECTOR", 4)]),
             "rows" => all.extend([base.clone(), base.with("LAST", 1).with("VECTOR", 4)]),
             "scale" => all.extend([base.clone(), base.clone().with("LEARNED", 0), base.with("VECTOR", 4)]),
             "halves" => all.extend([base.clone(), base.with("VECTOR", 4)]),

@@ -196,9 +196,10 @@ impl SavedAdapter {
         let transposed = self.model_type == Family::Gpt2.model_type();
         let (config, model_name) = (config.clone(), self.model_name.clone());
         let task_type = match self.label_head.as_ref().map(|(head, _)| head.task.kind()) {
-            None => "CAUSAL_LM",
-            Some(TaskKind::Tagging) => "TOKEN_CLS",
-            Some(_) => "SEQ_CLS",
+            // PEFT has none for masked words.
+            None => Family::of_model_type(&self.model_type).filter(|family| !family.is_encoder()).map(|_| "CAUSAL_LM"),
+            Some(TaskKind::Tagging) => Some("TOKEN_CLS"),
+            Some(_) => Some("SEQ_CLS"),
         };
         Ok(PeftJson { config, model_name, modules_to_save: modules.into_iter().collect(), transposed }.write(task_type))
     }

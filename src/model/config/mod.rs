@@ -109,6 +109,11 @@ impl Family {
         }
     }
 
+    /// Whether its models are encoders.
+    pub fn is_encoder(self) -> bool {
+        matches!(self, Family::Bert | Family::Roberta | Family::DistilBert)
+    }
+
     /// The family with this `model_type`.
     pub fn of_model_type(model_type: &str) -> Option<Family> {
         use Family::{Bert, DistilBert, Gpt2, Graftling, Llama, Qwen2, Qwen3, Roberta};

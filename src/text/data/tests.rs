@@ -318,7 +318,7 @@ fn labels_become_targets() {
     let numbers = |at: usize| sequences[at].targets.iter().map(|&bits| f32::from_bits(bits)).collect::<Vec<_>>();
     assert_eq!((task.kind(), names(&task)), (TaskKind::MultiLabel, vec!["x", "y", "z"]));
     assert_eq!([numbers(0), numbers(1), numbers(2)], [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]);
-    let data = Dataset { path: "c".into(), sequences: sequences.clone(), max_length: 8, cut: 0, dropped: 0 };
+    let data = Dataset { path: "c".into(), sequences: sequences.clone(), max_length: 8, masking: None, cut: 0, dropped: 0 };
     assert_eq!(data.label_counts(&task), [1, 1, 1]);
 
     let rows = "{\"text\": \"ab\", \"label\": \"x\"}\n{\"text\": \"cd\", \"label\": \"y\"}";
@@ -410,8 +410,14 @@ fn batches_have_rows_of_like_lengths() {
 
 #[test]
 fn rows_are_held_out() {
-    let data =
-        || Dataset { path: "a".into(), sequences: (0..20).map(|n| Sequence::new(vec![n, n])).collect(), max_length: 8, cut: 0, dropped: 0 };
+    let data = || Dataset {
+        path: "a".into(),
+        sequences: (0..20).map(|n| Sequence::new(vec![n, n])).collect(),
+        max_length: 8,
+        masking: None,
+        cut: 0,
+        dropped: 0,
+    };
     let firsts = |data: &Dataset| data.sequences.iter().map(|row| row.tokens[0]).collect::<Vec<_>>();
     let mut kept = data();
     let held = kept.hold_out(0.25, Some(3)).expect("rows");
@@ -422,4 +428,49 @@ fn rows_are_held_out() {
     assert_eq!(all, (0..20).collect::<Vec<_>>());
     assert_eq!(firsts(&data().hold_out(0.25, Some(3)).expect("rows")), firsts(&held));
     assert_eq!(firsts(&data().hold_out(0.25, None).expect("rows")), [15, 16, 17, 18, 19]);
+}
+
+/// A row of an encoder is framed, and all its words can be hidden; a text is cut into framed pieces.
+#[test]
+fn encoders_learn_the_words_between_their_frames() {
+    let pairs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pairs");
+    let place = Place::new("masked");
+    let rows = place.put("rows.jsonl", "{\"text\":\"the dog sleeps\",\"label\":\"x\"}\n{\"text\":\"fox\",\"text_pair\":\"the dog\"}\n");
+    let text = place.put("text.txt", "The quick brown fox jumps over the lazy dog. ".repeat(20));
+    for (kind, mask) in [("uncased", "[MASK]"), ("roberta", "<mask>")] {
+        let tokenizer = Tokenizer::read(&pairs.join(kind)).expect("a tokenizer");
+        let options = |max_length| DataOptions { max_length, train_on_prompt: false, task: Task::Language };
+        let data = Dataset::read(&rows, &tokenizer, &options(64)).expect("rows");
+        let frame = tokenizer.encode_pair("fox", Some("the dog"), 64).expect("tokens");
+        assert_eq!(data.sequences[1].tokens, frame.tokens, "{kind}");
+        assert_eq!(data.sequences[1].types.is_empty(), kind == "roberta");
+        let target = |at: usize| if frame.special[at] { NO } else { frame.tokens[at] };
+        assert_eq!(data.sequences[1].targets, (0..frame.tokens.len()).map(target).collect::<Vec<_>>(), "{kind}");
+        let masking = data.masking.expect("an encoder's");
+        assert_eq!((tokenizer.token(masking.mask).as_deref(), masking.vocabulary), (Some(mask), tokenizer.vocab_size() as u32));
+
+        let data = Dataset::read(&text, &tokenizer, &options(12)).expect("a text");
+        assert!(data.sequences.len() > 10 && data.sequences.iter().all(|s| s.tokens.len() == 12 && s.targets() == 10), "{kind}");
+        let words: Vec<_> = data.sequences.iter().flat_map(|s| s.tokens[1..11].to_vec()).collect();
+        assert!(tokenizer.encode(&std::fs::read_to_string(&text).expect("a text")).expect("tokens").starts_with(&words), "{kind}");
+
+        // Each epoch hides other words, a resumed run the same ones; measuring always hides the same.
+        let of = |epoch, index| Batches::new(&data, 4, Some(3)).starting_at(Position { epoch, index }).take_next();
+        assert_eq!(of(1, 2), of(1, 2));
+        assert_ne!(of(0, 0).targets, of(1, 0).targets);
+        assert!(of(0, 0).targets() >= 4 && of(0, 0).tokens.contains(&masking.mask), "{kind}");
+        assert_eq!(data.batches(4).collect::<Vec<_>>(), data.batches(4).collect::<Vec<_>>());
+        let short = Dataset::read(&text, &tokenizer, &options(2)).expect_err("no room").to_string();
+        assert!(short.contains("the tokenizer adds 2 tokens to a text"), "{short}");
+    }
+    let tokenizer = Tokenizer::read(&pairs.join("uncased")).expect("a tokenizer");
+    let chat = place.put("chat.jsonl", "{\"prompt\":\"a\",\"completion\":\"b\"}\n");
+    let empty = place.put("empty.jsonl", "{\"text\":\" \"}\n");
+    for (file, words) in
+        [(chat, "chat.jsonl: line 1 has no 'text', which is what an encoder learns"), (empty, "empty.jsonl: line 1 has no words")]
+    {
+        let options = DataOptions { max_length: 64, train_on_prompt: false, task: Task::Language };
+        let error = Dataset::read(&file, &tokenizer, &options).expect_err(words).to_string();
+        assert!(error.contains(words), "{error}");
+    }
 }

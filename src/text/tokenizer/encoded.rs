@@ -13,6 +13,8 @@ pub struct Encoded {
     pub tokens: Vec<u32>,
     /// The type of each token: 1 in the second text and after it, 0 elsewhere.
     pub types: Vec<u32>,
+    /// Whether each token is one of the frame's.
+    pub special: Vec<bool>,
     /// Whether the texts were longer and have been cut.
     pub cut: bool,
 }
@@ -32,7 +34,8 @@ impl Tokenizer {
             let cut = tokens.len() > max_length;
             tokens.truncate(max_length);
             let types = vec![0; tokens.len()];
-            return Ok(Encoded { tokens, types, cut }).and_then(not_empty);
+            let special = (0..tokens.len()).map(|at| at < self.special.prefix.len()).collect();
+            return not_empty(Encoded { tokens, types, special, cut });
         };
         let added = frame.added_tokens(pair.is_some());
         if max_length <= added {
@@ -48,7 +51,8 @@ impl Tokenizer {
         let (text, pair) = truncate_encodings(text, pair, &truncation).map_err(cannot_encode)?;
         let cut = len(&text, &pair) < before;
         let framed = frame.process(text, pair, true).map_err(cannot_encode)?;
-        not_empty(Encoded { tokens: framed.get_ids().into(), types: framed.get_type_ids().into(), cut })
+        let special = framed.get_special_tokens_mask().iter().map(|&special| special == 1).collect();
+        not_empty(Encoded { tokens: framed.get_ids().into(), types: framed.get_type_ids().into(), special, cut })
     }
 
     /// The special tokens before and after a single text of an encoder; `None` for a tokenizer without such a frame.

@@ -8,7 +8,7 @@ use super::split;
 const CHUNK: usize = 1 << 16;
 
 /// Whether the tokens of a text are those of its [`chunks`]. This holds if the text is first split into words by a regular expression that
-/// is known never to match a letter and the space after it together, and nothing else spans the two.
+/// is known never to match a letter and the space after it together, or at white space, and nothing else spans the two.
 pub(super) fn is_sum_of_chunks(inner: &tokenizers::Tokenizer) -> bool {
     let json = |value: Result<Value, serde_json::Error>| value.unwrap_or_default();
     let normalizer = json(serde_json::to_value(inner.get_normalizer()));
@@ -19,6 +19,7 @@ pub(super) fn is_sum_of_chunks(inner: &tokenizers::Tokenizer) -> bool {
     };
     let splits = |part: &Value| match part["type"].as_str() {
         Some("ByteLevel") => part["use_regex"] == true,
+        Some("BertPreTokenizer") => true,
         Some("Split") => {
             part["behavior"] == "Isolated" && part["invert"] == false && part["pattern"]["Regex"].as_str().is_some_and(split::is_known)
         }
@@ -30,7 +31,8 @@ pub(super) fn is_sum_of_chunks(inner: &tokenizers::Tokenizer) -> bool {
         _ => splits(part),
     };
     let added = inner.get_added_vocabulary().get_vocab().keys().all(|token| !token.contains(' '));
-    (normalizer.is_null() || normalizer["type"] == "NFC") && parts.iter().all(harmless) && parts.iter().any(splits) && added
+    let local = normalizer.is_null() || normalizer["type"] == "NFC" || normalizer["type"] == "BertNormalizer";
+    local && parts.iter().all(harmless) && parts.iter().any(splits) && added
 }
 
 /// Cuts a text between an ASCII letter and a space that another ASCII letter follows.

@@ -118,8 +118,9 @@ fn long_runs_of_one_character_are_no_problem() {
 #[test]
 fn long_texts_have_the_tokens_of_the_whole() {
     let mut random = Random::new(3, 4);
-    for kind in KINDS {
-        let tokenizer = of(kind);
+    let pairs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pairs");
+    let encoders = ["uncased", "cased", "roberta"].map(|kind| (kind, Tokenizer::read(&pairs.join(kind)).expect("a tokenizer")));
+    for (kind, tokenizer) in KINDS.into_iter().map(|kind| (kind, of(kind))).chain(encoders) {
         assert_eq!(tokenizer.in_chunks, !["deepseek-coder", "llama", "llama-no-space"].contains(&kind), "{kind}");
         let mut text = String::new();
         while text.len() < 150_000 {
@@ -348,4 +349,51 @@ fn bytes_are_tokens() {
     assert_eq!(tokens, text.bytes().map(u32::from).collect::<Vec<_>>());
     assert_eq!(tokenizer.decode(&tokens), text);
     assert_eq!((tokenizer.len(), tokenizer.vocab_size(), tokenizer.encode_document("").expect("tokens").len()), (256, 256, 0));
+}
+
+/// One text and two, in every length, as `transformers` frames them.
+#[test]
+fn encoders_frame_their_texts() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pairs");
+    let expected: Value = serde_json::from_slice(&std::fs::read(directory.join("expected.json")).expect("a fixture")).expect("JSON");
+    let numbers =
+        |value: &Value| value.as_array().expect("a list").iter().map(|id| id.as_u64().expect("a number") as u32).collect::<Vec<_>>();
+    for kind in ["uncased", "uncased_json", "cased", "roberta"] {
+        let tokenizer = Tokenizer::read(&directory.join(kind)).expect("a tokenizer");
+        let mut cases = expected[kind].as_array().expect("a list").iter();
+        for texts in expected["texts"].as_array().expect("a list") {
+            let text = |at: usize| texts.get(at).map(|text| text.as_str().expect("a text"));
+            for length in numbers(&expected["lengths"]) {
+                let (case, what) = (cases.next().expect("a case"), format!("{kind}: {texts} in {length}"));
+                let encoded = tokenizer.encode_pair(text(0).expect("a text"), text(1), length as usize).expect("tokens");
+                assert_eq!((encoded.tokens, encoded.types), (numbers(&case["tokens"]), numbers(&case["types"])), "{what}");
+                assert_eq!(encoded.cut, case["cut"] == true, "{what}");
+                let frame = if text(1).is_none() { 2 } else { 3 + usize::from(kind == "roberta") };
+                assert_eq!(encoded.special.iter().filter(|&&special| special).count(), frame, "{what}");
+            }
+        }
+        let [before, after] = tokenizer.frame().expect("a frame");
+        let framed = tokenizer.encode_pair("fox", None, 100).expect("tokens").tokens;
+        assert_eq!(framed, [before, tokenizer.encode("fox").expect("tokens"), after].concat(), "{kind}");
+        let mask = if kind == "roberta" { "<mask>" } else { "[MASK]" };
+        assert_eq!(tokenizer.mask().and_then(|token| tokenizer.token(token)).as_deref(), Some(mask), "{kind}");
+        for length in 0..3 {
+            let error = tokenizer.encode_pair("fox", None, length).expect_err("no room").to_string();
+            assert!(error.contains("the tokenizer adds 2 tokens to a text; use a longer"), "{kind}: {error}");
+        }
+    }
+    // A decoder has no frame.
+    let gpt = of("gpt-2");
+    assert_eq!((gpt.frame(), gpt.mask()), (None, None));
+    assert_eq!(gpt.encode_pair("a b", None, 100).expect("tokens").tokens, gpt.encode_document("a b").expect("tokens"));
+    assert!(gpt.encode_pair("a", Some("b"), 100).expect_err("no pairs").to_string().contains("no form for two texts"));
+    assert!(gpt.encode_pair("", None, 100).expect_err("no text").to_string().contains("the text is empty"));
+}
+
+#[test]
+fn a_vocabulary_without_its_special_tokens_is_refused() {
+    let place = Place::new("vocabulary");
+    place.put("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n");
+    let error = Tokenizer::read(&place.0).err().expect("no mask").to_string();
+    assert!(error.contains("vocab.txt: has no line [MASK]"), "{error}");
 }

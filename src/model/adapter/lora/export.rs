@@ -45,6 +45,11 @@ impl SavedAdapter {
             let problem = "is a bottleneck adapter, which only the adapters library and Graftling can load; train a LoRA (--adapter lora)";
             return Err(Error::file(self.directory(), problem));
         };
+        if model.family.is_encoder() && form != ExportForm::Peft {
+            return Err(Error::Usage(
+                "llama.cpp and mlx-lm load adapters of decoders only, and this one is an encoder's; use --to peft".into(),
+            ));
+        }
         if self.base.is_some() {
             let problem =
                 "has base.safetensors with parts of the base that trained too, which no LoRA file holds; train the LoRA without them";

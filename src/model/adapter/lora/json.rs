@@ -43,8 +43,9 @@ pub(in super::super) struct PeftJson {
 }
 
 impl PeftJson {
-    /// The file, with the keys that PEFT and the tools that read its files need. `task_type` tells PEFT the class of the model.
-    pub(in super::super) fn write(&self, task_type: &str) -> String {
+    /// The file, with the keys that PEFT and the tools that read its files need. `task_type` tells PEFT the class of the model, if
+    /// it has one for it.
+    pub(in super::super) fn write(&self, task_type: Option<&str>) -> String {
         let mut json: Map<String, Value> = KEYS.iter().map(|&(key, _)| (key.to_string(), self.config.value(key))).collect();
         let modules = if self.modules_to_save.is_empty() { Value::Null } else { self.modules_to_save.clone().into() };
         let rest = json!({

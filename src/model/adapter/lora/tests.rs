@@ -196,7 +196,7 @@ fn configs_come_back_from_json() {
     ] {
         let written =
             PeftJson { config: parsed(spec), model_name: "a/b".into(), modules_to_save: vec!["lm_head".into()], transposed: true };
-        let json: Value = serde_json::from_str(&written.write("CAUSAL_LM")).expect("JSON");
+        let json: Value = serde_json::from_str(&written.write(Some("CAUSAL_LM"))).expect("JSON");
         assert_eq!(PeftJson::read(&json), Ok(written), "{spec}");
         assert_eq!((&json["peft_type"], &json["fan_in_fan_out"]), (&json!("LORA"), &json!(true)));
     }
@@ -422,6 +422,18 @@ fn exports_to_peft_and_refusals() {
                 assert!(problem.contains("has the whole tensor 'lm_head.weight', which only PEFT's files hold"), "{problem}");
             }
         }
+    }
+    let encoder = models.with_file_name("encoders").join("bert");
+    let (config, _) = Base::open_weights(&encoder).expect("a model");
+    let adapter = read_adapter(&encoder.join("lora_all")).expect("an adapter");
+    adapter.export(&config, ExportForm::Peft, &path).expect("an export");
+    assert_eq!(read_adapter(&path).expect("the adapter").weights.tensors, adapter.weights.tensors);
+    let json: Value = serde_json::from_slice(&fs::read(path.join("adapter_config.json")).expect("a file")).expect("JSON");
+    assert!(json["task_type"].is_null(), "{json}");
+    fs::remove_dir_all(&path).expect("the directory");
+    for form in [ExportForm::Gguf, ExportForm::Mlx] {
+        let problem = adapter.export(&config, form, &path).expect_err("an encoder").to_string();
+        assert!(problem.contains("load adapters of decoders only"), "{problem}");
     }
     let (config, _) = Base::open_weights(&models.join("llama")).expect("a model");
     let bottleneck = read_adapter(&models.join("llama/seq_bn")).expect("an adapter");

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::super::Encoder;
 use super::*;
 use crate::ops::{RopePairs, RopeScaling};
 
@@ -383,4 +384,70 @@ fn what_is_no_config_at_all() {
     }
     let message = Config::read(Path::new("/nowhere/config.json")).expect_err("nothing there").to_string();
     assert!(message.starts_with("/nowhere/config.json: cannot be read"), "{message}");
+}
+
+/// MiniLM's, a BERT of `transformers` 4.8.
+fn minilm() -> Value {
+    json!({
+        "_name_or_path": "nreimers/MiniLM-L6-H384-uncased", "architectures": ["BertModel"], "attention_probs_dropout_prob": 0.1,
+        "gradient_checkpointing": false, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": 384, "initializer_range": 0.02,
+        "intermediate_size": 1536, "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "model_type": "bert", "num_attention_heads": 12,
+        "num_hidden_layers": 6, "pad_token_id": 0, "position_embedding_type": "absolute", "transformers_version": "4.8.2",
+        "type_vocab_size": 2, "use_cache": true, "vocab_size": 30522
+    })
+}
+
+fn distilbert() -> Value {
+    json!({
+        "activation": "gelu", "architectures": ["DistilBertForMaskedLM"], "attention_dropout": 0.1, "dim": 768, "dropout": 0.1,
+        "hidden_dim": 3072, "initializer_range": 0.02, "max_position_embeddings": 512, "model_type": "distilbert", "n_heads": 12,
+        "n_layers": 6, "pad_token_id": 0, "qa_dropout": 0.1, "seq_classif_dropout": 0.2, "sinusoidal_pos_embds": false,
+        "tie_weights_": true, "transformers_version": "4.10.0.dev0", "vocab_size": 30522
+    })
+}
+
+#[test]
+fn configs_of_encoders_are_read() {
+    let bert = read(&minilm()).expect("a config");
+    assert_eq!((bert.family, bert.layers, bert.heads, bert.head_size, bert.context), (Family::Bert, 6, 12, 32, 512));
+    assert_eq!((bert.activation, bert.norm_first, bert.epsilon, bert.tied), (Activation::Gelu, false, 1e-12, true));
+    assert_eq!(bert.biases, Biases { qkv: true, attention_output: true, ffn: true, head: true });
+    assert_eq!(bert.dropout, BaseDropout::all(0.1));
+    assert_eq!(bert.encoder, Some(Encoder { token_types: 2, first_position: 0, pooler: true, head: true }));
+
+    // RoBERTa's table of positions begins with rows for padding.
+    let mut roberta = with(&with(&minilm(), "model_type", &json!("roberta")), "max_position_embeddings", &json!(514));
+    roberta = with(&with(&roberta, "type_vocab_size", &json!(1)), "pad_token_id", &json!(1));
+    roberta = with(&with(&roberta, "classifier_dropout", &json!(0.3)), "layer_norm_eps", &json!(1e-5));
+    let roberta = read(&roberta).expect("a config");
+    assert_eq!((roberta.context, roberta.epsilon, roberta.dropout.head), (512, 1e-5, 0.3));
+    assert_eq!(roberta.encoder, Some(Encoder { token_types: 1, first_position: 2, pooler: true, head: true }));
+
+    let distilbert = read(&distilbert()).expect("a config");
+    assert_eq!((distilbert.layers, distilbert.heads, distilbert.intermediate_size, distilbert.epsilon), (6, 12, 3072, 1e-12));
+    assert_eq!(distilbert.dropout, BaseDropout { attention_output: 0.0, head: 0.2, ..BaseDropout::all(0.1) });
+    assert_eq!(distilbert.encoder, Some(Encoder { token_types: 0, first_position: 0, pooler: false, head: true }));
+}
+
+#[test]
+fn bad_configs_of_encoders() {
+    check_bad(
+        &minilm(),
+        &[
+            ("position_embedding_type", json!("relative_key"), &["position_embedding_type = \"relative_key\"", "\"absolute\""]),
+            ("is_decoder", json!(true), &["is_decoder = true"]),
+            ("add_cross_attention", json!(true), &["add_cross_attention = true"]),
+            ("hidden_act", json!("celu"), &["hidden_act = \"celu\""]),
+            ("hidden_size", json!(385), &["hidden_size = 385", "num_attention_heads = 12"]),
+            ("num_attention_heads", json!(128), &["head size of 3 "]),
+            ("num_hidden_layers", json!(null), &["no num_hidden_layers"]),
+            ("embedding_size", json!(128), &["unknown key embedding_size = 128"]),
+            ("type_vocab_size", json!(0), &["type_vocab_size = 0"]),
+        ],
+    );
+    let roberta = with(&minilm(), "model_type", &json!("roberta"));
+    check_bad(&roberta, &[("max_position_embeddings", json!(1), &["max_position_embeddings = 1, but the first 1 are padding's"])]);
+    let cases: [(&str, Value, &[&str]); 2] =
+        [("attention_dropout", json!(1), &["attention_dropout = 1"]), ("dim", json!(null), &["no dim"])];
+    check_bad(&distilbert(), &cases);
 }
