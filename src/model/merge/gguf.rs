@@ -28,7 +28,7 @@ pub(super) fn from_gguf(folded: &Folded, file: &Gguf, out: &Path, wanted: Option
     for tensor in file.tensors_in_order() {
         let name = theirs.translate(tensor.name, own).filter(|name| folded.changes(name));
         let format = format_of(folded, tensor.name, tensor.format, name.is_some(), tensor.shape.axes(), wanted);
-        merged.add(tensor.format, format);
+        merged.add(tensor.format, format, name.is_some());
         before.add(tensor.format, tensor.shape.len());
         after.add(format, tensor.shape.len());
         if let Some(name) = name {
@@ -76,7 +76,7 @@ pub(super) fn from_directory(folded: &Folded, model: &Path, out: &Path, wanted: 
         // llama.cpp computes with vectors, and adds positions, in f32.
         let kept = if is_small(&theirs, weight.shape.axes()) { GgmlType::F32 } else { from };
         let format = format_of(folded, &theirs, kept, folded.changes(name), weight.shape.axes(), wanted);
-        merged.add(from, format);
+        merged.add(from, format, folded.changes(name));
         sizes.add(format, weight.shape.len());
         names.insert(theirs.clone(), name.to_string());
         tensors.push(PlannedTensor { name: theirs, shape: weight.shape.clone(), format });
