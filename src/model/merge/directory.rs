@@ -56,7 +56,7 @@ pub(super) fn from_directory(folded: &Folded, model: &Path, out: &Path, wanted: 
             config[known.unwrap_or("torch_dtype")] = torch_name(format).into();
             write_json(&directory.join(CONFIG), &config)?;
         }
-        write_streamed(&directory.join(WEIGHTS), &tensors, &bytes)
+        write_streamed(&directory.join(WEIGHTS), &tensors, bytes)
     })?;
     Ok(merged)
 }
@@ -86,7 +86,7 @@ pub(super) fn from_gguf(folded: &Folded, file: &Gguf, out: &Path, wanted: Option
     replace_directory(out, |directory| {
         write_json(&directory.join(CONFIG), &json)?;
         tokenizer.write(directory, config.context)?;
-        write_streamed(&directory.join(WEIGHTS), &tensors, &bytes)
+        write_streamed(&directory.join(WEIGHTS), &tensors, bytes)
     })?;
     Ok(merged)
 }
