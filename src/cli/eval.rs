@@ -2,17 +2,17 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use graftling::Result;
-use graftling::gpu::Device;
-use graftling::model::Trains;
+use graftling::gpu::{Device, Memory};
+use graftling::model::{AdapterExpression, Trains};
 use graftling::text::{Batch, DataOptions, Splits};
 use graftling::train::{Evaluator, recordings};
 use graftling::words::count;
 use serde_json::json;
 
 use super::Common;
-use super::setup::{Setup, check_adapters, check_kernels, cut_batch, max_length, open_device};
+use super::setup::{Setup, adapters, check_kernels, cut_batch, max_length, open_device};
 
 /// Measures a model's loss and perplexity on a data set
 #[derive(Args)]
@@ -21,9 +21,9 @@ pub struct Eval {
     /// A directory in Hugging Face format, a .gguf file, or builtin: a small byte-level GPT to try things out
     #[arg(long)]
     model: PathBuf,
-    /// The directory of a saved adapter; several are compared in a table, along with the base
-    #[arg(long, value_name = "DIR")]
-    adapter: Vec<PathBuf>,
+    /// The directory of a saved adapter, or several combined: stack(A,B), average(A:0.7,B:0.3); several options are compared in a table, along with the base
+    #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath)]
+    adapter: Vec<AdapterExpression>,
     /// A .jsonl or .txt file, or a directory with test, valid or train as .jsonl or .txt: the first of these found is measured
     #[arg(long)]
     data: PathBuf,
@@ -40,7 +40,6 @@ pub struct Eval {
 
 impl Eval {
     pub fn run(&self, common: &Common) -> Result<()> {
-        check_adapters(&self.adapter)?;
         let setup = Setup::read(common, &self.model, self.adapter.first().filter(|_| self.adapter.len() == 1))?;
         let max_length = max_length(&setup.base.config, self.max_length)? as usize;
         let options = DataOptions { max_length, train_on_prompt: self.train_on_prompt };
@@ -54,7 +53,7 @@ impl Eval {
         let largest =
             batches.iter().map(|batch| [batch.rows, batch.length]).max_by_key(|[rows, length]| u64::from(*rows) * u64::from(*length));
         let largest = largest.unwrap_or([1, 1]);
-        let (first, micro_batch, mut warnings) = measure(common, &setup, &mut device, &batches, largest)?;
+        let Measured { loss: first, micro_batch, mut warnings, memory } = measure(common, &setup, &mut device, None, &batches, largest)?;
         if let Some(cut) = cut_batch(largest, micro_batch) {
             common.note(format!("batch      {cut}"));
         }
@@ -65,9 +64,9 @@ impl Eval {
         }
         let mut losses = vec![("the base alone".to_string(), first)];
         for directory in &self.adapter {
-            let setup = Setup::read(common, &self.model, Some(directory))?;
-            let (loss, _, more) = measure(common, &setup, &mut device, &batches, largest)?;
-            losses.push((directory.display().to_string(), loss));
+            let setup = setup.with(common, directory)?;
+            let Measured { loss, warnings: more, .. } = measure(common, &setup, &mut device, Some(&memory), &batches, largest)?;
+            losses.push((directory.to_string(), loss));
             warnings.extend(more);
         }
         let width = losses.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
@@ -84,18 +83,28 @@ impl Eval {
     }
 }
 
-/// The loss of a base with its adapter, if any; the number of rows of the largest batch that are computed at once; and warnings about
-/// kernels.
+/// What [`measure`] finds.
+struct Measured {
+    loss: f64,
+    /// The number of rows of the largest batch that are computed at once.
+    micro_batch: u32,
+    /// Warnings about kernels.
+    warnings: Vec<String>,
+    memory: Memory,
+}
+
+/// Measures the loss of a base with its adapters, if any. `base` is the memory of the base alone, if that is on the device already.
 fn measure(
     common: &Common,
     setup: &Setup,
     device: &mut Device,
+    base: Option<&Memory>,
     batches: &[Batch],
     [rows, length]: [u32; 2],
-) -> Result<(f64, u32, Vec<String>)> {
+) -> Result<Measured> {
     let model = setup.model(&setup.base.config, None, Trains::adapters())?;
     let warnings = check_kernels(common, device, |traits| recordings(&model, traits, [rows, length], false))?;
-    let memory = setup.upload(device, &model, 0, false)?;
+    let memory = setup.upload_beside(device, &model, base)?;
     let mut evaluator = Evaluator::new(device, &model, &memory);
     let smaller = || {
         let fewer = (rows > 1).then_some("a smaller --batch-size, which changes nothing but the speed");
@@ -103,5 +112,6 @@ fn measure(
         format!("use {}", choices.join("; or "))
     };
     let micro_batch = evaluator.prepare(rows, length).map_err(|error| error.advised(smaller))?;
-    Ok((evaluator.loss(batches)?, micro_batch, warnings))
+    let loss = evaluator.loss(batches)?;
+    Ok(Measured { loss, micro_batch, warnings, memory })
 }

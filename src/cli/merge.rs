@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use graftling::model::{Base, BaseIdentity, merge, read_adapter};
+use clap::{Args, ValueEnum, ValueHint};
+use graftling::model::{AdapterExpression, Base, BaseIdentity, merge};
 use graftling::weights::GgmlType;
 use graftling::words::count;
 use graftling::{Error, Result};
@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::Common;
 use super::options::name_of;
+use super::setup::adapters;
 
 /// Folds a LoRA into the weights of its base and writes the model: a GGUF file or a directory in Hugging Face format
 #[derive(Args)]
@@ -21,9 +22,9 @@ pub struct Merge {
     /// The model that the LoRA was trained on: a directory in Hugging Face format, or a .gguf file
     #[arg(long)]
     model: PathBuf,
-    /// The directory of a saved LoRA
-    #[arg(long, value_name = "DIR")]
-    adapter: PathBuf,
+    /// The directory of a saved LoRA, or an average: average(A:0.7,B:0.3)
+    #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath)]
+    adapter: AdapterExpression,
     /// The file or directory to write
     #[arg(long, value_name = "FILE.gguf|DIR")]
     out: PathBuf,
@@ -77,7 +78,7 @@ impl Merge {
             return Err(Error::Usage(format!("--out {} is a directory; give the name of a file", self.out.display())));
         }
         let (config, weights) = Base::open_weights(&self.model)?;
-        let adapter = read_adapter(&self.adapter)?;
+        let adapter = self.adapter.read_one("--adapter")?;
         let mut warnings: Vec<_> = adapter.check_base(&BaseIdentity::of(&config, &weights, &name_of(&self.model)))?.into_iter().collect();
         let merged = merge(&self.model, &adapter, &self.out, self.format.wanted())?;
         if merged.coarse > 0 {

@@ -1,5 +1,6 @@
 //! The command line and what all sub-commands share. Standard output is for results, standard error for progress.
 
+mod adapters;
 mod bar;
 mod bench;
 mod completions;
@@ -82,6 +83,7 @@ enum Command {
     Eval(eval::Eval),
     Generate(generate::Generate),
     Export(export::Export),
+    Adapters(adapters::Adapters),
     Merge(merge::Merge),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Pretrain(pretrain) => pretrain.run(&common),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(&common),
+        Command::Adapters(adapters) => adapters.run(&common),
         Command::Export(export) => export.run(&common),
         Command::Merge(merge) => merge.run(&common),
         Command::Bench(bench) => bench.run(&common),

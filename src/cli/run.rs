@@ -119,13 +119,17 @@ impl Run<'_> {
         let best = |best: Best| format!(" (best {:.4} after step {}: {})", best.loss, best.step, path(best).display());
         let (losses, best) = (format!("loss {:.4} to {:.4}", summary.first, summary.last), better.map_or(String::new(), best));
         let text = format!("saved {} after {}: {losses}{evaluated}{best}", directory.display(), count(steps, "step"));
+        let usage = self.setup.expression.clone().map(|below| below.under(directory).to_string());
+        if let Some(expression) = &usage {
+            self.common.note(format!("use        --adapter \"{expression}\""));
+        }
         let best = self.state.best.filter(|_| measured.is_some()).or(better);
         let best = best.map(|best| {
             let eval_loss = measured.map(|_| best.loss);
             json!({ "step": best.step, "loss": best.loss, "eval_loss": eval_loss, "checkpoint": path(best) })
         });
         let json = json!({
-            "adapter": directory, "checkpoint": self.checkpoints.path(steps), "best": best, "steps": steps,
+            "adapter": directory, "use": usage, "checkpoint": self.checkpoints.path(steps), "best": best, "steps": steps,
             "loss_before": summary.first, "loss_after": summary.last, "eval_loss": summary.evaluated,
             "total_params": total, "trainable_params": trainable, "trains": parts, "tokens_per_second": summary.tokens_per_second, "gpu_bytes": bytes,
             "skipped_steps": summary.skipped, "adapter_moved": moved, "disk_bytes": disk, "warnings": progress.warnings(),
@@ -212,7 +216,7 @@ impl Run<'_> {
         if full {
             let weights = model.download(device, &memory, |_| true)?;
             let base = [&self.setup.base.weights, &weights];
-            let next = Model::new(&self.config, &base, Some(&self.adapters), self.trains)?;
+            let next = Model::new(&self.config, &base, self.setup.adapters(Some(&self.adapters)), self.trains)?;
             self.moments = Some(phase.trainer.moments(|name| next.trains(name))?);
             self.state.trainer = phase.trainer.state()?;
             self.setup.changes = vec![weights];
@@ -315,7 +319,7 @@ impl Phase<'_> {
 
     /// All that differs from the base's files, ready to be saved.
     fn saved(&self, run: &Run) -> Result<SavedAdapter> {
-        let wanted = |name: &str| is_adapter(name) || self.model.trains(name) || self.changed.contains(name);
+        let wanted = |name: &str| self.model.trains(name) || self.changed.contains(name);
         let weights = self.model.download(run.device, self.memory, wanted)?;
         SavedAdapter::of(self.model, &weights, run.adapter_name, &run.setup.identity)
     }

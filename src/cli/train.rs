@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
-use graftling::model::{AdapterConfig, BaseIdentity, Likeness, Trains};
+use clap::{Args, ValueEnum, ValueHint};
+use graftling::model::{AdapterConfig, AdapterExpression, BaseIdentity, Likeness, Trains};
 use graftling::ops::optimizer::Adam;
 use graftling::text::{Batches, DataOptions, Dataset, Splits, round_length};
 use graftling::train::{Checkpoint, Checkpoints, Found, RunState, Schedule, Shape, TrainOptions, recordings};
@@ -14,7 +14,7 @@ use graftling::{Error, Result};
 use super::lock::Lock;
 use super::options::Options;
 use super::run::Run;
-use super::setup::{Setup, check_kernels, max_length, open_device, with_dropout};
+use super::setup::{Setup, adapters, check_kernels, max_length, open_device, with_dropout};
 use super::{Cli, Command, Common, interrupt};
 
 /// Trains an adapter on your text
@@ -45,8 +45,11 @@ pub struct Train {
     #[arg(long, value_name = "NAME", default_value = "default")]
     adapter_name: String,
     /// Start from a saved adapter and keep its configuration; a head saved with it trains only with --train head
-    #[arg(long, value_name = "DIR", conflicts_with = "adapter")]
-    init_adapter: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", conflicts_with = "adapter", value_parser = adapters(), value_hint = ValueHint::DirPath)]
+    init_adapter: Option<AdapterExpression>,
+    /// Train the adapter on top of a saved one, which stays as it is; or of several: stack(A,B), average(A:0.7,B:0.3)
+    #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath)]
+    under: Option<AdapterExpression>,
     /// Parts of the base to train along with the adapter
     #[arg(long, value_name = "PARTS", value_delimiter = ',')]
     train: Vec<Part>,
@@ -168,11 +171,16 @@ impl Train {
         let [model, data_path, out] =
             [(&self.model, "model"), (&self.data, "data"), (&self.out, "out")].map(|(path, name)| required(path, name));
         let (model, data_path, out) = (model?, data_path?, out?);
-        let mut setup = Setup::read(common, model, self.init_adapter.as_ref())?;
+        let mut setup = Setup::read(common, model, self.under.as_ref())?;
+        let init = self.init_adapter.as_ref().map(|saved| saved.read_one("--init-adapter")).transpose()?;
+        if let Some(saved) = &init {
+            saved.check_base(&setup.identity)?.into_iter().for_each(|warning| common.warn(warning));
+            setup.changes = saved.sources(&setup.base.config)?;
+        }
         let trains = self.trains();
         let config = with_dropout(&setup.base.config, self.dropout);
-        let adapters = match &setup.adapter {
-            Some(saved) => saved.config.clone(),
+        let adapters = match init {
+            Some(saved) => saved.config,
             None => AdapterConfig::parse(&self.adapter)?,
         };
         let adapters = match self.dropout {
@@ -208,7 +216,7 @@ impl Train {
         let (mut moments, mut resumed) = (None, None);
         if let Some(checkpoint) = self.newest(common, out, &checkpoints)? {
             self.check_resumed(&checkpoint, &checkpoints, &state, steps)?;
-            check_base(&checkpoint, &setup.identity, model)?;
+            check_base(&checkpoint, &setup.identity, model, self.under.as_ref())?;
             resumed = Some(checkpoint.state.trainer.step);
             setup.changes = checkpoint.adapter.sources(&config)?;
             (moments, state) = (Some(checkpoint.moments), checkpoint.state);
@@ -366,9 +374,17 @@ impl Train {
 
 const RUN_TOML: &str = "run.toml";
 
-/// Checks that the model is still the one that the run began with: any other model at its path would make it another run.
-fn check_base(checkpoint: &Checkpoint, now: &BaseIdentity, model: &Path) -> Result<()> {
-    let changed = match checkpoint.adapter.made_on.as_ref().map(|then| then.likeness(now)) {
+/// Checks that the model, and the adapters under the one that trains, are still those that the run began with: others at their paths would make
+/// it another run.
+fn check_base(checkpoint: &Checkpoint, now: &BaseIdentity, model: &Path, under: Option<&AdapterExpression>) -> Result<()> {
+    let made_on = checkpoint.adapter.made_on.as_ref();
+    if let (Some(under), Some(then)) = (under, made_on)
+        && !then.has_the_same_below(now)
+    {
+        let problem = "does not have the weights that this run began with; restore that adapter, or begin a new run";
+        return Err(Error::file(under.to_string(), problem));
+    }
+    let changed = match made_on.map(|then| then.likeness(now)) {
         None | Some(Likeness::Same) => return Ok(()),
         Some(Likeness::OtherWeights) => "its weights differ".into(),
         Some(Likeness::OtherForm(difference)) => difference,

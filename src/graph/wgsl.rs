@@ -27,7 +27,7 @@ macro_rules! shaders {
 pub const FILES: &[(&str, &str)] = shaders! {
     "adapter": "adapter" "adapter_params" "adapter_weights";
     "attention": "attention" "attention_cpu" "attention_params" "cached_attention" "rope";
-    "elementwise": "elementwise" "gated" "scale";
+    "elementwise": "elementwise" "gated" "halves" "scale";
     "norms": "head_norm" "norm";
     "optimizer": "optimizer";
     "products": "epilogue_act" "epilogue_derivative" "epilogue_gated" "epilogue_plain" "epilogue_rope" "lora" "matmul_any" "matmul_cpu" "matmul_gpu"

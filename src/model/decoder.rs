@@ -1,12 +1,11 @@
 //! A decoder's weights and its forward pass: a good place to start reading.
 
-use std::collections::BTreeMap;
-
 use super::adapter::graft::{Graft, Stream, join};
-use super::adapter::{Target, updates};
+use super::adapter::invertible::Coupling;
+use super::adapter::{AdapterSetup, FittedAdapters};
 use super::names::Names;
 use super::values::source_of;
-use super::{ATTENTION_PLACE, AdapterConfig, Config, FFN_PLACE, NormKind, Positions, Trains};
+use super::{ATTENTION_PLACE, Config, FFN_PLACE, NormKind, Positions, Trains};
 use crate::error::{Error, Result};
 use crate::graph::{DType, Graph, Parameters, Piece, Shape, Tensor};
 use crate::ops::{self, Attention, FeedForward, HeadNorm, Linear, Norm, Rope};
@@ -16,14 +15,15 @@ use crate::weights::Weights;
 pub struct Model {
     /// The configuration of the base.
     pub config: Config,
-    /// The configuration of the adapters, if there are any.
-    pub adapters: Option<AdapterConfig>,
+    /// The adapters, if there are any.
+    pub adapters: AdapterSetup,
     /// Every weight.
     pub parameters: Parameters,
     /// Whether activations are f16 in training and evaluation, on devices that support f16.
     pub half: bool,
     token_embedding: Tensor,
     position_embedding: Option<Tensor>,
+    coupling: Option<Coupling>,
     blocks: Vec<Block>,
     final_norm: Option<Norm>,
     head: Linear,
@@ -34,11 +34,11 @@ struct Block {
     qkv: Linear,
     head_norm: Option<HeadNorm>,
     attention_output: Linear,
-    attention_adapter: Option<Graft>,
+    attention_adapters: Vec<Graft>,
     norm2: Norm,
     ffn_input: Linear,
     ffn_output: Linear,
-    ffn_adapter: Option<Graft>,
+    ffn_adapters: Vec<Graft>,
 }
 
 /// The inputs of a recording, written before each run.
@@ -64,19 +64,18 @@ pub struct Cache {
 
 impl Model {
     /// Creates a model from its configuration. `sources` are the base and the weights that override it; they determine the format of each
-    /// frozen weight on the device. Without sources, as for pretraining, all weights are f32. `adapters` of `None` makes a plain decoder.
+    /// frozen weight on the device. Without sources, as for pretraining, all weights are f32. `adapters` is the configuration of one that trains,
+    /// an [`AdapterSetup`], or `None` for a plain decoder.
     ///
     /// # Errors
     /// [`Error::Usage`] if the adapters do not fit the model, [`Error::File`] if the sources lack a tensor or have it in another shape or
     /// an unsupported format.
-    pub fn new(config: &Config, sources: &[&Weights], adapters: Option<&AdapterConfig>, trains: Trains) -> Result<Model> {
+    pub fn new(config: &Config, sources: &[&Weights], adapters: impl Into<AdapterSetup>, trains: Trains) -> Result<Model> {
         let names = Names::of(config.family);
         let hidden = config.hidden_size;
-        adapters.map_or(Ok(()), |adapters| adapters.check_for(config)).map_err(Error::Usage)?;
-        let lora = adapters.and_then(AdapterConfig::lora);
-        let targets = lora.map_or(Ok(BTreeMap::new()), |lora| lora.targets(config)).map_err(Error::Usage)?;
-        let lora = (targets, lora.map_or(0.0, |lora| lora.dropout));
-        let mut p = Declared { parameters: Parameters::default(), config, sources, trains, lora };
+        let adapters = adapters.into();
+        let fitted = adapters.fitted_to(config).map_err(Error::Usage)?;
+        let mut p = Declared { parameters: Parameters::default(), config, sources, trains, adapters: &fitted };
 
         let token_trains = trains.base || trains.embeddings || (config.tied && trains.head);
         let token_embedding = p.matrix(names.token_embedding, config.vocab_size, hidden, token_trains);
@@ -84,16 +83,14 @@ impl Model {
         let position_embedding =
             learned.then(|| p.matrix(names.position_embedding, config.context, hidden, trains.base || trains.embeddings));
 
+        let coupling = fitted.coupling(&mut p.parameters, config);
         let mut blocks = Vec::new();
         for i in 0..config.layers {
             let at = |name: &str| format!("{}.{i}.{name}", names.layers);
             let queries = config.heads * config.head_size;
             let keys = config.key_value_heads * config.head_size;
             let qkv = if names.qkv.len() == 1 { vec![config.qkv_width()] } else { vec![queries, keys, keys] };
-            let graft = |p: &mut Declared, place: &str| {
-                let config = adapters.and_then(AdapterConfig::bottleneck).filter(|a| a.places(i).any(|p| p == place))?;
-                Some(Graft::new(&mut p.parameters, config, (&format!("{}.{i}", names.layers), i), place, hidden))
-            };
+            let grafts = |p: &mut Declared, place| fitted.grafts(&mut p.parameters, (&format!("{}.{i}", names.layers), i), place, hidden);
             blocks.push(Block {
                 norm1: p.norm(&at(names.norms[0])),
                 qkv: p.linear(&stack(names.qkv, &qkv, at), hidden, config.biases.qkv),
@@ -105,14 +102,14 @@ impl Model {
                     epsilon: config.epsilon,
                 }),
                 attention_output: p.linear(&[(at(names.attention_output), hidden)], queries, config.biases.attention_output),
-                attention_adapter: graft(&mut p, ATTENTION_PLACE),
+                attention_adapters: grafts(&mut p, ATTENTION_PLACE),
                 norm2: p.norm(&at(names.norms[1])),
                 ffn_input: {
                     let names = names.ffn_input(config.gated);
                     p.linear(&stack(names, &vec![config.intermediate_size; names.len()], at), hidden, config.biases.ffn)
                 },
                 ffn_output: p.linear(&[(at(names.ffn_output), hidden)], config.intermediate_size, config.biases.ffn),
-                ffn_adapter: graft(&mut p, FFN_PLACE),
+                ffn_adapters: grafts(&mut p, FFN_PLACE),
             });
         }
         let final_norm = config.norm_first.then(|| p.norm(names.final_norm));
@@ -120,10 +117,10 @@ impl Model {
         let bias = config.biases.head.then(|| p.vector(format!("{}.bias", names.head), config.vocab_size, trains.head));
         let (head, parameters) = (Linear::new(head, bias), p.parameters);
         for Piece { name, shape } in parameters.iter().flat_map(|(_, parameter)| &parameter.pieces) {
-            source_of(sources, name).map_or(Ok(()), |source| source.find(name, shape).map(drop))?;
+            source_of(sources, name, &adapters).map_or(Ok(()), |source| source.find(name, shape).map(drop))?;
         }
-        let (config, adapters) = (config.clone(), adapters.cloned());
-        Ok(Model { config, adapters, parameters, half: false, token_embedding, position_embedding, blocks, final_norm, head })
+        let config = config.clone();
+        Ok(Model { config, adapters, parameters, half: false, token_embedding, position_embedding, coupling, blocks, final_norm, head })
     }
 
     /// The same model with activations in f16, if `half`.
@@ -164,7 +161,11 @@ impl Model {
         if let Some(table) = self.position_embedding {
             x = ops::positions(g, x, table, cache.map(|c| c.start));
         }
-        let mut stream = Stream::new(ops::dropout(g, x, dropout.embedding));
+        x = ops::dropout(g, x, dropout.embedding);
+        if let Some(coupling) = &self.coupling {
+            x = g.scoped("coupling", |g| coupling.forward(g, x));
+        }
+        let mut stream = Stream::new(x);
         for (i, block) in self.blocks.iter().enumerate() {
             let scope = format!("h{i}");
             let record = |g: &mut Graph| {
@@ -181,19 +182,20 @@ impl Model {
                 };
                 let (h, x) = before(g, stream, "ln_1", &block.norm1);
                 let a = g.scoped("attn", |g| self.attention(g, x, block, i, inputs, cache));
-                let stream = join(g, ["attn_adapter", "ln_1"], a, h, &block.attention_adapter, after(&block.norm1));
+                let stream = join(g, ["attn_adapter", "ln_1"], a, h, &block.attention_adapters, after(&block.norm1));
                 let (h, x) = before(g, stream, "ln_2", &block.norm2);
                 let f = g.scoped("ffn", |g| self.ffn(g, x, block));
-                let stream = join(g, ["ffn_adapter", "ln_2"], f, h, &block.ffn_adapter, after(&block.norm2));
+                let stream = join(g, ["ffn_adapter", "ln_2"], f, h, &block.ffn_adapters, after(&block.norm2));
                 // A segment should leave a single tensor.
                 if g.checkpointing() { Stream::new(stream.sum(g)) } else { stream }
             };
             stream = g.checkpointed(|g| g.scoped(&scope, record));
         }
-        match &self.final_norm {
+        let x = match &self.final_norm {
             Some(norm) => g.scoped("ln_f", |g| stream.normed(g, norm).1),
             None => stream.sum(g),
-        }
+        };
+        self.coupling.as_ref().map_or(x, |coupling| g.scoped("coupling", |g| coupling.inverse(g, x)))
     }
 
     fn attention(&self, g: &mut Graph, x: Tensor, block: &Block, layer: usize, inputs: &Inputs, cache: Option<&Cache>) -> Tensor {
@@ -256,8 +258,7 @@ struct Declared<'a> {
     config: &'a Config,
     sources: &'a [&'a Weights],
     trains: Trains,
-    /// The targets of a LoRA, and its dropout rate.
-    lora: (BTreeMap<String, Target>, f32),
+    adapters: &'a FittedAdapters<'a>,
 }
 
 impl Declared<'_> {
@@ -283,7 +284,7 @@ impl Declared<'_> {
         Norm { weight, bias, epsilon: self.config.epsilon }
     }
 
-    /// A linear layer of stacked matrices (name, outputs), with the updates of a LoRA. Adjacent matrices of the same format are joined, as
+    /// A linear layer of stacked matrices (name, outputs), with the updates of LoRA. Adjacent matrices of the same format are joined, as
     /// long as each starts at an addressable offset.
     fn linear(&mut self, stacked: &[(String, u32)], inputs: u32, bias: bool) -> Linear {
         let mut weights = Vec::new();
@@ -300,8 +301,7 @@ impl Declared<'_> {
         }
         let pieces = stacked.iter().map(|(name, len)| Piece { name: format!("{name}.bias"), shape: Shape::from([*len]) });
         let bias = bias.then(|| self.parameters.add_stack(pieces.collect(), DType::F32, self.trains.base));
-        let (targets, dropout) = &self.lora;
-        let low_rank = updates(&mut self.parameters, stacked, targets, *dropout);
+        let low_rank = self.adapters.updates(&mut self.parameters, stacked);
         Linear { weights, bias, low_rank }
     }
 }

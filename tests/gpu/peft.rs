@@ -48,7 +48,7 @@ fn on_disk(fixture: &Fixture, model: &Model, tensors: &Weights) -> Vec<(String, 
 }
 
 /// The gradients of everything that trains, at the start.
-fn gradients(fixture: &Fixture, model: &Model, memory: &Memory) -> Weights {
+pub fn gradients(fixture: &Fixture, model: &Model, memory: &Memory) -> Weights {
     let (device, batch) = (device(), fixture.batch());
     let mut g = Graph::new(device.traits(), &model.parameters, true);
     let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);

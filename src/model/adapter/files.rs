@@ -64,7 +64,7 @@ impl SavedAdapter {
     /// # Errors
     /// [`Error::Usage`] if the model has no adapters.
     pub fn of(model: &Model, weights: &Weights, name: &str, base: &BaseIdentity) -> Result<SavedAdapter> {
-        let config = model.adapters.clone().ok_or_else(|| Error::Usage("the model has no adapter to write".into()))?;
+        let config = model.adapters.trained().cloned().ok_or_else(|| Error::Usage("the model has no adapter to write".into()))?;
         let lora = config.lora().is_some();
         let config = match config {
             AdapterConfig::Lora(config) => config.resolved(&model.config).into(),
@@ -89,7 +89,8 @@ impl SavedAdapter {
             (norm || untied).then(|| name.to_string())
         };
         let head_on_disk = |name: &str| if lora { whole(name) } else { model.config.head_on_disk(name) };
-        for (name, weight) in &weights.tensors {
+        let frozen = |name: &str| is_adapter(name) && !model.adapters.trains(name);
+        for (name, weight) in weights.tensors.iter().filter(|(name, _)| !frozen(name)) {
             let (part, name, weight) = match head_on_disk(name) {
                 _ if is_lora(name) => (&mut saved.weights, name.clone(), model.config.outputs_in_file_order(name, weight)),
                 _ if is_adapter(name) => (&mut saved.weights, name.clone(), weight.clone()),
@@ -176,9 +177,10 @@ impl SavedAdapter {
 
     /// Writes the tensors of a LoRA and of a head; returns the config.
     fn write_lora(&self, directory: &Path, config: &LoraConfig) -> Result<String> {
-        let head = self.head.iter().flat_map(|head| &head.tensors);
-        let modules: BTreeSet<_> = head.clone().filter_map(|(name, _)| Some(name.rsplit_once('.')?.0.to_string())).collect();
-        lora::to_disk(self.weights.tensors.iter().chain(head)).write(&directory.join(PEFT_WEIGHTS))?;
+        let tensors = lora::to_disk(self.weights.tensors.iter().chain(self.head.iter().flat_map(|head| &head.tensors)));
+        let whole = tensors.tensors.keys().filter(|name| !is_lora(name));
+        let modules: BTreeSet<_> = whole.filter_map(|name| Some(lora::module(name)?.to_string())).collect();
+        tensors.write(&directory.join(PEFT_WEIGHTS))?;
         let transposed = self.model_type == Family::Gpt2.model_type();
         let (config, model_name) = (config.clone(), self.model_name.clone());
         Ok(PeftJson { config, model_name, modules_to_save: modules.into_iter().collect(), transposed }.write())
@@ -236,7 +238,7 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
     let base = |file: &str| Some(directory.join(file)).filter(|path| path.exists()).map(|path| read_checked(&path)).transpose();
     let (base, made_on) = (base(BASE_FILE)?, BaseIdentity::read(&directory.join(MADE_ON))?);
     if json.get("peft_type").is_some() {
-        let PeftJson { config, model_name, modules_to_save, .. } = PeftJson::read(&json).map_err(problem)?;
+        let PeftJson { config, model_name, modules_to_save, transposed } = PeftJson::read(&json).map_err(problem)?;
         let advice = "load it with PEFT and save it with safe_serialization=True";
         let weights = read_weights(directory, [PEFT_WEIGHTS, "adapter_model.bin"], advice)?;
         let stray = |name: &&String| !is_lora(name) && !modules_to_save.iter().any(|module| is_of(name, module));
@@ -246,7 +248,8 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
             return Err(Error::file(&weights.path, problem));
         }
         let name = "default".to_string();
-        let (config, model_type) = (config.into(), String::new());
+        // No other family has matrices that PEFT calls transposed.
+        let (config, model_type) = (config.into(), if transposed { Family::Gpt2.model_type().into() } else { String::new() });
         return Ok(SavedAdapter { name, config, hidden_size: 0, model_type, model_name, made_on, weights, head: None, base });
     }
     if lora::is_mlx(&json) {

@@ -40,7 +40,7 @@ impl AdapterJson {
 
     fn with(&self, mut json: Value) -> Value {
         json["hidden_size"] = self.hidden_size.into();
-        json["model_class"] = model_class(&self.model_type).into();
+        json["model_class"] = model_class(&self.model_type, self.config.inverse).into();
         json["model_name"] = self.model_name.clone().into();
         json["model_type"] = self.model_type.clone().into();
         json["version"] = VERSION.into();
@@ -73,7 +73,11 @@ impl AdapterJson {
         let model_name = if field("model_name")?.is_null() { String::new() } else { text("model_name")? };
         let name = text("name")?;
         check_name(&name)?;
-        Ok(AdapterJson { name, config: read_config(config, &missing)?, hidden_size, model_type: text("model_type")?, model_name })
+        let mut config = read_config(config, &missing)?;
+        if config.invertible {
+            config.inverse = Some(inverts(&text("model_class")?));
+        }
+        Ok(AdapterJson { name, config, hidden_size, model_type: text("model_type")?, model_name })
     }
 }
 
@@ -115,9 +119,18 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// The model's class with a language model's head in the `transformers` library.
-fn model_class(model_type: &str) -> &str {
+/// Whether the library applies the inverse of an invertible adapter before the head of a model of this class. It does so in its own classes, and
+/// where it hooks into a model; its own implementations of GPT-2 and Llama have only the forward half.
+pub(super) fn inverts(model_class: &str) -> bool {
+    model_class.ends_with("AdapterModel") || !["GPT2", "Llama"].iter().any(|hers| model_class.starts_with(hers))
+}
+
+/// The model's class with a language model's head in the `transformers` library, or in the `adapters` library if only that one applies the
+/// `inverse` of an invertible adapter.
+pub(super) fn model_class(model_type: &str, inverse: Option<bool>) -> &'static str {
     match model_type {
+        "gpt2" if inverse == Some(true) => "GPT2AdapterModel",
+        "llama" if inverse == Some(true) => "LlamaAdapterModel",
         "gpt2" => "GPT2LMHeadModel",
         "llama" => "LlamaForCausalLM",
         "qwen2" => "Qwen2ForCausalLM",

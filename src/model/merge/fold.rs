@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::adapter::{LORA_A, LORA_B, Target};
 use crate::model::names::Names;
 use crate::model::values::source_of;
-use crate::model::{Config, Model, SavedAdapter, Trains};
+use crate::model::{AdapterSetup, Config, Model, SavedAdapter, Trains};
 use crate::weights::{Weight, Weights};
 
 /// A base, and what an adapter makes of each of its tensors. Names and order of elements are the model's.
@@ -67,7 +67,7 @@ impl Folded {
     pub fn get(&self, name: &str) -> Result<Weight> {
         let sources: Vec<_> = [&self.base].into_iter().chain(&self.changes).collect();
         let shape = &self.base.tensors[name].shape;
-        let weight = source_of(&sources, name).expect("the base is a source").get(name, shape)?;
+        let weight = source_of(&sources, name, &AdapterSetup::default()).expect("the base is a source").get(name, shape)?;
         let Some((module, target)) = self.target(name) else { return Ok(weight.clone()) };
         let [a, b] = [LORA_A, LORA_B].map(|end| self.changes[0].tensors[&format!("{module}{end}")].to_f32());
         let mut values = weight.to_f32();

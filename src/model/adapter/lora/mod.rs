@@ -18,5 +18,5 @@ pub(super) use json::PeftJson;
 pub(super) use mlx::{from_mlx, is_mlx};
 pub(in crate::model) use targets::Target;
 pub(in crate::model) use tensors::{A, B};
-pub(super) use tensors::{is_lora, to_disk, to_memory};
-pub(in crate::model) use updates::updates;
+pub(super) use tensors::{is_lora, module, to_disk, to_memory};
+pub(in crate::model::adapter) use updates::updates;
