@@ -153,7 +153,7 @@ fn matrices_get_the_format_that_is_asked_for() {
         (GgmlType::Q4_0, 2, 0.6),
     ] {
         let place = Place::new(&format!("{format}.gguf"));
-        let Merged { tensors, converted, .. } = merge(&base, &saved, &place.0, Some(format)).expect("a file");
+        let Merged { tensors, converted, coarse, .. } = merge(&base, &saved, &place.0, Some(format)).expect("a file");
         let file = Gguf::open(&place.0).expect("a file");
         assert_eq!(file.tensors().len(), tensors);
         assert_eq!(file.value::<u32>("general.file_type").expect("a number"), Some(file_type), "{format}");
@@ -169,6 +169,7 @@ fn matrices_get_the_format_that_is_asked_for() {
             assert_eq!(tensor.format, expected, "{} of {format}", tensor.name);
         }
         assert!(!converted.is_empty());
+        assert_eq!(coarse > 0, [GgmlType::Q5_1, GgmlType::Q4_0].contains(&format), "{coarse} of {format}");
         close(&format!("qwen3 in {format}"), &logits_of(&fixture, &place.0), &want, tolerance);
     }
 }
