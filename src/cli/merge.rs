@@ -34,7 +34,6 @@ pub struct Merge {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-#[value(rename_all = "snake_case")]
 enum Format {
     Same,
     F32,
@@ -80,10 +79,13 @@ impl Merge {
         }
         let (config, weights) = Base::open_weights(&self.model)?;
         let adapter = self.adapter.read_one("--adapter")?;
-        if let Some(warning) = adapter.check_base(&BaseIdentity::of(&config, &weights, &name_of(&self.model)))? {
-            common.warn(warning);
-        }
+        let mut warnings: Vec<_> = adapter.check_base(&BaseIdentity::of(&config, &weights, &name_of(&self.model)))?.into_iter().collect();
         let merged = merge(&self.model, &adapter, &self.out, self.format.wanted())?;
+        if merged.coarse > 0 {
+            let tensors = count(merged.coarse, "tensor");
+            warnings.push(format!("rounding {tensors} to fewer than 8 bits can lose much of what the LoRA learned; --type q8_0 keeps it"));
+        }
+        warnings.iter().for_each(|warning| common.warn(warning));
         let mut text = format!(
             "wrote {}: {}, {} with the LoRA in their weights",
             self.out.display(),
@@ -95,7 +97,9 @@ impl Merge {
         }
         let converted: Vec<_> =
             merged.converted.iter().map(|([from, to], tensors)| json!({ "from": from, "to": to, "tensors": tensors })).collect();
-        common.result(text, json!({ "out": self.out, "modules": merged.modules, "tensors": merged.tensors, "converted": converted }));
+        let (modules, tensors) = (merged.modules, merged.tensors);
+        let json = json!({ "out": self.out, "modules": modules, "tensors": tensors, "converted": converted, "warnings": warnings });
+        common.result(text, json);
         Ok(())
     }
 }

@@ -1,20 +1,17 @@
 //! Reading and writing safetensors files.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::OpenOptions;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use safetensors::SafeTensorError;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, TensorView};
 
 use super::map::{self, MappedFile};
 use super::{Weight, Weights};
 use crate::error::{Error, Result};
-use crate::files::replace_file;
+use crate::files::{replace_file, replace_file_with};
 use crate::graph::{DType, Shape};
 use crate::words::cut;
 
@@ -69,64 +66,45 @@ pub(crate) struct StreamedTensor {
     pub dtype: DType,
 }
 
-/// A tensor whose bytes are made when they are written; the first error is kept, and zeros are written from then on.
-struct Lazy<'a> {
-    tensor: &'a StreamedTensor,
-    shape: Vec<usize>,
-    bytes: Box<dyn Fn() -> Result<Cow<'a, [u8]>> + 'a>,
-    failed: &'a RefCell<Option<Error>>,
-}
-
-impl View for Lazy<'_> {
-    fn dtype(&self) -> Dtype {
-        match self.tensor.dtype {
-            DType::F16 => Dtype::F16,
-            DType::Bf16 => Dtype::BF16,
-            _ => Dtype::F32,
-        }
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        if self.failed.borrow().is_none() {
-            match (self.bytes)() {
-                Ok(bytes) => return bytes,
-                Err(e) => drop(self.failed.borrow_mut().replace(e)),
-            }
-        }
-        vec![0; self.data_len()].into()
-    }
-
-    fn data_len(&self) -> usize {
-        self.tensor.dtype.bytes(self.tensor.shape.len()) as usize
-    }
-}
-
-/// Writes a file, in a directory that is not in its place yet. `bytes` returns those of each tensor, so that memory holds only one of them.
+/// Writes a file, completely or not at all. `bytes` returns those of each tensor, so that memory holds only one of them.
+///
+/// # Errors
+/// Those of `bytes`, or [`Error::Write`].
 pub(crate) fn write_streamed<'a>(
     path: &Path,
     tensors: &[StreamedTensor],
-    bytes: &impl Fn(&StreamedTensor) -> Result<Cow<'a, [u8]>>,
+    bytes: impl Fn(&StreamedTensor) -> Result<Cow<'a, [u8]>>,
 ) -> Result<()> {
-    let failed = RefCell::new(None);
-    let views = tensors.iter().map(|tensor| {
+    let len = |tensor: &StreamedTensor| tensor.dtype.bytes(tensor.shape.len()) as usize;
+    // The widest numbers first, so that all are aligned.
+    let mut tensors: Vec<_> = tensors.iter().collect();
+    tensors.sort_by_key(|tensor| (Reverse(tensor.dtype.bytes(1)), &tensor.name));
+    let mut end = 0;
+    let infos = tensors.iter().map(|tensor| {
+        let dtype = match tensor.dtype {
+            DType::F16 => Dtype::F16,
+            DType::Bf16 => Dtype::BF16,
+            _ => Dtype::F32,
+        };
+        let begin = end;
+        end += len(tensor);
         let shape = tensor.shape.axes().iter().map(|&a| a as usize).collect();
-        (&tensor.name, Lazy { tensor, shape, bytes: Box::new(move || bytes(tensor)), failed: &failed })
+        (tensor.name.clone(), TensorInfo { dtype, shape, data_offsets: (begin, end) })
     });
     // transformers looks for this entry.
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let written = safetensors::serialize_to_file(views, Some(metadata), path);
-    if let Some(e) = failed.take() {
-        return Err(e);
-    }
-    let written = written.map_err(|e| match e {
-        SafeTensorError::IoError(e) => e,
-        e => io::Error::other(e),
-    });
-    written.and_then(|()| OpenOptions::new().write(true).open(path)?.sync_all()).map_err(|e| Error::write(path, e))
+    let entry = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let header = Metadata::new(Some(entry), infos.collect()).expect("the tensors follow each other");
+    let mut header = serde_json::to_vec(&header).expect("a header serialises");
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let failed = |e| Error::write(path, e);
+    replace_file_with(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes()).and_then(|()| file.write_all(&header)).map_err(failed)?;
+        tensors.iter().try_for_each(|tensor| {
+            let bytes = bytes(tensor)?;
+            assert_eq!(bytes.len(), len(tensor), "the bytes of '{}'", tensor.name);
+            file.write_all(&bytes).map_err(failed)
+        })
+    })
 }
 
 pub(super) fn write(tensors: &BTreeMap<String, Weight>, path: &Path) -> Result<()> {

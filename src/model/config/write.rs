@@ -1,8 +1,8 @@
 //! A config in the files of others: `config.json` as `transformers` reads it, and the metadata of a GGUF file as llama.cpp does.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{Config, Family, Positions};
+use super::{Biases, Config, Family, Positions};
 use crate::ops::{Activation, RopeScaling, rope_frequencies};
 use crate::weights::Entry;
 
@@ -43,10 +43,13 @@ impl Config {
             }),
         };
         json.as_object_mut().expect("a map").extend(keys.as_object().cloned().unwrap_or_default());
+        let Biases { qkv, attention_output, ffn, .. } = self.biases;
         let biases = match self.family {
-            Family::Llama => json!({ "attention_bias": self.biases.qkv, "mlp_bias": self.biases.ffn }),
-            Family::Qwen3 => json!({ "attention_bias": self.biases.qkv }),
-            _ => Value::Object(Map::new()),
+            Family::Llama if qkv == attention_output => json!({ "attention_bias": qkv, "mlp_bias": ffn }),
+            Family::Qwen3 if qkv == attention_output && !ffn => json!({ "attention_bias": qkv }),
+            Family::Qwen2 if qkv && !attention_output && !ffn => json!({}),
+            Family::Gpt2 => json!({}),
+            _ => return Err("has biases that config.json cannot express; merge into a .gguf file".into()),
         };
         json.as_object_mut().expect("a map").extend(biases.as_object().cloned().unwrap_or_default());
         Ok(json)

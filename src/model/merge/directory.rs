@@ -26,7 +26,7 @@ pub(super) fn from_directory(folded: &Folded, model: &Path, out: &Path, wanted: 
     let mut tensors = Vec::new();
     for (name, weight) in &raw.tensors {
         let format = wanted.unwrap_or(weight.ggml_type());
-        merged.add(weight.ggml_type(), format);
+        merged.add(weight.ggml_type(), format, false);
         tensors.push(StreamedTensor { name: name.clone(), shape: weight.shape.clone(), dtype: format.dtype() });
     }
     let bytes = |tensor: &StreamedTensor| {
@@ -56,7 +56,7 @@ pub(super) fn from_directory(folded: &Folded, model: &Path, out: &Path, wanted: 
             config[known.unwrap_or("torch_dtype")] = torch_name(format).into();
             write_json(&directory.join(CONFIG), &config)?;
         }
-        write_streamed(&directory.join(WEIGHTS), &tensors, &bytes)
+        write_streamed(&directory.join(WEIGHTS), &tensors, bytes)
     })?;
     Ok(merged)
 }
@@ -71,7 +71,7 @@ pub(super) fn from_gguf(folded: &Folded, file: &Gguf, out: &Path, wanted: Option
     let mut tensors = Vec::new();
     for name in folded.names() {
         let (own, shape) = (base[name].ggml_type(), config.in_file_order(name, &base[name]).shape);
-        merged.add(own, format_of(own));
+        merged.add(own, format_of(own), false);
         tensors.push(StreamedTensor { name: name.into(), shape, dtype: format_of(own).dtype() });
     }
     let bytes = |tensor: &StreamedTensor| {
@@ -86,7 +86,7 @@ pub(super) fn from_gguf(folded: &Folded, file: &Gguf, out: &Path, wanted: Option
     replace_directory(out, |directory| {
         write_json(&directory.join(CONFIG), &json)?;
         tokenizer.write(directory, config.context)?;
-        write_streamed(&directory.join(WEIGHTS), &tensors, &bytes)
+        write_streamed(&directory.join(WEIGHTS), &tensors, bytes)
     })?;
     Ok(merged)
 }

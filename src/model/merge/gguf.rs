@@ -23,16 +23,17 @@ const VERSION: u32 = 2;
 pub(super) fn from_gguf(folded: &Folded, file: &Gguf, out: &Path, wanted: Option<GgmlType>) -> Result<Merged> {
     let (own, theirs) = (Names::of(folded.config.family), Names::of_gguf(folded.config.family));
     let mut merged = Merged { modules: folded.modules(), ..Merged::default() };
-    let (mut tensors, mut changed) = (Vec::new(), BTreeMap::new());
+    let (mut tensors, mut names) = (Vec::new(), BTreeMap::new());
     let (mut before, mut after) = (Sizes::default(), Sizes::default());
     for tensor in file.tensors_in_order() {
-        let name = theirs.translate(tensor.name, own).filter(|name| folded.changes(name));
-        let format = format_of(folded, tensor.name, tensor.format, name.is_some(), tensor.shape.axes(), wanted);
-        merged.add(tensor.format, format);
+        let name = theirs.translate(tensor.name, own);
+        let changed = name.as_ref().is_some_and(|name| folded.changes(name));
+        let format = format_of(folded, tensor.name, tensor.format, changed, tensor.shape.axes(), wanted);
+        merged.add(tensor.format, format, changed);
         before.add(tensor.format, tensor.shape.len());
         after.add(format, tensor.shape.len());
-        if let Some(name) = name {
-            changed.insert(tensor.name.to_string(), name);
+        if changed || format != tensor.format {
+            names.insert(tensor.name.to_string(), name.expect("a tensor of the model"));
         }
         tensors.push(PlannedTensor { name: tensor.name.into(), shape: tensor.shape.clone(), format });
     }
@@ -44,16 +45,9 @@ pub(super) fn from_gguf(folded: &Folded, file: &Gguf, out: &Path, wanted: Option
         set(&mut metadata, QUANTIZATION_VERSION, VERSION);
     }
     let plan = GgufPlan { alignment: file.alignment(), metadata, tensors };
-    plan.write(out, |planned| {
-        let tensor = file.tensor(&planned.name).expect("a tensor of the file");
-        match changed.get(&planned.name) {
-            None if planned.format == tensor.format => Ok(Cow::Borrowed(tensor.bytes)),
-            None => {
-                let weight = Weight::from_f32(tensor.shape.clone(), &file.get(tensor.name, tensor.shape)?.to_f32());
-                Ok(encoded(&weight, planned.format, tensor.name, file.path())?.into_owned().into())
-            }
-            Some(name) => Ok(encoded(&folded.get(name)?, planned.format, tensor.name, file.path())?.into_owned().into()),
-        }
+    plan.write(out, |planned| match names.get(&planned.name) {
+        None => Ok(Cow::Borrowed(file.tensor(&planned.name).expect("a tensor of the file").bytes)),
+        Some(name) => Ok(encoded(&folded.get(name)?, planned.format, &planned.name, file.path())?.into_owned().into()),
     })?;
     Ok(merged)
 }
@@ -76,7 +70,7 @@ pub(super) fn from_directory(folded: &Folded, model: &Path, out: &Path, wanted: 
         // llama.cpp computes with vectors, and adds positions, in f32.
         let kept = if is_small(&theirs, weight.shape.axes()) { GgmlType::F32 } else { from };
         let format = format_of(folded, &theirs, kept, folded.changes(name), weight.shape.axes(), wanted);
-        merged.add(from, format);
+        merged.add(from, format, folded.changes(name));
         sizes.add(format, weight.shape.len());
         names.insert(theirs.clone(), name.to_string());
         tensors.push(PlannedTensor { name: theirs, shape: weight.shape.clone(), format });

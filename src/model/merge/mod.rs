@@ -29,6 +29,8 @@ pub struct Merged {
     pub tensors: usize,
     /// How many tensors changed their format, by the old and the new one.
     pub converted: BTreeMap<[&'static str; 2], usize>,
+    /// How many tensors with a LoRA in them were rounded to fewer than 8 bits.
+    pub coarse: usize,
 }
 
 /// Writes the model at `model` with the LoRA folded into its weights: to a GGUF file if `out` ends with `.gguf`, otherwise to a directory in Hugging
@@ -62,9 +64,10 @@ pub fn merge(model: &Path, adapter: &SavedAdapter, out: &Path, wanted: Option<Gg
 }
 
 impl Merged {
-    /// Counts a tensor.
-    fn add(&mut self, from: GgmlType, to: GgmlType) {
+    /// Counts a tensor, which the LoRA has `changed` or not.
+    fn add(&mut self, from: GgmlType, to: GgmlType, changed: bool) {
         self.tensors += 1;
+        self.coarse += usize::from(changed && to.block_len() > 1 && to != GgmlType::Q8_0);
         if from != to {
             *self.converted.entry([from.dtype().word(), to.dtype().word()]).or_default() += 1;
         }

@@ -68,12 +68,12 @@ impl Tokenizer {
         let kind = |id: u32, text: &Option<String>| match (added.get(&id), text) {
             (Some(token), _) if token.special => CONTROL,
             (Some(_), _) => USER_DEFINED,
-            (None, Some(_)) => NORMAL,
-            (None, None) => UNUSED,
+            (None, Some(text)) if *text != unused(id) => NORMAL,
+            (None, _) => UNUSED,
         };
         let tokens: Vec<_> = (0..vocab_size).map(|id| (id, self.token(id))).collect();
         let types = tokens.iter().map(|(id, text)| kind(*id, text)).collect();
-        let texts = tokens.into_iter().map(|(id, text)| text.unwrap_or_else(|| format!("[PAD{id}]"))).collect();
+        let texts = tokens.into_iter().map(|(id, text)| text.unwrap_or_else(|| unused(id))).collect();
         let merge = |merge: &Value| match merge {
             Value::Array(pair) => pair.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
             merge => merge.as_str().unwrap_or_default().into(),
@@ -98,6 +98,11 @@ impl Tokenizer {
         metadata.extend(self.special.chat_template.clone().map(|template| ("chat_template", Entry::Text(template))));
         Ok(metadata.into_iter().map(|(key, entry)| (format!("tokenizer.{key}"), entry)).collect())
     }
+}
+
+/// What llama.cpp's converter calls a row of the embedding without a token.
+fn unused(id: u32) -> String {
+    format!("[PAD{id}]")
 }
 
 impl Pre {
