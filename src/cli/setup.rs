@@ -9,7 +9,7 @@ use graftling::doctor::{Verdicts, self_check};
 use graftling::gpu::{Device, Memory};
 use graftling::graph::{Graph, Traits};
 use graftling::model::{
-    AdapterConfig, AdapterExpression, AdapterSetup, Base, BaseDropout, BaseIdentity, Config, Model, SavedSetup, Trains,
+    AdapterConfig, AdapterExpression, AdapterSetup, Base, BaseDropout, BaseIdentity, Config, Model, SavedAdapter, SavedSetup, Trains,
 };
 use graftling::weights::Weights;
 use graftling::{Error, Result};
@@ -24,9 +24,11 @@ pub struct Setup {
     pub identity: BaseIdentity,
     /// Adapters that stay as they are.
     pub expression: Option<AdapterExpression>,
-    saved: SavedSetup,
+    pub saved: SavedSetup,
     /// Their tensors.
     frozen: Vec<Weights>,
+    /// The adapters that a fusion is of, if one trains.
+    pub parts: Vec<SavedAdapter>,
     /// Weights that override or extend the base's own and those of the adapters.
     pub changes: Vec<Weights>,
     /// Whether activations may be f16.
@@ -54,7 +56,16 @@ impl Setup {
             Some(expression) => identity.with_below(&expression.map_paths(&adapter_name), &frozen),
             None => identity,
         };
-        Ok(Setup { base, identity, expression: adapters.cloned(), saved, frozen, changes: Vec::new(), half: common.half() })
+        Ok(Setup {
+            base,
+            identity,
+            expression: adapters.cloned(),
+            saved,
+            frozen,
+            parts: Vec::new(),
+            changes: Vec::new(),
+            half: common.half(),
+        })
     }
 
     /// The model's adapters: the saved ones and, if one trains, that one on top.

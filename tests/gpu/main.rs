@@ -15,6 +15,7 @@ mod embedding;
 mod failures;
 mod feed_forward;
 mod files;
+mod fusion;
 mod gated;
 mod half;
 mod halves;

@@ -67,6 +67,7 @@ fn kernels() -> Vec<Kernel> {
             "head_norm" => all.extend([base.clone(), base.clone().with("ROW_THREADS", 32), base.with("VECTOR", 4)]),
             "reduce" => all.extend([base.clone(), base.with("VECTOR", 4).with("ACCUMULATE", 1)]),
             "scale" => all.extend([base.clone(), base.clone().with("LEARNED", 0), base.with("VECTOR", 4)]),
+            "fusion" => all.extend([base.clone(), base.with("VECTOR", 4).with("ROW_THREADS", 32)]),
             "halves" => all.extend([base.clone(), base.with("VECTOR", 4)]),
             "elementwise" | "gated" => {
                 all.push(base.clone());

@@ -9,7 +9,7 @@ use crate::ops::Activation;
 use crate::words::shown;
 
 /// The version of the library whose file format this is.
-const VERSION: &str = "adapters.1.3.0";
+pub(super) const VERSION: &str = "adapters.1.3.0";
 
 /// The contents of `adapter_config.json`.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,6 +140,6 @@ pub(super) fn model_class(model_type: &str, inverse: Option<bool>) -> &'static s
 }
 
 /// As Python's `json.dump(…, indent=2, sort_keys=True)` writes it.
-fn pretty(json: &Value) -> String {
+pub(super) fn pretty(json: &Value) -> String {
     serde_json::to_string_pretty(json).expect("a JSON value prints")
 }

@@ -42,7 +42,7 @@ impl SavedAdapter {
     /// [`Error::Usage`] if the other tool cannot hold the adapter, [`Error::File`] if its tensors do not fit the base, or [`Error::Write`].
     pub fn export(&self, model: &Config, form: ExportForm, path: &Path) -> Result<usize> {
         let Some(config) = self.config.lora() else {
-            let problem = "is a bottleneck adapter, which only the adapters library and Graftling can load; train a LoRA (--adapter lora)";
+            let problem = "is a bottleneck adapter or a fusion, which only the adapters library and Graftling can load; train a LoRA (--adapter lora)";
             return Err(Error::file(self.directory(), problem));
         };
         if self.base.is_some() {
