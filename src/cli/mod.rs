@@ -12,6 +12,7 @@ mod generate;
 mod inspect;
 mod interrupt;
 mod lock;
+mod merge;
 mod options;
 mod pace;
 mod pretrain;
@@ -83,6 +84,7 @@ enum Command {
     Generate(generate::Generate),
     Export(export::Export),
     Adapters(adapters::Adapters),
+    Merge(merge::Merge),
     Bench(bench::Bench),
     Completions(completions::Completions),
 }
@@ -100,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Eval(eval) => eval.run(&common),
         Command::Adapters(adapters) => adapters.run(&common),
         Command::Export(export) => export.run(&common),
+        Command::Merge(merge) => merge.run(&common),
         Command::Bench(bench) => bench.run(&common),
         Command::Generate(generate) => generate.run(&common),
         Command::Completions(completions) => completions.run(&common),

@@ -38,11 +38,11 @@ impl Base {
     /// # Errors
     /// [`Error::File`] if a file is missing, malformed or unsupported.
     pub fn open(path: &Path) -> Result<Base> {
-        let (config, weights, gguf) = read(path)?;
-        let tokenizer = match gguf {
-            Some(gguf) => Tokenizer::from_gguf(&gguf)?,
-            None if is_builtin(path) => Tokenizer::from_json(asset!(include_str, "tokenizer.json"))?,
-            None => Tokenizer::read(&path.join("tokenizer.json"))?,
+        let (config, weights, source) = read(path)?;
+        let tokenizer = match source {
+            Source::Gguf(gguf) => Tokenizer::from_gguf(&gguf)?,
+            Source::Builtin => Tokenizer::from_json(asset!(include_str, "tokenizer.json"))?,
+            Source::Directory => Tokenizer::read(&path.join("tokenizer.json"))?,
         };
         Ok(Base { config, weights, tokenizer })
     }
@@ -71,11 +71,21 @@ impl Base {
     }
 }
 
-/// The configuration, the tensors and, for a GGUF model, the file.
-fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
+/// What a model was read from.
+pub(super) enum Source {
+    /// [`BUILTIN`].
+    Builtin,
+    /// A directory in Hugging Face's form.
+    Directory,
+    /// A GGUF file.
+    Gguf(Arc<Gguf>),
+}
+
+/// The configuration, the tensors under Hugging Face's names and in the model's order, and what they are from.
+pub(super) fn read(path: &Path) -> Result<(Config, Weights, Source)> {
     if is_builtin(path) {
         let config = Config::from_json(asset!(include_str, "config.json")).map_err(|problem| Error::file(path, problem))?;
-        return Ok((config, Weights::from_bytes(path, asset!(include_bytes, "model.safetensors"))?, None));
+        return Ok((config, Weights::from_bytes(path, asset!(include_bytes, "model.safetensors"))?, Source::Builtin));
     }
     if !path.exists() {
         return Err(Error::file(path, missing(path)));
@@ -98,7 +108,7 @@ fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
                 (name, weight)
             })
             .collect();
-        return Ok((config, weights, None));
+        return Ok((config, weights, Source::Directory));
     }
     let file = Arc::new(Gguf::open(path)?);
     let config = Config::from_gguf(&file)?;
@@ -106,7 +116,7 @@ fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
     let mut weights = Weights::from_gguf(&file);
     let tensors = std::mem::take(&mut weights.tensors).into_iter();
     weights.tensors = tensors.filter_map(|(name, weight)| Some((theirs.translate(&name, own)?, weight))).collect();
-    Ok((config, weights, Some(file)))
+    Ok((config, weights, Source::Gguf(file)))
 }
 
 /// The message about a model that does not exist, which may be a name on the Hugging Face Hub.

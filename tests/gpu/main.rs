@@ -26,6 +26,7 @@ mod linear;
 mod lora;
 mod loss;
 mod matrix;
+mod merge;
 mod messages;
 mod models;
 mod norm;

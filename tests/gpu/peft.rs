@@ -13,7 +13,7 @@ use crate::pretrained::{Fixture, error};
 use crate::whole::{logits, write_inputs};
 
 /// The models, each also as GGUF, with their cases.
-const CASES: [(&str, &[&str]); 8] = [
+pub const CASES: [(&str, &[&str]); 8] = [
     ("gpt2", &["default", "all"]),
     ("llama", &["default", "all", "patterns", "head"]),
     ("qwen2", &["default", "all", "regex"]),
@@ -24,7 +24,7 @@ const CASES: [(&str, &[&str]); 8] = [
     ("qwen3.gguf", &["all"]),
 ];
 
-fn path(model: &str, file: &str) -> PathBuf {
+pub fn path(model: &str, file: &str) -> PathBuf {
     let model = model.strip_suffix(".gguf").unwrap_or(model);
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/lora").join(model).join(file)
 }

@@ -42,7 +42,7 @@ pub(crate) use files::BASE_FILE;
 pub use files::{MADE_ON, SavedAdapter, read_adapter, write_adapter};
 pub use fusion::FusionConfig;
 pub(super) use fusion::is_value;
-pub(super) use lora::B as LORA_B;
+pub(super) use lora::{A as LORA_A, B as LORA_B, Target};
 pub use lora::{ExportForm, LoraConfig, Targets};
 pub use method::AdapterConfig;
 pub use saved::SavedSetup;

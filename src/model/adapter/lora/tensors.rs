@@ -15,7 +15,7 @@ use crate::words::cut;
 /// What precedes a module's name on disk: PEFT's model, and the base in it.
 pub(super) const PREFIX: &str = "base_model.model.";
 
-pub(super) const A: &str = ".lora_A.weight";
+pub(in crate::model) const A: &str = ".lora_A.weight";
 pub(in crate::model) const B: &str = ".lora_B.weight";
 
 /// The module of the base that a tensor on disk belongs to.
