@@ -19,5 +19,6 @@ fn pull(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let i = flat_index(group, lane);
     if (i >= params.len) { return; }
     let identity = select(0.0, 1.0, i / params.size == i % params.size);
-    gradient[i] += params.factor * (w[i] - identity) * step_values.backward_scale * metrics.loss_scale;
+    let before = gradient[i];
+    gradient[i] = before + params.factor * (w[i] - identity) * step_values.backward_scale * metrics.loss_scale;
 }
