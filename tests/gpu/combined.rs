@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use graftling::AdapterSet;
+use graftling::generate::Generator;
 use graftling::gpu::Memory;
 use graftling::model::{
     AdapterExpression, BaseIdentity, Model, SavedAdapter, SavedSetup, Trains, average, is_adapter, read_adapter, write_adapter,
@@ -279,4 +281,44 @@ fn adapters_share_a_base() {
         assert_eq!(beside.to_bits(), loss(&fixture, &saved).to_bits(), "{path}");
         assert_eq!(plain_loss(&base), before, "{path}");
     }
+}
+
+/// Each row of a batch has the logits of its own adapter, whatever the others have.
+#[test]
+fn every_row_has_its_own_adapter() {
+    let fixture = Fixture::open("llama");
+    let mut set = AdapterSet::new(device(), &fixture.config, &fixture.weights).expect("a set");
+    let read = |path: &str| AdapterExpression::Saved(fixtures().join(path)).read().expect("an adapter");
+    for (name, path) in [("bottleneck", "models/llama/seq_bn"), ("lora", "lora/llama/all"), ("fused", "combined/llama/fuse_dynamic")] {
+        set.insert(name, &read(path)).expect("an adapter");
+    }
+    let tokens: Vec<u32> = (1..20).collect();
+    let rows = [
+        (Some("lora"), &tokens[..5]),
+        (None, &tokens[2..9]),
+        (Some("fused"), &tokens[..7]),
+        (Some("lora"), &tokens[3..14]),
+        (Some("bottleneck"), &tokens[..5]),
+        (None, &tokens[..1]),
+    ];
+    let all = set.logits(&rows).expect("logits");
+    for (i, (name, tokens)) in rows.into_iter().enumerate() {
+        let (model, memory) = set.get(name).expect("a model");
+        let alone = Generator::new(device(), model, memory, 16).expect("a generator").logits(tokens).expect("logits");
+        let want: Vec<_> = alone.into_iter().map(f64::from).collect();
+        close(&format!("row {i}"), &all[i], &want, 1e-5);
+        let twin = (0..i).find(|&j| rows_equal(&all[i], &all[j]));
+        assert_eq!(twin, None, "row {i}");
+    }
+    assert!(rows_equal(&set.logits(&rows).expect("logits")[3], &all[3]));
+    set.remove("fused");
+    let problem = |rows: &[(Option<&str>, &[u32])], set: &mut AdapterSet| set.logits(rows).expect_err("a mistake").to_string();
+    assert!(problem(&[(Some("loar"), &[1])], &mut set).contains("no adapter 'loar' in the set; did you mean 'lora'?"));
+    assert!(problem(&[(Some("fused"), &[1])], &mut set).contains("no adapter 'fused'"));
+    assert!(problem(&[(None, &[])], &mut set).contains("row 0 has 0 tokens"));
+    assert!(problem(&[(None, &[1]), (None, &[9999])], &mut set).contains("9999"));
+}
+
+fn rows_equal(one: &[f32], other: &[f32]) -> bool {
+    one.iter().zip(other).all(|(a, b)| a.to_bits() == b.to_bits())
 }
