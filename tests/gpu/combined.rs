@@ -322,3 +322,22 @@ fn every_row_has_its_own_adapter() {
 fn rows_equal(one: &[f32], other: &[f32]) -> bool {
     one.iter().zip(other).all(|(a, b)| a.to_bits() == b.to_bits())
 }
+
+/// The library's own LoRA has the loss that the library computes, on GPT-2's fused queries, keys and values too, and becomes PEFT's when saved.
+#[test]
+fn the_librarys_own_lora() {
+    for name in ["gpt2", "llama", "qwen2"] {
+        let fixture = Fixture::open(name);
+        let directory = fixtures().join("combined").join(name);
+        let expected = Weights::read(&directory.join("expected.safetensors")).expect("the expected values");
+        let want = f64::from(expected.tensors["own_lora"].to_f32()[0]);
+        let saved = read_adapter(&directory.join("own_lora")).expect("a LoRA");
+        let got = loss(&fixture, &SavedSetup::of(vec![saved.clone()]));
+        assert!((got - want).abs() < 1e-5, "{name}: {got}, not {want}");
+        let place = std::env::temp_dir().join(format!("graftling-{}-own-lora-{name}", std::process::id()));
+        write_adapter(&place, &saved).expect("a LoRA");
+        let again = loss(&fixture, &SavedSetup::of(vec![read_adapter(&place).expect("a LoRA")]));
+        assert_eq!(again.to_bits(), got.to_bits(), "{name}");
+        std::fs::remove_dir_all(&place).expect("the adapter");
+    }
+}

@@ -310,8 +310,20 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
             base,
         });
     }
+    let weights = |json: &Value| -> Result<Weights> {
+        let advice = "save the adapter again with use_safetensors=True";
+        AdapterJson::check_version(json).map_err(problem)?;
+        read_weights(directory, [WEIGHTS, "pytorch_adapter.bin"], advice)
+    };
+    if lora::is_hub(&json) {
+        let (config, weights) = lora::from_hub(&json, &weights(&json)?).map_err(problem)?;
+        let text = |key: &str| json[key].as_str().unwrap_or_default().to_string();
+        let (name, config, model_type, model_name) = ("default".to_string(), config.into(), text("model_type"), text("model_name"));
+        let (hidden_size, parts) = (0, Vec::new());
+        return Ok(SavedAdapter { name, config, hidden_size, model_type, model_name, made_on, weights, parts, head: None, base });
+    }
     let AdapterJson { name, config, hidden_size, model_type, model_name } = AdapterJson::read(&json).map_err(problem)?;
-    let weights = read_weights(directory, [WEIGHTS, "pytorch_adapter.bin"], "save the adapter again with use_safetensors=True")?;
+    let weights = weights(&json)?;
     let head = Some(directory.join(HEAD)).filter(|path| path.exists()).map(|path| read_checked(&path)).transpose()?;
     let (config, parts) = (config.into(), Vec::new());
     Ok(SavedAdapter { name, config, hidden_size, model_type, model_name, made_on, weights, parts, head, base })

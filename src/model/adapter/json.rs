@@ -47,6 +47,20 @@ impl AdapterJson {
         json
     }
 
+    /// Checks that the library, and not one of its predecessors, wrote the file.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub(super) fn check_version(json: &Value) -> Result<(), String> {
+        match json["version"].as_str() {
+            Some(version) if !version.starts_with("adapters.") => {
+                let version = shown(version);
+                Err(format!("'version' is '{version}', but must begin with 'adapters.'; load and save it with the adapters library"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Reads an `adapter_config.json`. Keys of the config that have defaults in the library may be missing, as in files of older versions.
     ///
     /// # Errors
@@ -60,11 +74,8 @@ impl AdapterJson {
             let text = value.as_str().ok_or_else(|| format!("'{key}' is {}, but must be text", shown(&python(value))))?;
             Ok::<_, String>(text.to_string())
         };
-        let version = text("version")?;
-        if !version.starts_with("adapters.") {
-            let version = shown(&version);
-            return Err(format!("'version' is '{version}', but must begin with 'adapters.'; load and save it with the adapters library"));
-        }
+        text("version")?;
+        AdapterJson::check_version(json)?;
         let config = field("config")?.as_object().ok_or("'config' is not a map of a bottleneck adapter's keys; save it again")?;
         let hidden = field("hidden_size")?;
         let known = hidden.as_u64().and_then(|h| u32::try_from(h).ok()).filter(|h| (1..=crate::model::LARGEST).contains(h));
@@ -86,7 +97,7 @@ fn read_config(json: &Map<String, Value>, missing: &dyn Fn(&str) -> String) -> R
         let method = method.as_str().unwrap_or("unknown");
         let known = if OTHER_METHODS.contains(&method) { "another method" } else { "not known" };
         return Err(format!(
-            "'architecture' is '{}', which is {known}; Graftling reads bottleneck adapters and PEFT's LoRA",
+            "'architecture' is '{}', which is {known}; Graftling reads bottleneck adapters, LoRA and fusions",
             shown(method)
         ));
     }
