@@ -59,6 +59,7 @@
 
 #![warn(missing_docs)]
 
+mod adapter_set;
 pub mod doctor;
 pub mod embed;
 pub mod error;
@@ -79,4 +80,5 @@ pub mod weights;
 #[doc(hidden)]
 pub mod words;
 
+pub use adapter_set::AdapterSet;
 pub use error::{Error, Result};

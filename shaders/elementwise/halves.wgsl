@@ -12,15 +12,9 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-// take
-@group(0) @binding(1) var<storage, read> x: array<Value>;       // (rows, 2 · columns)
-@group(0) @binding(2) var<storage, read> addend: array<Value>;  // (rows, columns)
-@group(0) @binding(3) var<storage, read_write> y: array<Value>; // (rows, columns)
-
-// put
-@group(0) @binding(1) var<storage, read> half: array<Value>;    // (rows, columns)
-@group(0) @binding(2) var<storage, read> addend: array<Value>;  // (rows, 2 · columns)
-@group(0) @binding(3) var<storage, read_write> y: array<Value>; // (rows, 2 · columns)
+@group(0) @binding(1) var<storage, read> x: array<Value>;       // take: (rows, 2 · columns); put: (rows, columns)
+@group(0) @binding(2) var<storage, read> addend: array<Value>;  // of the shape of y
+@group(0) @binding(3) var<storage, read_write> y: array<Value>; // take: (rows, columns); put: (rows, 2 · columns)
 
 // y = sign · half of x + addend
 @compute @workgroup_size(FLAT)
@@ -32,7 +26,7 @@ fn take(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     y[i] = v;
 }
 
-// y = addend, and in one half + sign · half
+// y = addend, and in one half + sign · x
 @compute @workgroup_size(FLAT)
 fn put(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_index(group, lane);
@@ -41,6 +35,6 @@ fn put(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index)
     let column = i % width - params.shift; // wraps around before the half
     var v = Value();
     if (params.has_addend != 0u) { v = addend[i]; }
-    if (column < params.columns) { v += half[i / width * params.columns + column] * params.sign; }
+    if (column < params.columns) { v += x[i / width * params.columns + column] * params.sign; }
     y[i] = v;
 }

@@ -21,7 +21,7 @@ pub struct Eval {
     /// A directory in Hugging Face format, a .gguf file, or builtin: a small byte-level GPT to try things out
     #[arg(long)]
     model: PathBuf,
-    /// The directory of a saved adapter, or several combined: stack(A,B), average(A:0.7,B:0.3); several options are compared in a table, along with the base
+    /// The directory of a saved adapter, or several combined: stack(A,B), average(A:0.7,B:0.3), fuse(F); several options are compared in a table, along with the base
     #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath)]
     adapter: Vec<AdapterExpression>,
     /// A .jsonl, .csv, .tsv or .txt file, or a directory with such files for test, valid or train: the first of these found is measured

@@ -26,7 +26,7 @@ pub struct Generate {
     /// A directory in Hugging Face format, a .gguf file, or builtin: a small byte-level GPT to try things out
     #[arg(long)]
     model: PathBuf,
-    /// The directory of a saved adapter, or several combined: stack(A,B), average(A:0.7,B:0.3); with several options, each continues the text in turn, the base first
+    /// The directory of a saved adapter, or several combined: stack(A,B), average(A:0.7,B:0.3), fuse(F); with several options, each continues the text in turn, the base first
     #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath)]
     adapter: Vec<AdapterExpression>,
     #[command(flatten)]

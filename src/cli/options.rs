@@ -133,7 +133,7 @@ impl Options {
             () => Value::String(text.into()),
         };
         let mut values = self.matches.get_raw(arg.get_id().as_str())?.map(|text| value(&text.to_string_lossy()));
-        if arg.get_value_delimiter().is_some() { Some(Value::Array(values.collect())) } else { values.next() }
+        if is_list(arg) { Some(Value::Array(values.collect())) } else { values.next() }
     }
 
     /// Reads a file and checks that the parser accepts each of its options.
@@ -178,6 +178,11 @@ fn partner(key: &str) -> Option<&'static str> {
     Some(if pair[0] == key { pair[1] } else { pair[0] })
 }
 
+/// Whether the option can have several values, separated or repeated.
+fn is_list(arg: &Arg) -> bool {
+    arg.get_value_delimiter().is_some() || matches!(arg.get_action(), ArgAction::Append)
+}
+
 /// The option as it would be typed; `None` if it cannot have a value of this type.
 fn flags(arg: &Arg, key: &str, value: &Value) -> Option<Vec<OsString>> {
     let text = |value: &Value| match value {
@@ -190,6 +195,10 @@ fn flags(arg: &Arg, key: &str, value: &Value) -> Option<Vec<OsString>> {
         (ArgAction::SetTrue, Value::Boolean(false)) => return Some(Vec::new()),
         (ArgAction::SetTrue, _) => return None,
         (_, Value::Array(values)) if values.is_empty() => return Some(Vec::new()),
+        (ArgAction::Append, Value::Array(values)) if arg.get_value_delimiter().is_none() => {
+            let flag = |value| Some(format!("--{key}={}", text(value)?).into());
+            return values.iter().map(flag).collect();
+        }
         (_, Value::Array(values)) => {
             let delimiter = arg.get_value_delimiter()?.to_string();
             values.iter().map(text).collect::<Option<Vec<_>>>()?.join(&delimiter)

@@ -329,7 +329,8 @@ impl Phase<'_> {
     fn saved(&self, run: &Run) -> Result<SavedAdapter> {
         let wanted = |name: &str| self.model.trains(name) || self.changed.contains(name);
         let weights = self.model.download(run.device, self.memory, wanted)?;
-        SavedAdapter::of(self.model, &weights, run.adapter_name, &run.setup.identity)
+        let saved = SavedAdapter::of(self.model, &weights, run.adapter_name, &run.setup.identity)?;
+        Ok(SavedAdapter { parts: run.setup.parts.clone(), ..saved })
     }
 }
 

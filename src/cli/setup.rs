@@ -9,7 +9,8 @@ use graftling::doctor::{Verdicts, self_check};
 use graftling::gpu::{Device, Memory};
 use graftling::graph::{Graph, Traits};
 use graftling::model::{
-    AdapterConfig, AdapterExpression, AdapterSetup, Base, BaseDropout, BaseIdentity, Config, HeadConfig, Model, SavedSetup, Trains,
+    AdapterConfig, AdapterExpression, AdapterSetup, Base, BaseDropout, BaseIdentity, Config, HeadConfig, Model, SavedAdapter, SavedSetup,
+    Trains,
 };
 use graftling::text::{Task, TaskKind};
 use graftling::weights::Weights;
@@ -25,9 +26,11 @@ pub struct Setup {
     pub identity: BaseIdentity,
     /// Adapters that stay as they are.
     pub expression: Option<AdapterExpression>,
-    saved: SavedSetup,
+    pub saved: SavedSetup,
     /// Their tensors.
     frozen: Vec<Weights>,
+    /// The adapters that a fusion is of, if one trains.
+    pub parts: Vec<SavedAdapter>,
     /// Weights that override or extend the base's own and those of the adapters.
     pub changes: Vec<Weights>,
     /// The head for labels: the saved adapter's, or else the base's own.
@@ -59,7 +62,17 @@ impl Setup {
         };
         let own = base.head.as_ref().map(|(head, _)| head);
         let head = saved.label_head().or(own).cloned();
-        Ok(Setup { base, identity, expression: adapters.cloned(), saved, frozen, changes: Vec::new(), head, half: common.half() })
+        Ok(Setup {
+            base,
+            identity,
+            expression: adapters.cloned(),
+            saved,
+            frozen,
+            parts: Vec::new(),
+            changes: Vec::new(),
+            head,
+            half: common.half(),
+        })
     }
 
     /// What the model predicts.

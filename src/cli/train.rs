@@ -50,6 +50,12 @@ pub struct Train {
     /// Train the adapter on top of a saved one, which stays as it is; or of several: stack(A,B), average(A:0.7,B:0.3)
     #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath)]
     under: Option<AdapterExpression>,
+    /// Train a fusion of saved bottleneck adapters, which stay as they are; repeat it for each
+    #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath, conflicts_with_all = ["under", "init_adapter"])]
+    fuse: Vec<AdapterExpression>,
+    /// What a fusion trains: queries, keys and values, or (static) queries and keys only
+    #[arg(long, value_name = "KIND", default_value = "dynamic")]
+    fusion: FusionKind,
     /// What to learn: language, classification, multilabel, regression or tagging; or mlm, a language from its hidden words, as encoders do
     /// [default: what the rows suggest]
     #[arg(long, value_parser = wanted_task)]
@@ -146,6 +152,12 @@ enum Part {
     Norms,
 }
 
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum FusionKind {
+    Dynamic,
+    Static,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum ScheduleShape {
     Constant,
@@ -186,9 +198,13 @@ impl Train {
         let [model, data_path, out] =
             [(&self.model, "model"), (&self.data, "data"), (&self.out, "out")].map(|(path, name)| required(path, name));
         let (model, data_path, out) = (model?, data_path?, out?);
-        let mut setup = Setup::read(common, model, self.under.as_ref())?;
+        let fused = (!self.fuse.is_empty()).then(|| AdapterExpression::Stack(self.fuse.clone()));
+        let mut setup = Setup::read(common, model, self.under.as_ref().or(fused.as_ref()))?;
         let init = self.init_adapter.as_ref().map(|saved| saved.read_one("--init-adapter")).transpose()?;
         if let Some(saved) = &init {
+            if saved.config.fusion().is_some() {
+                return Err(Error::Usage("--init-adapter names a fusion; train it anew with --fuse A --fuse B".into()));
+            }
             saved.check_base(&setup.identity)?.into_iter().for_each(|warning| common.warn(warning));
             setup.changes = saved.sources(&setup.base.config)?;
         }
@@ -197,6 +213,11 @@ impl Train {
         let config = with_dropout(&setup.base.config, self.dropout);
         let adapters = match init {
             Some(saved) => saved.config,
+            None if fused.is_some() => {
+                // The saved adapters are part of what is saved, not below it.
+                (setup.expression, setup.parts) = (None, setup.saved.parts());
+                setup.saved.fusion(self.fusion == FusionKind::Dynamic).into()
+            }
             None => AdapterConfig::parse(&self.adapter)?,
         };
         let adapters = match self.dropout {
@@ -248,7 +269,7 @@ impl Train {
         let (mut moments, mut resumed) = (None, None);
         if let Some(checkpoint) = self.newest(common, out, &checkpoints)? {
             self.check_resumed(&checkpoint, &checkpoints, &state, steps)?;
-            check_base(&checkpoint, &setup.identity, model, self.under.as_ref())?;
+            check_base(&checkpoint, &setup.identity, model, self.under.as_ref().or(fused.as_ref()))?;
             resumed = Some(checkpoint.state.trainer.step);
             setup.changes = checkpoint.adapter.sources(&config)?;
             (moments, state) = (Some(checkpoint.moments), checkpoint.state);
@@ -372,6 +393,15 @@ impl Train {
             if share.is_some_and(|share| !(0.0..1.0).contains(&share)) {
                 return usage(format!("{name} must be at least 0 and below 1"));
             }
+        }
+        if self.fuse.is_empty() && self.fusion != FusionKind::Dynamic {
+            return usage("--fusion says what a fusion trains; name its adapters with --fuse A --fuse B".into());
+        }
+        if !self.fuse.is_empty() && (self.adapter != "identity_bn" || self.adapter_name != "default") {
+            return usage("--fuse trains a fusion, which --adapter and --adapter-name do not describe; leave them out".into());
+        }
+        if let Some(stack) = self.fuse.iter().find(|part| matches!(part, AdapterExpression::Stack(_) | AdapterExpression::Fuse(_))) {
+            return usage(format!("--fuse {stack} is not a single adapter; give the directory of one, or an average"));
         }
         let positive = [
             ("--learning-rate", self.learning_rate, true),

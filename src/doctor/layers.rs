@@ -3,7 +3,7 @@
 use super::array::{Array, Kind, Random};
 use super::reference::{self, Turn};
 use super::small::cases as small;
-use super::special::{Loss, adam_steps, cached_attention, head_loss, loss_scaling, skipped_steps};
+use super::special::{Loss, adam_steps, cached_attention, head_loss, loss_scaling, pull, skipped_steps};
 use super::{Bench, Family};
 use crate::error::Result;
 use crate::graph::{DType, Graph, Tensor};
@@ -20,6 +20,7 @@ pub(super) fn families() -> Vec<Family> {
     vec![
         Family::new("adapter", 2e-5, adapter),
         Family::new("lora", 1e-5, lora),
+        Family::new("fusion", 1e-5, fusion),
         Family::new("attention", 2e-5, attention),
         Family::new("cached_attention", 2e-5, cached),
         Family::new("norm", 1e-5, norm),
@@ -274,6 +275,20 @@ fn gated(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
+/// The attention of a fusion.
+fn fusion(bench: &mut Bench) -> Result<()> {
+    let record = |g: &mut Graph, t: &[Tensor]| {
+        let outputs = ops::collected(g, &t[1..]);
+        ops::fusion(g, t[0], outputs, outputs, 0.0)
+    };
+    for (hidden, count) in [(7, 3), (64, 2)] {
+        let mut random = Random(12);
+        let arrays: Vec<_> = (0..=count).map(|_| Array::input(&[13, hidden], &mut random)).collect();
+        bench.case(&format!("{count} adapters, {hidden} wide"), &arrays, true, record, |v| reference::fusion(&v[0], &v[1..], hidden))?;
+    }
+    Ok(())
+}
+
 /// Halves of rows, taken and added to.
 fn halves(bench: &mut Bench) -> Result<()> {
     let record = |g: &mut Graph, t: &[Tensor]| {
@@ -423,7 +438,7 @@ fn cosine(bench: &mut Bench) -> Result<()> {
     [67, 68].into_iter().try_for_each(|hidden| small::cosine(bench, hidden))
 }
 
-/// Adam and AdamW, with and without clipping; steps that are not finite, and the loss scale that they change.
+/// Adam and AdamW, with and without clipping; the pull of a matrix towards the identity; steps that are not finite, and the loss scale that they change.
 fn optimizer(bench: &mut Bench) -> Result<()> {
     let adam = Adam { weight_decay: 0.1, ..Adam::default() };
     for (config, len) in [(adam, 257), (Adam { decoupled: true, clip_norm: Some(0.05), ..adam }, 20_000)] {
@@ -431,6 +446,8 @@ fn optimizer(bench: &mut Bench) -> Result<()> {
         bench.add(outcome);
     }
     let outcome = skipped_steps(bench.device, bench.traits)?;
+    bench.add(outcome);
+    let outcome = pull(bench.device, bench.traits, 17, bench.tolerance)?;
     bench.add(outcome);
     let outcome = loss_scaling(bench.device, bench.traits, bench.tolerance)?;
     bench.add(outcome);

@@ -90,6 +90,19 @@ pub fn gated(x: &[f64], inner: usize, kind: Activation) -> Vec<f64> {
     rows.flat_map(|(gate, up)| gate.iter().zip(up).map(|(&g, u)| activation(kind, g) * u)).collect()
 }
 
+/// The mean of the rows of `outputs`, weighted for each row by the softmax of their products with the row of `query`.
+pub fn fusion(query: &[f64], outputs: &[Vec<f64>], hidden: usize) -> Vec<f64> {
+    let mix = |(row, query): (usize, &[f64])| {
+        let own: Vec<_> = outputs.iter().map(|output| &output[row * hidden..][..hidden]).collect();
+        let scores: Vec<f64> = own.iter().map(|output| output.iter().zip(query).map(|(a, b)| a * b).sum()).collect();
+        let largest = scores.iter().fold(f64::NEG_INFINITY, |most, &score| most.max(score));
+        let total: f64 = scores.iter().map(|score| (score - largest).exp()).sum();
+        let weights: Vec<_> = scores.iter().map(|score| (score - largest).exp() / total).collect();
+        (0..hidden).map(|c| own.iter().zip(&weights).map(|(output, weight)| weight * output[c]).sum()).collect::<Vec<f64>>()
+    };
+    query.chunks(hidden).enumerate().flat_map(mix).collect()
+}
+
 /// x (rows, 2·width) with sign · the second of two halves of each row added to the first of them.
 pub fn add_halves(x: &[f64], width: usize, halves: [Half; 2], sign: f64) -> Vec<f64> {
     let mut y = x.to_vec();

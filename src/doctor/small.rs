@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use super::array::{Array, Kind, Random};
 use super::layers::{Targets, low_rank};
 use super::reference;
-use super::special::{adam_steps, cached_attention};
+use super::special::{adam_steps, cached_attention, pull};
 use super::{Bench, Family, Run};
 use crate::graph::wgsl::Constant;
 use crate::graph::{DType, Graph, Kernel};
@@ -16,7 +16,8 @@ use crate::ops::optimizer::Adam;
 use crate::ops::{self, Activation, Attention, Place, Pointwise, RopePairs};
 use crate::weights::GgmlType;
 use cases::{
-    Bottleneck, Product, attention, dropout, feed_forward, halves, head_norm, loss, norm, positions, rope, scale, self_attention, tokens,
+    Bottleneck, Product, attention, dropout, feed_forward, fusion, halves, head_norm, loss, norm, positions, rope, scale, self_attention,
+    tokens,
 };
 
 const FROZEN: Kind = Kind::Frozen(DType::F32);
@@ -170,6 +171,18 @@ fn comparison(kernel: &Kernel, before: Option<&Kernel>, trains: bool) -> Option<
                 bench.case("3 rows", &[x], false, |g, t| ops::gated(g, t[0], kind), |v| reference::gated(&v[0], inner, kind))
             };
             comparison(format!("{}, {inner} wide", kind.name()), 1e-5, Box::new(run))
+        }
+        ("fusion", _) => {
+            let hidden = width(kernel.constant("VECTOR"));
+            comparison(format!("{hidden} wide"), 1e-5, Box::new(move |bench| fusion(bench, hidden)))
+        }
+        ("identity", _) => {
+            let run = |bench: &mut Bench| {
+                let outcome = pull(bench.device, bench.traits, 9, bench.tolerance)?;
+                bench.add(outcome);
+                Ok(())
+            };
+            comparison(String::new(), 5e-6, Box::new(run))
         }
         ("halves", _) => {
             let width = width(kernel.constant("VECTOR"));

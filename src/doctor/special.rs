@@ -7,7 +7,7 @@ use super::reference::{self, AdamState, LossScale, StepKind};
 use crate::error::Result;
 use crate::gpu::{Device, Memory, Metrics, Program, State, Step};
 use crate::graph::{DType, Graph, Parameters, Tensor, Traits};
-use crate::ops::optimizer::{Adam, adam};
+use crate::ops::optimizer::{Adam, adam, pull_to_identity};
 use crate::ops::{self, Attention, Linear};
 
 /// An op that adds to the loss of a step.
@@ -153,6 +153,35 @@ pub fn adam_steps(device: &Device, traits: &Traits, config: &Adam, len: u32, tol
     if counted != [1, 40, 0, 0] {
         outcome.fail(format!("optimizer.finish_norm counted {counted:?}, not 40 good steps"));
     }
+    Ok(outcome)
+}
+
+/// Compares the gradient of a square matrix that is pulled towards the identity, in the scale of the others.
+///
+/// # Errors
+/// If the device fails.
+pub fn pull(device: &Device, traits: &Traits, size: u32, tolerance: f64) -> Result<Outcome> {
+    const FACTOR: f32 = 0.5;
+    const LOSS_SCALE: f32 = 4.0;
+    let mut parameters = Parameters::default();
+    let weight = parameters.add("weight", [size, size], DType::F32, true);
+    let mut g = Graph::new(traits, &parameters, true);
+    pull_to_identity(&mut g, weight, FACTOR);
+    let memory = Memory::new(device, &parameters, true)?;
+    let mut program = Program::with_canaries(device, &memory, &g)?;
+    memory.set_metrics(device, Metrics { loss_scale: LOSS_SCALE, ..Metrics::default() });
+    memory.set_step(device, STEP);
+    let mut random = Random(20);
+    let (values, before) = (random.values((size * size) as usize), random.values((size * size) as usize));
+    memory.write(device, weight, bytemuck::cast_slice(&values));
+    write_gradient(device, &memory, &before, 1.0);
+    program.run(device)?;
+    let gradient: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device, memory.arenas().gradients)?);
+    let scale = f64::from(FACTOR * LOSS_SCALE * STEP.backward_scale);
+    let identity = |i: usize| f64::from(u8::from(i / size as usize == i % size as usize));
+    let want: Vec<_> = (0..values.len()).map(|i| f64::from(before[i]) + scale * (f64::from(values[i]) - identity(i))).collect();
+    let mut outcome = Outcome::default();
+    outcome.close("identity.pull", &gradient[..values.len()], &want, tolerance);
     Ok(outcome)
 }
 

@@ -25,11 +25,11 @@ macro_rules! shaders {
 
 /// Every shader by its stem; the left column is its folder.
 pub const FILES: &[(&str, &str)] = shaders! {
-    "adapter": "adapter" "adapter_params" "adapter_weights";
+    "adapter": "adapter" "adapter_params" "adapter_weights" "fusion";
     "attention": "attention" "attention_cpu" "attention_params" "cached_attention" "rope";
     "elementwise": "cosine" "elementwise" "gated" "halves" "mean" "pointwise_loss" "rows" "scale";
     "norms": "head_norm" "norm";
-    "optimizer": "optimizer";
+    "optimizer": "identity" "optimizer";
     "products": "epilogue_act" "epilogue_derivative" "epilogue_gated" "epilogue_plain" "epilogue_rope" "lora" "matmul_any" "matmul_cpu" "matmul_gpu"
                 "matmul_matrix" "matmul_params" "matmul_row" "reduce";
     "shared": "activation" "grid" "metrics" "random" "row_sum" "step" "value";

@@ -17,8 +17,8 @@ mod values;
 
 pub(crate) use adapter::BASE_FILE;
 pub use adapter::{
-    ATTENTION_PLACE, AdapterConfig, AdapterExpression, AdapterSetup, BottleneckConfig, ExportForm, FFN_PLACE, Init, LoraConfig, MADE_ON,
-    NamedAdapter, SavedAdapter, SavedSetup, Scaling, Targets, Width, average, is_adapter, read_adapter, write_adapter,
+    ATTENTION_PLACE, AdapterConfig, AdapterExpression, AdapterSetup, BottleneckConfig, ExportForm, FFN_PLACE, FusionConfig, Init,
+    LoraConfig, MADE_ON, NamedAdapter, SavedAdapter, SavedSetup, Scaling, Targets, Width, average, is_adapter, read_adapter, write_adapter,
 };
 pub(crate) use config::LARGEST;
 pub use config::{BaseDropout, Biases, Config, Encoder, Family, NormKind, Positions};

@@ -1,11 +1,12 @@
 //! A model's values: from files or initial values to device memory, and back.
 
-use super::Model;
-use super::adapter::AdapterSetup;
+use super::adapter::{AdapterSetup, is_value};
 use super::heads::is_label_head;
+use super::{AdapterConfig, Model};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory};
-use crate::graph::{Parameter, Piece, Shape};
+use crate::graph::{Graph, Parameter, Piece, Shape};
+use crate::ops::optimizer::pull_to_identity;
 use crate::random::Random;
 use crate::weights::{Fingerprint, Weight, Weights};
 
@@ -82,6 +83,16 @@ impl Model {
             }
         }
         Ok(weights)
+    }
+
+    /// Records what is added to the gradients of a step besides those of the loss: that of 0.01 · ‖I - W‖² for the value matrices of a fusion, as
+    /// in the library.
+    pub fn regularise(&self, g: &mut Graph) {
+        let pulls = self.adapters.trained().and_then(AdapterConfig::fusion).is_some_and(|fusion| fusion.regularization);
+        let matrices = self.parameters.iter().filter(|(_, p)| pulls && p.arena_offset.is_some() && is_value(&p.name));
+        for (matrix, _) in matrices {
+            pull_to_identity(g, matrix, 0.02);
+        }
     }
 
     /// Whether the tensor called `name` trains.

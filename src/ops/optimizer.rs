@@ -44,6 +44,17 @@ impl Default for Adam {
     }
 }
 
+crate::params!(Pull { len: u32, size: u32, factor: f32 });
+
+/// Adds the gradient of factor / 2 · ‖I - W‖² to that of a trainable square matrix W, before [`adam`].
+pub fn pull_to_identity(g: &mut Graph, w: Tensor, factor: f32) {
+    let (size, len, metrics) = (g.shape(w).last(), g.shape(w).len(), g.arenas().metrics);
+    assert_eq!(g.shape(w).rows(), size, "pull_to_identity: W is {}", g.shape(w));
+    let Some(gradient) = g.weight_gradient(w) else { return };
+    let p = Pull { len: len as u32, size, factor };
+    g.dispatch(Kernel::new("identity", "pull"), p, [read(w), read(metrics), update(gradient)], flat(len));
+}
+
 /// Records the norm, the clipping and the update. A step whose gradient or loss is not finite changes no weight and is counted.
 ///
 /// If the loss scale is dynamic, a step whose gradient overflows halves it, down to 1, and `growth_interval` steps in a row without an

@@ -113,6 +113,7 @@ pub(super) fn record(model: &Model, traits: &Traits, [rows, length]: [u32; 2], m
 /// Records the optimizer's part of a step.
 pub(super) fn record_update(model: &Model, traits: &Traits, options: &Adam) -> Graph {
     let mut g = Graph::new(traits, &model.parameters, true);
+    model.regularise(&mut g);
     g.scoped("update", |g| adam(g, options, LossScaler::growth_interval(model, traits)));
     g
 }

@@ -7,7 +7,7 @@ use graftling::generate::Generator;
 use graftling::gpu::{Device, Memory, Program, State, Step};
 use graftling::graph::wgsl::FILES;
 use graftling::graph::{DType, Graph, Parameters, Tensor, Traits};
-use graftling::model::{AdapterConfig, BaseDropout, Config, Model, Trains};
+use graftling::model::{AdapterConfig, AdapterSetup, BaseDropout, Config, FusionConfig, Model, NamedAdapter, Trains};
 use graftling::ops;
 use graftling::ops::optimizer::{Adam, adam};
 use graftling::text::{Batch, order_of};
@@ -38,6 +38,7 @@ fn step(traits: &Traits, model: &Model, folds: bool, seen: &mut BTreeSet<String>
     let targets = g.input("targets", [batch.rows, batch.length], DType::U32);
     let loss = model.loss(&mut g, &inputs, targets);
     g.backward(loss, loss);
+    model.regularise(&mut g);
     adam(&mut g, &Adam::default(), None);
     if folds {
         g.fold();
@@ -125,13 +126,18 @@ fn every_kernel_folds() {
     let wide = |config: Config| Config { context: 128, layers: 1, hidden_size: 128, intermediate_size: 260, ..config };
     let odd = |config: Config| Config { intermediate_size: 257, hidden_size: 66, ..wide(config) };
     let mut seen = BTreeSet::new();
-    let llama = (wide(llama()), "double_seq_bn[bottleneck=8,dropout=0.1]");
-    let lora = (wide(gpt()), "lora[target_modules=all-linear]");
-    let gpt = (odd(gpt()), "scaled_par_bn[bottleneck=7,scaling=channel]");
+    let parsed = |spec: &str| AdapterConfig::parse(spec).expect("a spec");
+    let one = |spec: &str| AdapterSetup::from(Some(&parsed(spec)));
+    let names = ["a", "b"].map(String::from);
+    let frozen = |name: &String| NamedAdapter { name: name.clone(), config: parsed("seq_bn[bottleneck=8]"), trains: false };
+    let fused = AdapterSetup { adapters: names.iter().map(frozen).collect() }.under(&FusionConfig::new(names.into(), true).into());
+    let fusion = (wide(llama()), fused);
+    let llama = (wide(llama()), one("double_seq_bn_inv[bottleneck=8,dropout=0.1]"));
+    let lora = (wide(gpt()), one("lora[target_modules=all-linear]"));
+    let gpt = (odd(gpt()), one("scaled_par_bn[bottleneck=7,scaling=channel]"));
     let all = all_traits();
-    for (traits, (config, adapter)) in all.iter().chain(&all[1..2]).zip([&llama, &llama, &gpt, &lora]) {
-        let adapter = AdapterConfig::parse(adapter).expect("a spec");
-        let model = Model::new(config, &[], Some(&adapter), Trains::everything()).expect("a model");
+    for (traits, (config, adapters)) in all.iter().chain(&all[1..]).zip([&llama, &llama, &gpt, &lora, &fusion]) {
+        let model = Model::new(config, &[], adapters, Trains::everything()).expect("a model");
         let mut run = |folds| {
             let trained = step(traits, &model, folds, &mut seen);
             trained.into_iter().chain(generated(traits, &model, folds, &mut seen)).collect::<Vec<_>>()

@@ -16,6 +16,7 @@ mod encoders;
 mod failures;
 mod feed_forward;
 mod files;
+mod fusion;
 mod gated;
 mod half;
 mod halves;

@@ -140,7 +140,7 @@ const MISTAKES: [(&str, i32, &str); 38] = [
         "invalid value 'stak(run/adapter,lora)' for '--adapter <DIR>': there is no directory 'stak(run/adapter,lora)', and 'stak' is not a \
          combination; did you mean 'stack'?",
     ),
-    ("eval --model builtin --data text.txt --adapter average(run/adapter,lora)", 3, "lora: is …"),
+    ("eval --model builtin --data text.txt --adapter average(run/adapter,lora)", 3, "lora/adapter_config.json: has use_dora …"),
     ("train --model builtin --data text.txt --out new --init-adapter stack(run/adapter,run/adapter)", 2, "--init-adapter is stack(…"),
     (
         "adapters average run/adapter run/adapter --weights 1 --out new",

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::harness::{self, device};
 
-const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base");
+pub const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base");
 
 /// A temporary directory with a few hundred bytes of text to learn from. It is removed at the end of the test.
 pub struct Place(PathBuf);
@@ -45,8 +45,16 @@ impl Place {
     }
 
     pub fn files(&self, directory: &str) -> BTreeMap<String, Vec<u8>> {
+        let files = self.files_at_top(directory);
+        assert_eq!(files.len(), fs::read_dir(self.path(directory)).expect("a directory").count(), "{directory} has directories");
+        files
+    }
+
+    /// The files of a directory, without those in directories in it.
+    pub fn files_at_top(&self, directory: &str) -> BTreeMap<String, Vec<u8>> {
         let entries = fs::read_dir(self.path(directory)).expect("a directory").map(|entry| entry.expect("an entry"));
-        entries.map(|entry| (entry.file_name().into_string().expect("a name"), fs::read(entry.path()).expect("a file"))).collect()
+        let files = entries.filter(|entry| entry.path().is_file());
+        files.map(|entry| (entry.file_name().into_string().expect("a name"), fs::read(entry.path()).expect("a file"))).collect()
     }
 
     /// The steps whose loss is in `metrics.jsonl`.

@@ -72,6 +72,7 @@ fn kernels() -> Vec<Kernel> {
             "mean" => all.extend([base.clone(), base.with("VECTOR", 4)]),
             "rows" => all.extend([base.clone(), base.with("LAST", 1).with("VECTOR", 4)]),
             "scale" => all.extend([base.clone(), base.clone().with("LEARNED", 0), base.with("VECTOR", 4)]),
+            "fusion" => all.extend([base.clone(), base.with("VECTOR", 4).with("ROW_THREADS", 32)]),
             "halves" => all.extend([base.clone(), base.with("VECTOR", 4)]),
             "elementwise" | "gated" => {
                 all.push(base.clone());

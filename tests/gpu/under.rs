@@ -74,3 +74,48 @@ fn an_average_of_runs() {
     fails(place.command("adapters average one/adapter mean/none --out new"), 3, &["mean/none/adapter_config.json"]);
     assert!(!place.path("new").exists());
 }
+
+/// A fusion is saved with the adapters that it is of, resumes, and is read where an adapter is.
+#[test]
+fn a_fusion() {
+    let place = Place::new("fusion");
+    for (rate, out) in [("1e-2", "one"), ("3e-2", "other")] {
+        succeeds(place.train(&format!("--adapter seq_bn --steps 2 --learning-rate {rate} --out {out} --quiet")));
+    }
+    let options = "--fuse one/adapter --fuse other/adapter --learning-rate 1e-3 --save-every 1";
+    let whole = result(&succeeds(place.train(&format!("{options} --steps 3 --out whole --json"))));
+    assert!(whole["use"].is_null() && whole["trains"]["adapters"].as_u64().is_some_and(|count| count > 100_000), "{whole}");
+    for part in ["default", "default-2"] {
+        let own = place.files(&format!("whole/adapter/{part}"));
+        assert!(own.contains_key("adapter.safetensors") && own.contains_key("adapter_config.json"));
+    }
+    succeeds(place.train(&format!("{options} --steps 1 --out resumed --quiet")));
+    succeeds(place.command("train --out resumed --resume --steps 3 --quiet"));
+    let top = |run: &str| {
+        let mut files = place.files_at_top(&format!("{run}/adapter"));
+        files.extend(place.files(&format!("{run}/adapter/default-2")));
+        files
+    };
+    assert_eq!(top("resumed"), top("whole"));
+
+    let loss = |adapter: &str| {
+        let line = format!("eval --model {} --data data/valid.txt --max-length 16 --json --adapter {adapter}", crate::runs::BASE);
+        let output = succeeds(place.command(&line));
+        assert!(!said(&output).contains("warning"), "{}", said(&output));
+        result(&output)["loss"].as_f64().expect("a loss")
+    };
+    let fused = loss("fuse(whole/adapter)");
+    assert!((fused - whole["eval_loss"].as_f64().expect("a loss")).abs() < 1e-6);
+    assert_eq!(loss("whole/checkpoints/step-000003"), fused);
+    succeeds(place.train("--under whole/adapter --adapter lora --steps 1 --out top --quiet"));
+
+    fails(place.train("--fuse one/adapter --out new"), 2, &["a fusion needs at least two adapters"]);
+    fails(place.train("--fuse one/adapter --fuse top/adapter --out new"), 2, &["is lora", "only bottleneck adapters can be fused"]);
+    fails(place.train("--fuse one/adapter --fuse other/adapter --adapter lora --out new"), 2, &["--fuse trains a fusion"]);
+    fails(place.train("--init-adapter whole/adapter --out new"), 2, &["--init-adapter names a fusion"]);
+    let eval = |adapter: &str| place.command(&format!("eval --model {} --data data/valid.txt --adapter {adapter}", crate::runs::BASE));
+    fails(eval("fuse(one/adapter)"), 3, &["one/adapter: is an adapter, not a fusion"]);
+    fails(eval("average(one/adapter,whole/adapter)"), 3, &["whole/adapter: is a fusion, and fusions have no average"]);
+    fs::remove_dir_all(place.path("whole/adapter/default-2")).expect("a part");
+    fails(eval("whole/adapter"), 3, &["is a fusion of 'default-2', which is neither in its directory nor beside it"]);
+}

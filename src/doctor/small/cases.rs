@@ -310,6 +310,16 @@ pub(super) fn dropout(bench: &mut Bench, columns: usize, whole: bool) -> Result<
     bench.case("7 rows", &[Array::input(&[7, 1, columns], &mut Random(8))], false, record, want)
 }
 
+pub(super) fn fusion(bench: &mut Bench, hidden: usize) -> Result<()> {
+    let record = |g: &mut Graph, t: &[Tensor]| {
+        let outputs = ops::collected(g, &t[1..]);
+        ops::fusion(g, t[0], outputs, outputs, 0.0)
+    };
+    let mut random = Random(12);
+    let arrays = [(); 3].map(|()| Array::input(&[3, hidden], &mut random));
+    bench.case("3 rows", &arrays, false, record, |v| reference::fusion(&v[0], &v[1..], hidden))
+}
+
 pub(super) fn halves(bench: &mut Bench, width: usize) -> Result<()> {
     let record = |g: &mut Graph, t: &[Tensor]| {
         let taken = ops::half_of(g, t[0], Half::First);

@@ -65,12 +65,15 @@ fn essence(config: &AdapterConfig) -> AdapterConfig {
             }
             config.into()
         }
+        fusion => fusion,
     }
 }
 
 fn check_form(first: &SavedAdapter, other: &SavedAdapter) -> Result<()> {
     let as_first = format!("{}; average adapters of one form, trained on one base", directory(first).display());
-    let problem = if essence(&first.config) != essence(&other.config) {
+    let problem = if other.config.fusion().is_some() {
+        "is a fusion, and fusions have no average; average the adapters that it is of".to_string()
+    } else if essence(&first.config) != essence(&other.config) {
         format!("is {}, another form than {} of {as_first}", shown(&other.config.to_string()), shown(&first.config.to_string()))
     } else if first.label_head.as_ref().map(|(head, _)| head) != other.label_head.as_ref().map(|(head, _)| head) {
         format!("has a head for other labels than {as_first}")

@@ -19,10 +19,12 @@ pub enum AdapterExpression {
     Stack(Vec<AdapterExpression>),
     /// One adapter whose weights are the weighted mean of others', each with its share before all are divided by their sum.
     Average(Vec<(AdapterExpression, f64)>),
+    /// The fusion in a directory, with the adapters that it is of.
+    Fuse(PathBuf),
 }
 
 /// The names of combinations.
-const NAMES: [&str; 2] = ["stack", "average"];
+const NAMES: [&str; 3] = ["stack", "average", "fuse"];
 /// Blocks of the `adapters` library that exist only there.
 const ELSEWHERE: [&str; 4] = ["split", "batchsplit", "parallel", "multitask"];
 /// How deeply combinations may be nested.
@@ -52,6 +54,7 @@ impl AdapterExpression {
     pub fn map_paths(&self, change: &impl Fn(&Path) -> PathBuf) -> AdapterExpression {
         match self {
             AdapterExpression::Saved(path) => AdapterExpression::Saved(change(path)),
+            AdapterExpression::Fuse(path) => AdapterExpression::Fuse(change(path)),
             AdapterExpression::Stack(parts) => AdapterExpression::Stack(parts.iter().map(|part| part.map_paths(change)).collect()),
             AdapterExpression::Average(parts) => {
                 AdapterExpression::Average(parts.iter().map(|(part, share)| (part.map_paths(change), *share)).collect())
@@ -80,6 +83,12 @@ impl AdapterExpression {
     pub fn read_one(&self, option: &str) -> Result<SavedAdapter> {
         match self {
             AdapterExpression::Saved(path) => read_adapter(path),
+            AdapterExpression::Fuse(path) => {
+                let saved = read_adapter(path)?;
+                let problem = "is an adapter, not a fusion; name it without fuse(…), or train a fusion with --fuse A --fuse B";
+                saved.config.fusion().map(|_| ()).ok_or_else(|| Error::file(path, problem))?;
+                Ok(saved)
+            }
             AdapterExpression::Average(parts) => {
                 let adapters = parts.iter().map(|(part, share)| Ok((part.read_one(option)?, *share))).collect::<Result<Vec<_>>>()?;
                 average(&adapters, &self.to_string())
@@ -115,12 +124,15 @@ fn parse(text: &str, depth: u32) -> std::result::Result<AdapterExpression, Strin
             _ => Ok(saved(text)),
         };
     };
-    let near = || did_you_mean(name, NAMES).unwrap_or("use stack(…) or average(…), or check the path".into());
+    let near = || did_you_mean(name, NAMES).unwrap_or("use stack(…), average(…) or fuse(…), or check the path".into());
     let lower = name.to_lowercase();
     match &lower[..] {
         _ if NAMES.contains(&&lower[..]) && name != lower => return Err(format!("'{}' is unknown; {}", shown(name), near())),
         _ if ELSEWHERE.contains(&&lower[..]) => {
-            return Err(format!("'{}' is a block of the adapters library that Graftling does not have; use stack or average", shown(name)));
+            return Err(format!(
+                "'{}' is a block of the adapters library that Graftling does not have; use stack, average or fuse",
+                shown(name)
+            ));
         }
         name if !NAMES.contains(&name) => {
             return Err(format!("there is no directory '{}', and '{}' is not a combination; {}", shown(text), shown(name), near()));
@@ -133,6 +145,10 @@ fn parse(text: &str, depth: u32) -> std::result::Result<AdapterExpression, Strin
     let inside = rest.strip_suffix(')').ok_or_else(|| format!("'{}' does not end with ')'; close it", shown(text)))?;
     let parts = parts(inside)?.into_iter();
     match name {
+        "fuse" => match parts.map(|part| parse(part, depth + 1)).collect::<std::result::Result<Vec<_>, _>>()?.as_slice() {
+            [AdapterExpression::Saved(path)] => Ok(AdapterExpression::Fuse(path.clone())),
+            _ => Err("fuse(…) takes the directory of one fusion, which train --fuse A --fuse B makes; name it".into()),
+        },
         "stack" => Ok(AdapterExpression::Stack(parts.map(|part| parse(part, depth + 1)).collect::<std::result::Result<_, _>>()?)),
         _ => averaged(parts.map(|part| shared(part, depth + 1)).collect::<std::result::Result<_, _>>()?),
     }
@@ -145,8 +161,8 @@ fn averaged(parts: Vec<(AdapterExpression, Option<f64>)>) -> std::result::Result
         let (without, _) = parts.iter().find(|(_, share)| share.is_none()).expect("one has no share");
         return Err(format!("{without} has no weight, but others of the average do; write {without}:0.5, or leave all out"));
     }
-    if parts.iter().any(|(part, _)| matches!(part, AdapterExpression::Stack(_))) {
-        return Err("an average is one adapter made of others, so it cannot contain a stack; average first, then stack".into());
+    if parts.iter().any(|(part, _)| matches!(part, AdapterExpression::Stack(_) | AdapterExpression::Fuse(_))) {
+        return Err("an average is one adapter made of others, so it cannot contain a stack or a fusion; average first".into());
     }
     let parts: Vec<_> = parts.into_iter().map(|(part, share)| (part, share.unwrap_or(1.0))).collect();
     check_shares(parts.iter().map(|(_, share)| *share))?;
@@ -224,6 +240,7 @@ impl fmt::Display for AdapterExpression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AdapterExpression::Saved(path) => path.display().fmt(f),
+            AdapterExpression::Fuse(path) => write!(f, "fuse({})", inside(&AdapterExpression::Saved(path.clone()))),
             AdapterExpression::Stack(parts) => write!(f, "stack({})", parts.iter().map(inside).collect::<Vec<_>>().join(",")),
             AdapterExpression::Average(parts) => {
                 let part = |(part, share): &(AdapterExpression, f64)| format!("{}:{share}", inside(part));
@@ -264,6 +281,11 @@ mod tests {
             ("'no/a'", a(), "no/a"),
             (r"C:\no\a", saved(r"C:\no\a"), r"C:\no\a"),
             ("stack( no/a , no/b )", AdapterExpression::Stack(vec![a(), b()]), "stack(no/a,no/b)"),
+            (
+                "stack(no/a,fuse(no/b))",
+                AdapterExpression::Stack(vec![a(), AdapterExpression::Fuse("no/b".into())]),
+                "stack(no/a,fuse(no/b))",
+            ),
             ("stack(no/a)", AdapterExpression::Stack(vec![a()]), "stack(no/a)"),
             ("average(no/a:0.7,no/b:.3)", average([0.7, 0.3]), "average(no/a:0.7,no/b:0.3)"),
             ("average(no/a,no/b)", average([1.0, 1.0]), "average(no/a:1,no/b:1)"),
@@ -304,7 +326,7 @@ mod tests {
             ("stak(a,b)", "did you mean 'stack'?"),
             ("Stack(a,b)", "'Stack' is unknown; did you mean 'stack'?"),
             ("averages(a,b)", "did you mean 'average'?"),
-            ("(a)", "not a combination; use stack(…)"),
+            ("(a)", "not a combination; use stack(…), average(…)"),
             ("parallel(a,b)", "'parallel' is a block of the adapters library"),
             ("BatchSplit(a,b)", "'BatchSplit' is a block"),
             ("stack(a,b", "does not end with ')'"),
@@ -322,6 +344,8 @@ mod tests {
             ("average('a':x)", "'x' is not a weight"),
             ("average(src:x)", "'x' after 'src' is not a weight"),
             ("average(stack(a,b),c)", "cannot contain a stack"),
+            ("fuse(a,b)", "takes the directory of one fusion"),
+            ("average(fuse(a),c)", "or a fusion"),
             (&nested, "does not end with ')'"),
             (&format!("{}a{}", "stack(".repeat(20), ")".repeat(20)), "nested too deeply"),
         ];

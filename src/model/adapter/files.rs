@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::json::{AdapterJson, about, check_name};
 use super::lora::{self, LoraConfig, PeftJson, is_lora};
-use super::tensors::{to_disk, to_memory};
-use super::{AdapterConfig, BottleneckConfig, is_adapter};
+use super::tensors::{renamed, to_disk, to_memory};
+use super::{AdapterConfig, BottleneckConfig, FusionConfig, fusion, is_adapter};
 use crate::error::{Error, Result};
 use crate::files::{CONFIG_BYTES, read_text, replace_file};
 use crate::model::heads::{is_label_head, read_head, write_head};
@@ -23,6 +23,8 @@ use crate::weights::Weights;
 use crate::words::shown;
 
 const CONFIG: &str = "adapter_config.json";
+const FUSION_CONFIG: &str = "adapter_fusion_config.json";
+const FUSION: &str = "model_adapter_fusion.safetensors";
 const WEIGHTS: &str = "adapter.safetensors";
 const HEAD_CONFIG: &str = "head_config.json";
 const HEAD: &str = "model_head.safetensors";
@@ -53,6 +55,8 @@ pub struct SavedAdapter {
     /// Its tensors, under their names on disk after [`read_adapter`], otherwise those in memory (with `default` for a bottleneck adapter's
     /// name). Those of a LoRA are in Hugging Face's order; after [`read_adapter`], the parts of the base that PEFT saved are among them.
     pub weights: Weights,
+    /// The adapters that it is a fusion of, in its order; each is saved in a directory of its own, inside that of the fusion.
+    pub parts: Vec<SavedAdapter>,
     /// The head that is saved with it, under its names on disk.
     pub head: Option<Weights>,
     /// The head for labels that was trained with it, with its tensors under their names in memory.
@@ -82,6 +86,7 @@ impl SavedAdapter {
             model_name: base.model.clone(),
             made_on: Some(base.clone()),
             weights: Weights::default(),
+            parts: Vec::new(),
             head: None,
             label_head: model.label_head().map(|head| (head.clone(), Weights::default())),
             base: None,
@@ -120,6 +125,10 @@ impl SavedAdapter {
         let weights = match &self.config {
             AdapterConfig::Bottleneck(config) => self.weights_for(config, Names::of(model.family), model.layers, model.hidden_size)?,
             AdapterConfig::Lora(config) => lora::to_memory(&self.weights, config, model)?,
+            AdapterConfig::Fusion(config) => {
+                self.check_hidden(model.hidden_size, FUSION_CONFIG)?;
+                fusion::to_memory(&self.weights, config, (Names::of(model.family).layers, model.layers, model.hidden_size))?
+            }
         };
         let mut sources = vec![weights];
         sources.extend(self.label_head.iter().map(|(_, tensors)| tensors.clone()));
@@ -161,23 +170,50 @@ impl SavedAdapter {
 
     /// The adapter's own tensors for a model of `layers` layers with these names.
     fn weights_for(&self, config: &BottleneckConfig, names: &Names, layers: u32, hidden: u32) -> Result<Weights> {
-        if self.hidden_size != hidden {
-            let problem = format!("hidden_size is {}, but the model's is {hidden}; use the adapter's own base", self.hidden_size);
-            return Err(Error::file(self.weights.path.with_file_name(CONFIG), problem));
-        }
+        self.check_hidden(hidden, CONFIG)?;
         to_memory(&self.weights, &self.name, config, (names, layers, hidden))
+    }
+
+    fn check_hidden(&self, hidden: u32, file: &str) -> Result<()> {
+        if self.hidden_size == hidden {
+            return Ok(());
+        }
+        let problem = format!("hidden_size is {}, but the model's is {hidden}; use the adapter's own base", self.hidden_size);
+        Err(Error::file(self.weights.path.with_file_name(file), problem))
+    }
+
+    /// The same adapter under another name.
+    pub(super) fn called(mut self, name: &str) -> SavedAdapter {
+        let tensors = std::mem::take(&mut self.weights.tensors).into_iter();
+        self.weights.tensors = tensors.map(|(own, weight)| (renamed(&own, &self.name, name), weight)).collect();
+        SavedAdapter { name: name.into(), ..self }
     }
 
     /// Writes the files of a bottleneck adapter except its config, which is returned, and those of its head.
     fn write_bottleneck(&self, directory: &Path, config: &BottleneckConfig) -> Result<String> {
-        let json = self.json(config);
         let names = Names::of(Family::of_model_type(&self.model_type).unwrap_or(Family::Graftling));
         to_disk(&self.weights, &self.name, config, names).write(&directory.join(WEIGHTS))?;
-        if let Some(head) = &self.head {
-            head.write(&directory.join(HEAD))?;
-            replace_file(&directory.join(HEAD_CONFIG), json.write_head().as_bytes())?;
+        self.write_word_head(directory, config)?;
+        Ok(self.json(config).write())
+    }
+
+    /// Writes the files of a fusion except its config, which is returned, those of its head, and the directories of the adapters that it is of.
+    fn write_fusion(&self, directory: &Path, config: &FusionConfig) -> Result<String> {
+        fusion::to_disk(&self.weights, config).write(&directory.join(FUSION))?;
+        self.write_word_head(directory, &BottleneckConfig::default())?;
+        for part in &self.parts {
+            let own = directory.join(&part.name);
+            fs::create_dir_all(&own).map_err(|e| Error::write(&own, e))?;
+            write_adapter(&own, part)?;
         }
-        Ok(json.write())
+        Ok(config.write(self.hidden_size, &self.model_type, &self.model_name))
+    }
+
+    /// Writes the files of a head that predicts words, if one is saved.
+    fn write_word_head(&self, directory: &Path, config: &BottleneckConfig) -> Result<()> {
+        let Some(head) = &self.head else { return Ok(()) };
+        head.write(&directory.join(HEAD))?;
+        replace_file(&directory.join(HEAD_CONFIG), self.json(config).write_head().as_bytes())
     }
 
     /// Writes the tensors of a LoRA and of a head; returns the config.
@@ -230,6 +266,7 @@ pub fn write_adapter(directory: &Path, adapter: &SavedAdapter) -> Result<()> {
     let json = match &adapter.config {
         AdapterConfig::Bottleneck(config) => adapter.write_bottleneck(directory, config)?,
         AdapterConfig::Lora(config) => adapter.write_lora(directory, config)?,
+        AdapterConfig::Fusion(config) => adapter.write_fusion(directory, config)?,
     };
     match &adapter.made_on {
         Some(base) => base.write(&directory.join(MADE_ON))?,
@@ -239,7 +276,8 @@ pub fn write_adapter(directory: &Path, adapter: &SavedAdapter) -> Result<()> {
         Some(base) => base.write(&directory.join(BASE_FILE))?,
         None => remove(&directory.join(BASE_FILE))?,
     }
-    replace_file(&directory.join(CONFIG), json.as_bytes())
+    let file = if adapter.config.fusion().is_some() { FUSION_CONFIG } else { CONFIG };
+    replace_file(&directory.join(file), json.as_bytes())
 }
 
 fn remove(file: &Path) -> Result<()> {
@@ -252,8 +290,11 @@ fn remove(file: &Path) -> Result<()> {
 /// [`Error::File`], naming the file and the key.
 pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
     let path = directory.join(CONFIG);
+    if !path.exists() && directory.join(FUSION_CONFIG).exists() {
+        return read_fusion(directory);
+    }
     let of_run = directory.join("adapter");
-    if !path.exists() && of_run.join(CONFIG).exists() {
+    if !path.exists() && (of_run.join(CONFIG).exists() || of_run.join(FUSION_CONFIG).exists()) {
         return Err(Error::file(directory, format!("is a run, not an adapter; did you mean {}?", of_run.display())));
     }
     let text = read_text(&path, CONFIG_BYTES)?;
@@ -277,10 +318,22 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
                 format!("tensor '{}' is not part of a LoRA on linear layers, nor of modules_to_save; train it without", shown(name));
             return Err(Error::file(&weights.path, problem));
         }
-        let name = "default".to_string();
+        let (name, parts) = ("default".to_string(), Vec::new());
         // No other family has matrices that PEFT calls transposed.
         let (config, model_type) = (config.into(), if transposed { Family::Gpt2.model_type().into() } else { String::new() });
-        return Ok(SavedAdapter { name, config, hidden_size: 0, model_type, model_name, made_on, weights, head: None, label_head, base });
+        return Ok(SavedAdapter {
+            name,
+            config,
+            hidden_size: 0,
+            model_type,
+            model_name,
+            made_on,
+            weights,
+            parts,
+            head: None,
+            label_head,
+            base,
+        });
     }
     if lora::is_mlx(&json) {
         let weights = Weights::read(&directory.join(MLX_WEIGHTS))?;
@@ -294,16 +347,70 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
             model_name,
             made_on,
             weights,
+            parts: Vec::new(),
+            head: None,
+            label_head,
+            base,
+        });
+    }
+    let weights = |json: &Value| -> Result<Weights> {
+        let advice = "save the adapter again with use_safetensors=True";
+        AdapterJson::check_version(json).map_err(problem)?;
+        read_weights(directory, [WEIGHTS, "pytorch_adapter.bin"], advice)
+    };
+    if lora::is_hub(&json) {
+        let (config, weights) = lora::from_hub(&json, &weights(&json)?).map_err(problem)?;
+        let text = |key: &str| json[key].as_str().unwrap_or_default().to_string();
+        let (name, config, model_type, model_name) = ("default".to_string(), config.into(), text("model_type"), text("model_name"));
+        let (hidden_size, parts) = (0, Vec::new());
+        return Ok(SavedAdapter {
+            name,
+            config,
+            hidden_size,
+            model_type,
+            model_name,
+            made_on,
+            weights,
+            parts,
             head: None,
             label_head,
             base,
         });
     }
     let AdapterJson { name, config, hidden_size, model_type, model_name } = AdapterJson::read(&json).map_err(problem)?;
-    let weights = read_weights(directory, [WEIGHTS, "pytorch_adapter.bin"], "save the adapter again with use_safetensors=True")?;
+    let weights = weights(&json)?;
     let head = Some(directory.join(HEAD)).filter(|path| label_head.is_none() && path.exists());
     let head = head.map(|path| read_checked(&path)).transpose()?;
-    Ok(SavedAdapter { name, config: config.into(), hidden_size, model_type, model_name, made_on, weights, head, label_head, base })
+    let (config, parts) = (config.into(), Vec::new());
+    Ok(SavedAdapter { name, config, hidden_size, model_type, model_name, made_on, weights, parts, head, label_head, base })
+}
+
+/// Reads a fusion and the adapters that it is of. They are in directories of their names: inside that of the fusion, or beside it, as the
+/// library's `save_adapter_setup` has them.
+fn read_fusion(directory: &Path) -> Result<SavedAdapter> {
+    let path = directory.join(FUSION_CONFIG);
+    let problem = |problem: String| Error::file(&path, problem);
+    let json: Value =
+        serde_json::from_str(&read_text(&path, CONFIG_BYTES)?).map_err(|e| problem(format!("is not JSON ({e}); copy or save it again")))?;
+    let config = FusionConfig::read(&json).map_err(problem)?;
+    let hidden = json.get("hidden_size").and_then(Value::as_u64).and_then(|hidden| u32::try_from(hidden).ok());
+    let hidden_size = hidden.ok_or_else(|| problem("has no 'hidden_size' of a model; save it again".into()))?;
+    let text = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
+    let weights = read_weights(directory, [FUSION, "pytorch_model_adapter_fusion.bin"], "save the fusion again with use_safetensors=True")?;
+    let part = |name: &String| {
+        let beside = directory.parent().map(|parent| parent.join(name));
+        let own = [Some(directory.join(name)), beside].into_iter().flatten().find(|own| own.join(CONFIG).exists());
+        let missing =
+            || problem(format!("is a fusion of '{}', which is neither in its directory nor beside it; put it there", shown(name)));
+        Ok(read_adapter(&own.ok_or_else(missing)?)?.called(name))
+    };
+    let parts = config.adapters.iter().map(part).collect::<Result<_>>()?;
+    let optional = |file: &str| Some(directory.join(file)).filter(|path| path.exists()).map(|path| read_checked(&path)).transpose();
+    let label_head = read_head(directory)?;
+    let head = if label_head.is_none() { optional(HEAD)? } else { None };
+    let (base, made_on) = (optional(BASE_FILE)?, BaseIdentity::read(&directory.join(MADE_ON))?);
+    let (name, model_type, model_name) = ("default".to_string(), text("model_type"), text("model_name"));
+    Ok(SavedAdapter { name, config: config.into(), hidden_size, model_type, model_name, made_on, weights, parts, head, label_head, base })
 }
 
 /// Opens the file of an adapter's tensors; `pickled` is what the library calls it in the format that Graftling does not read.

@@ -210,16 +210,16 @@ fn bad_configs_are_refused_in_one_sentence() {
         (&|j| j["hidden_size"] = json!(1u64 << 40), "'hidden_size' is 1099511627776, but must be a model's hidden size".into()),
         (&|j| j["hidden_size"] = json!(8.5), "'hidden_size' is 8.5, but must be a model's hidden size".into()),
         (
-            &|j| j["config"] = json!({"architecture": "lora", "r": 8}),
-            "'architecture' is 'lora', which is another method; Graftling reads bottleneck adapters and PEFT's LoRA".into(),
+            &|j| j["config"] = json!({"architecture": "reft", "r": 8}),
+            "'architecture' is 'reft', which is another method; Graftling reads bottleneck adapters, LoRA and fusions".into(),
         ),
         (
             &|j| j["config"] = json!({"architecture": "prefix_tuning"}),
-            "'architecture' is 'prefix_tuning', which is another method; Graftling reads bottleneck adapters and PEFT's LoRA".into(),
+            "'architecture' is 'prefix_tuning', which is another method; Graftling reads bottleneck adapters, LoRA and fusions".into(),
         ),
         (
             &|j| j["config"]["architecture"] = json!(7),
-            "'architecture' is 'unknown', which is not known; Graftling reads bottleneck adapters and PEFT's LoRA".into(),
+            "'architecture' is 'unknown', which is not known; Graftling reads bottleneck adapters, LoRA and fusions".into(),
         ),
         (&|j| j["config"]["use_gate"] = json!(false), "there is no key 'use_gate'; did you mean 'use_gating'?".into()),
         (&|j| j["config"]["bottleneck"] = json!(8), "there is no key 'bottleneck' in files; use reduction_factor".into()),

@@ -3,19 +3,31 @@
 
 use std::collections::HashMap;
 
+use super::fusion::Fusion;
 use super::setup::Declaring;
 use super::{BottleneckConfig, Scaling, name_in_memory};
 use crate::graph::{Graph, Piece, Tensor};
 use crate::ops::{self, Adapter, Linear, Norm};
 
-/// The weights of one adapter.
+/// One adapter at one place, or a fusion of several.
 pub(in crate::model) struct Graft {
     config: BottleneckConfig,
+    branch: Branch,
+    norm_after: Option<Norm>,
+}
+
+/// What a graft computes beside its residual.
+enum Branch {
+    Bottleneck(Bottleneck),
+    Fusion(Vec<Graft>, Fusion),
+}
+
+/// The weights of a bottleneck.
+struct Bottleneck {
     norm_before: Option<Norm>,
     down: (Tensor, Tensor),
     up: (Tensor, Tensor),
     scaling: Option<Tensor>,
-    norm_after: Option<Norm>,
 }
 
 /// The residual stream after a sublayer: one tensor, or two whose sum is fused into the next norm.
@@ -65,7 +77,14 @@ impl Graft {
         };
         let up = (added["adapter_up.weight"], added["adapter_up.bias"]);
         let norm_after = config.ln_after.then(|| norm("adapter_norm_after.weight", "adapter_norm_after.bias"));
-        Graft { config: config.clone(), norm_before, down, up, scaling: added.get("scaling").copied(), norm_after }
+        let bottleneck = Bottleneck { norm_before, down, up, scaling: added.get("scaling").copied() };
+        Graft { config: config.clone(), branch: Branch::Bottleneck(bottleneck), norm_after }
+    }
+
+    /// A fusion of adapters, at least one. Input and residual are those of the last one.
+    pub(super) fn fused(adapters: Vec<Graft>, fusion: Fusion) -> Graft {
+        let last = adapters.last().expect("a fusion has adapters").config.clone();
+        Graft { config: BottleneckConfig { ln_after: false, ..last }, branch: Branch::Fusion(adapters, fusion), norm_after: None }
     }
 
     /// Applies the adapter to a sublayer's output `f`, or that of the adapter below, and the residual stream `h`. `norm` is the norm after a
@@ -84,7 +103,7 @@ impl Graft {
 
     /// The branch of `x` with the residual `around` it.
     fn around(&self, g: &mut Graph, x: Tensor, around: Tensor) -> Tensor {
-        match self.fused() {
+        match self.as_op() {
             Some(adapter) if around == x => ops::adapter(g, x, &adapter),
             _ => {
                 let branch = self.branch(g, x);
@@ -112,30 +131,48 @@ impl Graft {
     }
 
     /// The adapter as the fused op, if the op supports the configuration.
-    fn fused(&self) -> Option<Adapter> {
+    fn as_op(&self) -> Option<Adapter> {
         let c = &self.config;
-        let Scaling::Fixed(scaling) = c.scaling else { return None };
+        let (Scaling::Fixed(scaling), Branch::Bottleneck(weights)) = (c.scaling, &self.branch) else { return None };
         let plain = !c.ln_before && !c.ln_after && (c.stochastic_depth == 0.0 || c.parallel);
-        let biases = Some((self.down.1, self.up.1));
-        let (down, up) = (self.down.0, self.up.0);
+        let biases = Some((weights.down.1, weights.up.1));
+        let (down, up) = (weights.down.0, weights.up.0);
         plain.then_some(Adapter { down, up, biases, activation: c.activation, scaling, dropout: c.dropout })
     }
 
-    /// [LN] → down → activation → up → stochastic depth → scaling → dropout.
+    /// [`Graft::output`] → dropout; or a fusion of the outputs of several.
     fn branch(&self, g: &mut Graph, x: Tensor) -> Tensor {
+        match &self.branch {
+            Branch::Bottleneck(weights) => {
+                let y = self.output(g, x, weights);
+                ops::dropout(g, y, self.config.dropout)
+            }
+            Branch::Fusion(adapters, fusion) => {
+                let output = |graft: &Graft, g: &mut Graph| match &graft.branch {
+                    Branch::Bottleneck(weights) => graft.output(g, x, weights),
+                    Branch::Fusion(..) => unreachable!("a fusion is of adapters"),
+                };
+                let outputs: Vec<_> = adapters.iter().map(|graft| output(graft, g)).collect();
+                fusion.apply(g, x, &outputs)
+            }
+        }
+    }
+
+    /// [LN] → down → activation → up → stochastic depth → scaling.
+    fn output(&self, g: &mut Graph, x: Tensor, weights: &Bottleneck) -> Tensor {
         let c = &self.config;
-        let x = self.norm_before.as_ref().map_or(x, |norm| ops::norm(g, x, norm));
-        let narrow = ops::linear_activated(g, x, &Linear::new(self.down.0, Some(self.down.1)), c.activation);
-        let mut y = ops::linear(g, narrow, &Linear::new(self.up.0, Some(self.up.1)));
+        let Bottleneck { norm_before, down, up, scaling } = weights;
+        let x = norm_before.as_ref().map_or(x, |norm| ops::norm(g, x, norm));
+        let narrow = ops::linear_activated(g, x, &Linear::new(down.0, Some(down.1)), c.activation);
+        let mut y = ops::linear(g, narrow, &Linear::new(up.0, Some(up.1)));
         if !c.parallel {
             y = ops::stochastic_depth(g, y, c.stochastic_depth);
         }
-        y = match (c.scaling, self.scaling) {
+        match (c.scaling, *scaling) {
             (_, Some(factor)) => ops::scale(g, y, factor),
             (Scaling::Fixed(factor), _) if factor != 1.0 => ops::multiply(g, y, factor),
             _ => y,
-        };
-        ops::dropout(g, y, c.dropout)
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::ops::Activation;
 use crate::words::shown;
 
 /// The version of the library whose file format this is.
-const VERSION: &str = "adapters.1.3.0";
+pub(super) const VERSION: &str = "adapters.1.3.0";
 
 /// The contents of `adapter_config.json`.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +45,20 @@ impl AdapterJson {
         all
     }
 
+    /// Checks that the library, and not one of its predecessors, wrote the file.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub(super) fn check_version(json: &Value) -> Result<(), String> {
+        match json["version"].as_str() {
+            Some(version) if !version.starts_with("adapters.") => {
+                let version = shown(version);
+                Err(format!("'version' is '{version}', but must begin with 'adapters.'; load and save it with the adapters library"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Reads an `adapter_config.json`. Keys of the config that have defaults in the library may be missing, as in files of older versions.
     ///
     /// # Errors
@@ -58,11 +72,8 @@ impl AdapterJson {
             let text = value.as_str().ok_or_else(|| format!("'{key}' is {}, but must be text", shown(&python(value))))?;
             Ok::<_, String>(text.to_string())
         };
-        let version = text("version")?;
-        if !version.starts_with("adapters.") {
-            let version = shown(&version);
-            return Err(format!("'version' is '{version}', but must begin with 'adapters.'; load and save it with the adapters library"));
-        }
+        text("version")?;
+        AdapterJson::check_version(json)?;
         let config = field("config")?.as_object().ok_or("'config' is not a map of a bottleneck adapter's keys; save it again")?;
         let hidden = field("hidden_size")?;
         let known = hidden.as_u64().and_then(|h| u32::try_from(h).ok()).filter(|h| (1..=crate::model::LARGEST).contains(h));
@@ -84,7 +95,7 @@ fn read_config(json: &Map<String, Value>, missing: &dyn Fn(&str) -> String) -> R
         let method = method.as_str().unwrap_or("unknown");
         let known = if OTHER_METHODS.contains(&method) { "another method" } else { "not known" };
         return Err(format!(
-            "'architecture' is '{}', which is {known}; Graftling reads bottleneck adapters and PEFT's LoRA",
+            "'architecture' is '{}', which is {known}; Graftling reads bottleneck adapters, LoRA and fusions",
             shown(method)
         ));
     }
@@ -146,6 +157,6 @@ pub(super) fn model_class(model_type: &str, inverse: Option<bool>) -> &'static s
 }
 
 /// As Python's `json.dump(…, indent=2, sort_keys=True)` writes it.
-fn pretty(json: &Value) -> String {
+pub(super) fn pretty(json: &Value) -> String {
     serde_json::to_string_pretty(json).expect("a JSON value prints")
 }

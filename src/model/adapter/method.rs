@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use super::{BottleneckConfig, LoraConfig, end_of};
+use super::{BottleneckConfig, FusionConfig, LoraConfig, end_of};
 use crate::error::{Error, Result};
 use crate::graph::Shape;
 use crate::model::Config;
+use crate::random::Random;
 use crate::words::shown;
 
 /// The configuration of a model's adapters.
@@ -15,6 +16,8 @@ pub enum AdapterConfig {
     Bottleneck(BottleneckConfig),
     /// Low-rank updates of linear layers (LoRA: Hu et al. 2021).
     Lora(LoraConfig),
+    /// A fusion of the bottleneck adapters right below it in a setup (Pfeiffer et al. 2021).
+    Fusion(FusionConfig),
 }
 
 impl AdapterConfig {
@@ -46,6 +49,7 @@ impl AdapterConfig {
         match self {
             AdapterConfig::Bottleneck(config) => config.check(),
             AdapterConfig::Lora(config) => config.check(),
+            AdapterConfig::Fusion(config) => config.check(),
         }
     }
 
@@ -57,6 +61,7 @@ impl AdapterConfig {
         match self {
             AdapterConfig::Bottleneck(config) => config.check_for(model.layers, model.hidden_size),
             AdapterConfig::Lora(config) => config.targets(model).map(drop),
+            AdapterConfig::Fusion(config) => config.check(),
         }
     }
 
@@ -65,6 +70,7 @@ impl AdapterConfig {
         match &mut self {
             AdapterConfig::Bottleneck(config) => config.dropout = share,
             AdapterConfig::Lora(config) => config.dropout = share,
+            AdapterConfig::Fusion(config) => config.dropout = share,
         }
         self
     }
@@ -77,12 +83,18 @@ impl AdapterConfig {
                 Some(config.start(end, shape, &mut config.random(seed, stream, end)))
             }
             AdapterConfig::Lora(_) => LoraConfig::start(name, shape, seed, stream),
+            AdapterConfig::Fusion(config) => config.start(name, shape, &mut Random::new(seed, stream)),
         }
     }
 
     /// The bottleneck adapters, if that is the method.
     pub(in crate::model) fn bottleneck(&self) -> Option<&BottleneckConfig> {
         if let AdapterConfig::Bottleneck(config) = self { Some(config) } else { None }
+    }
+
+    /// The fusion, if that is the method.
+    pub fn fusion(&self) -> Option<&FusionConfig> {
+        if let AdapterConfig::Fusion(config) = self { Some(config) } else { None }
     }
 
     /// The LoRA, if that is the method.
@@ -109,11 +121,18 @@ impl From<LoraConfig> for AdapterConfig {
     }
 }
 
+impl From<FusionConfig> for AdapterConfig {
+    fn from(config: FusionConfig) -> Self {
+        AdapterConfig::Fusion(config)
+    }
+}
+
 impl fmt::Display for AdapterConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AdapterConfig::Bottleneck(config) => config.fmt(f),
             AdapterConfig::Lora(config) => config.fmt(f),
+            AdapterConfig::Fusion(config) => config.fmt(f),
         }
     }
 }

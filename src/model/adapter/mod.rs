@@ -11,6 +11,7 @@
 //! | Where in a block are they inserted, and what do they compute? | `graft.rs`, called by the decoder | `lora/projection.rs`, likewise |
 //! | How is the configuration written as a string and as JSON? | `text.rs`, `json.rs`, both through the table in `keys.rs` | `lora/text.rs`, `lora/json.rs`, both through `lora/keys.rs` |
 //!
+//! A third method, AdapterFusion, mixes the outputs of frozen bottleneck adapters: all of it is in `fusion.rs`, and where it applies in `graft.rs`.
 //! The invertible adapter of MAD-X, which some bottleneck configurations have in addition, is in `invertible.rs`. A model can have several adapters:
 //! [`AdapterSetup`] (`setup.rs`) is their order, [`AdapterExpression`] (`expression.rs`) what a command says of it.
 //!
@@ -20,6 +21,7 @@ mod average;
 mod config;
 mod expression;
 mod files;
+mod fusion;
 pub(super) mod graft;
 pub(super) mod invertible;
 mod json;
@@ -38,6 +40,8 @@ pub use config::{ATTENTION_PLACE, BottleneckConfig, FFN_PLACE, Init, Scaling, Wi
 pub use expression::AdapterExpression;
 pub(crate) use files::BASE_FILE;
 pub use files::{MADE_ON, SavedAdapter, read_adapter, write_adapter};
+pub use fusion::FusionConfig;
+pub(super) use fusion::is_value;
 pub(super) use lora::{A as LORA_A, B as LORA_B, Target};
 pub use lora::{ExportForm, LoraConfig, Targets};
 pub use method::AdapterConfig;
@@ -48,5 +52,5 @@ use tensors::{end_of, is_bottleneck, name_in_memory};
 
 /// Whether the tensor called `name`, on disk or in memory, belongs to an adapter.
 pub fn is_adapter(name: &str) -> bool {
-    is_bottleneck(name) || lora::is_lora(name)
+    is_bottleneck(name) || lora::is_lora(name) || fusion::is_fusion(name)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{AdapterSetup, NamedAdapter, SavedAdapter};
+use super::{AdapterSetup, FusionConfig, NamedAdapter, SavedAdapter};
 use crate::error::Result;
 use crate::model::{BaseIdentity, Config, HeadConfig};
 use crate::weights::Weights;
@@ -14,7 +14,7 @@ pub struct SavedSetup {
 }
 
 impl SavedSetup {
-    /// Gives each adapter a name of its own: that from its file, with a number if another has it too.
+    /// Gives each adapter a name of its own: that from its file, with a number if another has it too. Those of a fusion come right below it.
     pub fn of(adapters: Vec<SavedAdapter>) -> SavedSetup {
         let mut taken = BTreeSet::new();
         let named = |saved: SavedAdapter| {
@@ -23,7 +23,9 @@ impl SavedSetup {
             let name = name.expect("there is always another number");
             (NamedAdapter { name, config: saved.config.clone(), trains: false }, saved)
         };
-        SavedSetup { adapters: adapters.into_iter().map(named).collect() }
+        // A fusion applies to the adapters right below it.
+        let with_parts = |mut saved: SavedAdapter| std::mem::take(&mut saved.parts).into_iter().chain([saved]);
+        SavedSetup { adapters: adapters.into_iter().flat_map(with_parts).map(named).collect() }
     }
 
     /// The adapters, the lowest first.
@@ -31,9 +33,14 @@ impl SavedSetup {
         self.adapters.into_iter().map(|(_, saved)| saved)
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.adapters.is_empty()
+    /// A fusion of all of them in the library's `dynamic` or `static` configuration.
+    pub fn fusion(&self, dynamic: bool) -> FusionConfig {
+        FusionConfig::new(self.adapters.iter().map(|(named, _)| named.name.clone()).collect(), dynamic)
+    }
+
+    /// The adapters under their names here, to be saved as the parts of their fusion.
+    pub fn parts(&self) -> Vec<SavedAdapter> {
+        self.adapters.iter().map(|(named, saved)| saved.clone().called(&named.name)).collect()
     }
 
     /// The setup of a model.

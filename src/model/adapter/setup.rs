@@ -6,11 +6,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::fusion::Fusion;
 use super::graft::Graft;
 use super::invertible::Coupling;
 use super::json::{inverts, model_class};
 use super::lora::{Target, updates};
-use super::{AdapterConfig, is_adapter};
+use super::{AdapterConfig, BottleneckConfig, FusionConfig, is_adapter};
 use crate::graph::{DType, Parameters, Piece, Shape, Tensor};
 use crate::model::Config;
 use crate::model::names::Names;
@@ -74,8 +75,30 @@ impl AdapterSetup {
             config.check_for(model).map_err(|problem| if *trains { problem } else { format!("adapter '{name}': {problem}") })?;
             Ok((adapter, config.lora().map_or(Ok(BTreeMap::new()), |lora| lora.targets(model))?))
         };
+        for (i, NamedAdapter { config, .. }) in self.adapters.iter().enumerate() {
+            config.fusion().map_or(Ok(()), |fusion| check_fusion(fusion, &self.adapters[..i]))?;
+        }
         Ok(FittedAdapters(self.adapters.iter().map(fitted).collect::<Result<_, String>>()?))
     }
+}
+
+/// Checks that the adapters below a fusion can be fused.
+fn check_fusion(fusion: &FusionConfig, below: &[NamedAdapter]) -> Result<(), String> {
+    let first = below.len().checked_sub(fusion.adapters.len()).ok_or("a fusion has no adapters below it; load them with it")?;
+    let mut places = None;
+    for NamedAdapter { name, config, .. } in &below[first..] {
+        let config = config.bottleneck().ok_or(format!("adapter '{name}' is {config}; only bottleneck adapters can be fused"))?;
+        if config.parallel {
+            return Err(format!("adapter '{name}' is parallel, and a fusion would count its residual twice; fuse seq_bn or double_seq_bn"));
+        }
+        let own = (config.attention, config.ffn);
+        if *places.get_or_insert(own) != own {
+            return Err(format!(
+                "adapter '{name}' sits at other places in a block than the first of the fusion; fuse adapters of one kind"
+            ));
+        }
+    }
+    Ok(())
 }
 
 impl From<Option<&AdapterConfig>> for AdapterSetup {
@@ -117,13 +140,28 @@ impl NamedAdapter {
 pub(in crate::model) struct FittedAdapters<'a>(Vec<(&'a NamedAdapter, BTreeMap<String, Target>)>);
 
 impl FittedAdapters<'_> {
-    /// Adds the weights of the bottleneck adapters at `place` in the layer called `at`, number `layer`.
+    /// Adds the weights of the bottleneck adapters, and of fusions of some, at `place` in the layer called `at`, number `layer`.
     pub fn grafts(&self, p: &mut Parameters, (at, layer): (&str, u32), place: &str, hidden: u32) -> Vec<Graft> {
-        let graft = |(adapter, _): &(&NamedAdapter, _)| {
-            let config = adapter.config.bottleneck().filter(|config| config.places(layer).any(|there| there == place))?;
-            Some(Graft::new(&mut Declaring { parameters: p, adapter }, config, (at, layer), place, hidden))
-        };
-        self.0.iter().filter_map(graft).collect()
+        let has_place = |config: &&BottleneckConfig| config.places(layer).any(|there| there == place);
+        // Each with its index, since a fusion takes those right below it.
+        let mut grafts: Vec<(usize, Graft)> = Vec::new();
+        for (i, (adapter, _)) in self.0.iter().enumerate() {
+            let mut p = Declaring { parameters: p, adapter };
+            match &adapter.config {
+                AdapterConfig::Bottleneck(config) if has_place(&config) => {
+                    grafts.push((i, Graft::new(&mut p, config, (at, layer), place, hidden)));
+                }
+                AdapterConfig::Fusion(config) => {
+                    let first = grafts.partition_point(|(below, _)| *below < i - config.adapters.len());
+                    let fused: Vec<_> = grafts.drain(first..).map(|(_, graft)| graft).collect();
+                    if !fused.is_empty() {
+                        grafts.push((i, Graft::fused(fused, Fusion::new(&mut p, config, at, place, hidden))));
+                    }
+                }
+                _ => {}
+            }
+        }
+        grafts.into_iter().map(|(_, graft)| graft).collect()
     }
 
     /// Adds the weights of the invertible adapters. Only that of the lowest adapter has an effect, as in the library.

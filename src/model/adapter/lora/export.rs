@@ -42,7 +42,8 @@ impl SavedAdapter {
     /// [`Error::Usage`] if the other tool cannot hold the adapter, [`Error::File`] if its tensors do not fit the base, or [`Error::Write`].
     pub fn export(&self, model: &Config, form: ExportForm, path: &Path) -> Result<usize> {
         let Some(config) = self.config.lora() else {
-            let problem = "is a bottleneck adapter, which only the adapters library and Graftling can load; train a LoRA (--adapter lora)";
+            let what = if self.config.fusion().is_some() { "fusion" } else { "bottleneck adapter" };
+            let problem = format!("is a {what}, which only the adapters library and Graftling can load; train a LoRA (--adapter lora)");
             return Err(Error::file(self.directory(), problem));
         };
         if model.family.is_encoder() && form != ExportForm::Peft {

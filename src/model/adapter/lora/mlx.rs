@@ -54,7 +54,7 @@ pub(in super::super) fn from_mlx(json: &Value, weights: &Weights) -> Result<(Lor
 }
 
 /// Modules as names inside a block and layers, if all combinations occur, else by their whole names.
-fn named(modules: BTreeSet<String>) -> (Vec<String>, Option<Vec<u32>>) {
+pub(super) fn named(modules: BTreeSet<String>) -> (Vec<String>, Option<Vec<u32>>) {
     let split = |module: &String| {
         let mut parts = module.splitn(4, '.').skip(2);
         Some((parts.next()?.parse::<u32>().ok()?, parts.next()?.to_string()))

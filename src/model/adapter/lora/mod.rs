@@ -2,6 +2,7 @@
 
 mod config;
 mod export;
+mod hub;
 mod json;
 mod keys;
 mod mlx;
@@ -14,6 +15,7 @@ mod updates;
 
 pub use config::{LoraConfig, Targets};
 pub use export::ExportForm;
+pub(super) use hub::{from_hub, is_hub};
 pub(super) use json::PeftJson;
 pub(super) use mlx::{from_mlx, is_mlx};
 pub(in crate::model) use targets::Target;
