@@ -82,7 +82,7 @@ struct Row {
 /// The host's part of a step.
 #[derive(Serialize, Deserialize)]
 struct Host {
-    milliseconds: f64,
+    host_milliseconds: f64,
 }
 
 fn main() -> ExitCode {
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
     for gpu in &gpus {
         let Some((found, host)) = compiled_for(gpu, &options) else { return ExitCode::FAILURE };
         print(gpu, &found);
-        host.iter().for_each(|Host { milliseconds }| println!("{milliseconds:.2} ms of the host's time for a step of SmolLM2"));
+        host.iter().for_each(|Host { host_milliseconds }| println!("{host_milliseconds:.2} ms of the host's time for a step of SmolLM2"));
         rows.extend(found);
     }
     let counts = kernels::counts(&kernels::SMOLLM2, &Traits::desktop());
@@ -160,8 +160,8 @@ fn child(options: &Options) -> ExitCode {
         }
     }
     if options.host {
-        let milliseconds = host::milliseconds().expect("a device");
-        println!("{}", serde_json::to_string(&Host { milliseconds }).expect("a number serialises"));
+        let host_milliseconds = host::milliseconds().expect("a device");
+        println!("{}", serde_json::to_string(&Host { host_milliseconds }).expect("a number serialises"));
     }
     ExitCode::SUCCESS
 }
