@@ -4,7 +4,7 @@
 # wgpu first probes the window system, which complains without a directory for its sockets.
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: demo test device format lint model
+.PHONY: demo test compilers device format lint model
 
 demo: device
 	cargo run --release --example adapt_gpu
@@ -12,6 +12,12 @@ demo: device
 test: device format lint model
 	cargo test --lib --tests --examples
 	cargo test --doc
+
+# What the compilers of seven GPUs make of the kernels, and the products on cooperative matrices, which Mesa's newest software device computes. Needs Debian.
+compilers:
+	scripts/gpu-drivers setup
+	cargo bench --profile dev --bench compiled -- --check
+	cargo --config "target.'cfg(unix)'.runner = ['$(CURDIR)/scripts/gpu-drivers', 'lavapipe']" test --test gpu -- --ignored matrix
 
 format:
 	cargo fmt --check

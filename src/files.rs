@@ -1,7 +1,7 @@
 //! Reading whole text files, and writing files and directories whole or not at all.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -68,18 +68,24 @@ pub(crate) fn not_utf8(path: &Path, line: usize) -> Error {
 /// # Errors
 /// [`Error::Write`]; the previous file at `path` is then intact.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace_file_with(path, |file| file.write_all(bytes).map_err(|e| Error::write(path, e)))
+}
+
+/// Like [`replace_file`], with a file that `fill` writes, so that it need not fit in memory.
+///
+/// # Errors
+/// Those of `fill`, or [`Error::Write`]; the previous file at `path` is then intact.
+pub fn replace_file_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let failed = |e| Error::write(path, e);
+    let (directory, temporary) = (directory_of(path), path.with_added_extension("partial"));
     let write = || {
-        let directory = directory_of(path);
-        fs::create_dir_all(directory)?;
-        let temporary = path.with_added_extension("partial");
-        let written = File::create(&temporary).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
-        let renamed = written.and_then(|()| fs::rename(&temporary, path)).and_then(|()| sync_directory(directory));
-        renamed.inspect_err(|_| drop(fs::remove_file(&temporary)))
+        let mut file = BufWriter::new(File::create(&temporary).map_err(failed)?);
+        fill(&mut file)?;
+        file.into_inner().map_err(|e| e.into_error()).and_then(|file| file.sync_all()).map_err(failed)?;
+        fs::rename(&temporary, path).and_then(|()| sync_directory(directory)).map_err(failed)
     };
-    write().map_err(|e| Error::write(path, e))
+    fs::create_dir_all(directory).map_err(failed)?;
+    write().inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
 
 /// Lets `fill` write files into a temporary directory beside `path`, which then replaces `path`. The previous directory is removed once the

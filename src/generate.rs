@@ -52,7 +52,7 @@ impl<'a> Generator<'a> {
     /// Creates a generator that sees at most `context` tokens. When the context is full, it drops the older half.
     ///
     /// # Errors
-    /// [`Error::Usage`] if `context` is 0 or longer than the model's own context; [`Error::Limit`] if it exceeds the device's limits. Fails
+    /// [`Error::Usage`] if `context` is 0 or longer than the model's own context, or the model has a head for labels; [`Error::Limit`] if it exceeds the device's limits. Fails
     /// if the device is out of memory or fails.
     pub fn new(device: &'a Device, model: &'a Model, memory: &'a Memory, context: u32) -> Result<Generator<'a>> {
         if context == 0 || context > model.config.context {
@@ -142,7 +142,7 @@ impl<'a> Generator<'a> {
 /// The recordings that a [`Generator`] of this context runs: for [`self_check`](crate::doctor::self_check), before it exists.
 ///
 /// # Errors
-/// [`Error::Limit`] if it exceeds the device's limits.
+/// [`Error::Limit`] if it exceeds the device's limits, [`Error::Usage`] if the model has a head for labels.
 pub fn recordings(model: &Model, traits: &Traits, context: u32) -> Result<Vec<Graph>> {
     check_limits(model, traits, context)?;
     Ok([CHUNK.min(context), 1].map(|length| record(model, traits, context, length).graph).into())
@@ -164,11 +164,14 @@ fn record(model: &Model, traits: &Traits, context: u32, length: u32) -> Recorded
     Recorded { graph: g, inputs, cache, last, logits, positions }
 }
 
-/// Checks the device's limits.
+/// Checks the model's head and the device's limits.
 ///
 /// # Errors
-/// [`Error::Limit`] if generating with a cache of `context` tokens exceeds them. Its advice says which context fits.
+/// [`Error::Usage`] if the model has a head for labels; [`Error::Limit`] if generating with a cache of `context` tokens exceeds them. Its advice says which context fits.
 fn check_limits(model: &Model, traits: &Traits, context: u32) -> Result<()> {
+    if model.label_head().is_some() {
+        return Err(Error::Usage("the model has a head for labels and writes no text; use graftling predict".into()));
+    }
     Graph::new(traits, &model.parameters, false).check_limits()?;
     let check = |context| record(model, traits, context, CHUNK.min(context)).graph.check_limits();
     let Err(error) = check(context) else { return Ok(()) };

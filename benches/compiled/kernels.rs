@@ -19,17 +19,25 @@ pub struct Form {
     pub batch: [u32; 2],
 }
 
+/// SmolLM2-135M and a batch of 1 × 128 tokens.
+pub const SMOLLM2: Form = Form { head_size: 64, half: false, layers: 30, batch: [1, 128] };
+
 /// A kernel and its name in the table.
 pub struct Named {
     pub name: String,
     pub kernel: Kernel,
 }
 
-/// The kernels of all dispatches of a training step, including the optimizer: a Llama of SmolLM2's proportions with `double_seq_bn`.
-pub fn step(form: &Form, traits: &Traits) -> Vec<Kernel> {
+/// A Llama of SmolLM2's proportions with `double_seq_bn`.
+pub fn model(form: &Form) -> Model {
     let config = Config::from_json(&config(form)).expect("a config");
     let adapter = AdapterConfig::parse("double_seq_bn[reduction_factor=9]").expect("an adapter");
-    let model = Model::new(&config, &[], Some(&adapter), Trains::adapters()).expect("a model");
+    Model::new(&config, &[], Some(&adapter), Trains::adapters()).expect("a model")
+}
+
+/// The kernels of all dispatches of a training step, including the optimizer.
+pub fn step(form: &Form, traits: &Traits) -> Vec<Kernel> {
+    let model = model(form);
     let [rows, length] = form.batch;
     let mut g = Graph::new(traits, &model.parameters, true);
     g.set_half(form.half);
@@ -89,7 +97,7 @@ pub fn counts(form: &Form, traits: &Traits) -> Vec<(String, usize)> {
     counts
 }
 
-/// SmolLM2-135M's `config.json` with three layers, and a number of heads that suits the head size.
+/// SmolLM2-135M's `config.json` with other layers, and a number of heads that suits the head size.
 fn config(form: &Form) -> String {
     let &Form { head_size, layers, .. } = form;
     let [heads, shared] = match head_size {

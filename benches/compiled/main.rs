@@ -3,10 +3,12 @@
 //!
 //! For each GPU, the bench runs itself on the drivers of `scripts/gpu-drivers`, compiles every kernel as wgpu does, and prints registers,
 //! spills, waves that fit a SIMD (at most 16 on RDNA, 10 on GCN) or an SM (NVIDIA), instructions, workgroup memory and the share of
-//! multiply-adds in the busiest innermost loop. `--check` fails if a kernel spills or differs from `benches/compiled/table.tsv` by more
-//! than 5 %; `--bless` writes that file.
+//! multiply-adds in the busiest innermost loop. Then it counts the dispatches of a step of SmolLM2 and, with `--host`, times what the host
+//! does for one. `--check` fails if a kernel spills or, with the drivers that wrote the table, differs from `benches/compiled/table.tsv` by
+//! more than 5 %; `--bless` writes that file.
 
 mod code;
+mod host;
 mod kernels;
 mod vulkan;
 
@@ -22,6 +24,8 @@ use serde::{Deserialize, Serialize};
 
 /// NVIDIA's Turing, Ampere and Ada; AMD's GCN, RDNA2, RDNA3 and RDNA4.
 const GPUS: [&str; 7] = ["nvidia:164", "nvidia:174", "nvidia:194", "amd:vega10", "amd:navi21", "amd:navi31", "amd:gfx1201"];
+/// The start of the table's first line, before the version of the drivers that it is from.
+const DRIVERS: &str = "# ";
 /// The relative difference from the table that `--check` allows.
 const TOLERANCE: f64 = 0.05;
 
@@ -39,6 +43,9 @@ struct Options {
     /// Also prints the machine code, on standard error
     #[arg(long)]
     code: bool,
+    /// Also times the host's part of a step on each driver
+    #[arg(long)]
+    host: bool,
     /// Fails if a kernel spills or differs from the table
     #[arg(long)]
     check: bool,
@@ -57,6 +64,8 @@ struct Options {
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 struct Row {
     gpu: String,
+    /// The driver's version.
+    driver: String,
     kernel: String,
     registers: u64,
     /// Registers (AMD) or stores (NVIDIA).
@@ -70,6 +79,12 @@ struct Row {
     milliseconds: u64,
 }
 
+/// The host's part of a step.
+#[derive(Serialize, Deserialize)]
+struct Host {
+    milliseconds: f64,
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
     if options.child {
@@ -78,16 +93,18 @@ fn main() -> ExitCode {
     let gpus = if options.gpu.is_empty() { GPUS.map(String::from).to_vec() } else { options.gpu.clone() };
     let mut rows = Vec::new();
     for gpu in &gpus {
-        let Some(found) = compiled_for(gpu) else { return ExitCode::FAILURE };
+        let Some((found, host)) = compiled_for(gpu, &options) else { return ExitCode::FAILURE };
         print(gpu, &found);
+        host.iter().for_each(|Host { milliseconds }| println!("{milliseconds:.2} ms of the host's time for a step of SmolLM2"));
         rows.extend(found);
     }
-    let counts = kernels::counts(&Form { head_size: 64, half: false, layers: 30, batch: [1, 128] }, &Traits::desktop());
+    let counts = kernels::counts(&kernels::SMOLLM2, &Traits::desktop());
     let all: usize = counts.iter().map(|(_, count)| count).sum();
     println!("a step of SmolLM2 with double_seq_bn on 1 × 128 tokens: {all} dispatches");
     counts.iter().for_each(|(kernel, count)| println!("{count:>9}  {kernel}"));
     if options.bless {
-        std::fs::write(table(), rows.iter().map(line).collect::<String>()).expect("the table is written");
+        let drivers = rows.first().map_or_else(String::new, |row| format!("{DRIVERS}{}\n", row.driver));
+        std::fs::write(table(), drivers + &rows.iter().map(line).collect::<String>()).expect("the table is written");
     }
     let problems = if options.check { problems(&rows) } else { Vec::new() };
     problems.iter().for_each(|problem| println!("{problem}"));
@@ -98,21 +115,27 @@ fn table() -> PathBuf {
     concat!(env!("CARGO_MANIFEST_DIR"), "/benches/compiled/table.tsv").into()
 }
 
-/// Runs this program on a GPU's driver. If that fails, prints a line on standard error and returns `None`.
-fn compiled_for(gpu: &str) -> Option<Vec<Row>> {
+/// Runs this program on a GPU's driver, for the kernels and, with `--host`, the host's time. If that fails, prints a line on standard error
+/// and returns `None`.
+fn compiled_for(gpu: &str, options: &Options) -> Option<(Vec<Row>, Option<Host>)> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/gpu-drivers");
     let mut child = Command::new(script)
         .arg(gpu)
         .arg(std::env::current_exe().expect("a path"))
-        .arg("--child")
-        .args(std::env::args().skip(1).filter(|argument| !argument.starts_with("--gpu") && argument != gpu))
+        .args(["--child", "--only", &options.only])
+        .args(options.head_size.map(|size| format!("--head-size={size}")))
+        .args([("--code", options.code), ("--host", options.host)].iter().filter(|(_, given)| *given).map(|(flag, _)| flag))
         .stdout(Stdio::piped())
         .spawn()
         .expect("the script starts");
     let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
-    let rows = lines.filter_map(|line| serde_json::from_str::<Row>(&line).ok()).map(|row| Row { gpu: gpu.into(), ..row }).collect();
+    let (mut rows, mut host) = (Vec::new(), None);
+    for line in lines {
+        rows.extend(serde_json::from_str(&line).ok().map(|row| Row { gpu: gpu.into(), ..row }));
+        host = host.or_else(|| serde_json::from_str(&line).ok());
+    }
     if child.wait().is_ok_and(|status| status.success()) {
-        return Some(rows);
+        return Some((rows, host));
     }
     eprintln!("compiling for {gpu} failed");
     None
@@ -132,18 +155,23 @@ fn child(options: &Options) -> ExitCode {
                 if options.code {
                     eprintln!("{}\n{}", named.name, compiled.code);
                 }
-                println!("{}", serde_json::to_string(&row(&named.name, &compiled)).expect("a row serialises"));
+                println!("{}", serde_json::to_string(&row(&named.name, &compiled, &driver)).expect("a row serialises"));
             }
         }
+    }
+    if options.host {
+        let milliseconds = host::milliseconds().expect("a device");
+        println!("{}", serde_json::to_string(&Host { milliseconds }).expect("a number serialises"));
     }
     ExitCode::SUCCESS
 }
 
 /// A row of the table, from either driver's statistics.
-fn row(kernel: &str, compiled: &vulkan::Compiled) -> Row {
+fn row(kernel: &str, compiled: &vulkan::Compiled, driver: &vulkan::Driver) -> Row {
     let of = |names: &[&str]| names.iter().filter_map(|name| compiled.statistics.get(*name)).sum();
     Row {
         gpu: String::new(),
+        driver: driver.version.clone(),
         kernel: kernel.into(),
         registers: of(&["VGPRs", "Number of GPRs"]),
         spills: of(&["Spilled VGPRs", "Spills to memory"]),
@@ -169,7 +197,7 @@ fn line(row: &Row) -> String {
     format!("{gpu}\t{kernel}\t{registers}\t{spills}\t{waves}\t{instructions}\t{workgroup_memory}\t{multiply_adds}\n")
 }
 
-/// Kernels that spill or differ from the table.
+/// Kernels that spill or, with the drivers that the table is from, differ from it.
 fn problems(rows: &[Row]) -> Vec<String> {
     let text = std::fs::read_to_string(table()).unwrap_or_default();
     let known: BTreeMap<(&str, &str), Vec<u64>> = text
@@ -179,12 +207,19 @@ fn problems(rows: &[Row]) -> Vec<String> {
             Some(((cells.next()?, cells.next()?), cells.filter_map(|cell| cell.parse().ok()).collect()))
         })
         .collect();
+    let drivers = text.lines().next().and_then(|line| line.strip_prefix(DRIVERS)).unwrap_or_default();
+    if let Some(row) = rows.iter().find(|row| row.driver != drivers) {
+        println!("the table is from {drivers}, so with {} only spills are checked", row.driver);
+    }
     let advice = "find the cause, or accept it with cargo bench --bench compiled -- --bless";
     let mut problems = Vec::new();
     for row in rows {
         let name = format!("{} on {}", row.kernel, row.gpu);
         if row.spills > 0 {
             problems.push(format!("{name} spills {}", row.spills));
+        }
+        if row.driver != drivers {
+            continue;
         }
         let now = [row.registers, row.spills, row.waves, row.instructions, row.workgroup_memory, row.multiply_adds];
         match known.get(&(row.gpu.as_str(), row.kernel.as_str())) {

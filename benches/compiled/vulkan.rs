@@ -13,6 +13,8 @@ pub struct Driver {
     device: ash::Device,
     executables: khr::pipeline_executable_properties::Device,
     pub name: String,
+    /// The driver's version, such as `Mesa 26.2.6-1`.
+    pub version: String,
     /// The cooperative matrices that kernels use on this device.
     pub matrix: Option<Matrix>,
     // The library has to outlive everything created from it.
@@ -40,8 +42,11 @@ impl Driver {
             let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_3);
             let instance = entry.create_instance(&vk::InstanceCreateInfo::default().application_info(&application), None)?;
             let physical = *instance.enumerate_physical_devices()?.first().ok_or("there is no device")?;
-            let properties = instance.get_physical_device_properties(physical);
-            let name = properties.device_name_as_c_str()?.to_string_lossy().into_owned();
+            let mut driver = vk::PhysicalDeviceDriverProperties::default();
+            let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut driver);
+            instance.get_physical_device_properties2(physical, &mut properties);
+            let name = properties.properties.device_name_as_c_str()?.to_string_lossy().into_owned();
+            let version = driver.driver_info_as_c_str()?.to_string_lossy().into_owned();
 
             let mut vulkan11 = vk::PhysicalDeviceVulkan11Features::default();
             let mut vulkan12 = vk::PhysicalDeviceVulkan12Features::default();
@@ -65,7 +70,7 @@ impl Driver {
                 vk::DeviceCreateInfo::default().queue_create_infos(&queues).enabled_extension_names(&extensions).push_next(&mut features);
             let device = instance.create_device(physical, &description, None)?;
             let executables = khr::pipeline_executable_properties::Device::new(&instance, &device);
-            Ok(Driver { device, executables, name, matrix, _instance: instance, _entry: entry })
+            Ok(Driver { device, executables, name, version, matrix, _instance: instance, _entry: entry })
         }
     }
 

@@ -31,6 +31,18 @@ fn fifth_bits(bits: u32) -> u32 {
     return (((bits & 15u) * 0x00204081u) & 0x01010101u) << 4u;
 }
 
+// The 16 values that four bits stand for, as signed bytes: those of IQ4_NL and IQ4_XS, and twice those of MXFP4.
+const IQ4 = vec4<u32>(0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u);
+const FP4 = vec4<u32>(0x03020100u, 0x0c080604u, 0xfdfeff00u, 0xf4f8fafcu);
+
+// The values of a table for the low four bits of each byte. Two choices and a shift, all in registers: devices keep arrays in memory.
+fn looked_up(bytes: u32, table: vec4<u32>) -> vec4<f32> {
+    let q = (vec4(bytes) >> vec4(0u, 8u, 16u, 24u)) & vec4(15u);
+    let odd = (q & vec4(4u)) != vec4(0u);
+    let words = select(select(vec4(table.x), vec4(table.y), odd), select(vec4(table.z), vec4(table.w), odd), q >= vec4(8u));
+    return vec4<f32>(bitcast<vec4<i32>>(words << (vec4(24u) - (q & vec4(3u)) * 8u)) >> vec4(24u));
+}
+
 // Scale and minimum of a sub-block of Q4_K or Q5_K, from the first four words of its block.
 fn scale_and_min(head: vec4<u32>, sub: u32) -> vec2<f32> {
     let shift = sub % 4u * 8u;

@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use graftling::embed::{Embedder, check_pooling, recordings};
 use graftling::files::replace_file;
-use graftling::model::Trains;
+use graftling::model::{AdapterExpression, Trains};
 use graftling::text::{DataOptions, Dataset, Task};
 use graftling::words::count;
 use graftling::{Error, Result};
 use serde_json::json;
 
-use super::setup::{Setup, check_kernels, max_length, open_device};
+use super::setup::{Setup, adapters, check_kernels, max_length, open_device};
 use super::{Common, print};
 
 /// Turns texts into sentence vectors with an encoder
@@ -26,8 +26,8 @@ pub struct Embed {
     #[arg(long)]
     model: PathBuf,
     /// The directory of a saved adapter
-    #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath)]
+    adapter: Option<AdapterExpression>,
     /// A .jsonl, .csv or .tsv file of rows with text; or texts, one on each line of a .txt file or of standard input (-)
     #[arg(long)]
     data: PathBuf,

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
-use graftling::gpu::Device;
-use graftling::model::Trains;
+use clap::{Args, ValueHint};
+use graftling::gpu::{Device, Memory};
+use graftling::model::{AdapterExpression, Trains};
 use graftling::text::{Batch, DataOptions, Splits, Task};
 use graftling::train::{Evaluation, Evaluator, recordings};
 use graftling::words::count;
@@ -12,7 +12,7 @@ use graftling::{Error, Result};
 use serde_json::{Value, json};
 
 use super::Common;
-use super::setup::{Setup, check_adapters, check_kernels, cut_batch, max_length, open_device};
+use super::setup::{Setup, adapters, check_kernels, cut_batch, max_length, open_device};
 
 /// Measures a model's loss on a data set, and its perplexity or how good its predictions are
 #[derive(Args)]
@@ -21,9 +21,9 @@ pub struct Eval {
     /// A directory in Hugging Face format, a .gguf file, or builtin: a small byte-level GPT to try things out
     #[arg(long)]
     model: PathBuf,
-    /// The directory of a saved adapter; several are compared in a table, along with the base
-    #[arg(long, value_name = "DIR")]
-    adapter: Vec<PathBuf>,
+    /// The directory of a saved adapter, or several combined: stack(A,B), average(A:0.7,B:0.3); several options are compared in a table, along with the base
+    #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath)]
+    adapter: Vec<AdapterExpression>,
     /// A .jsonl, .csv, .tsv or .txt file, or a directory with such files for test, valid or train: the first of these found is measured
     #[arg(long)]
     data: PathBuf,
@@ -40,8 +40,12 @@ pub struct Eval {
 
 impl Eval {
     pub fn run(&self, common: &Common) -> Result<()> {
-        check_adapters(&self.adapter)?;
-        let setup = Setup::read(common, &self.model, self.adapter.first())?;
+        // To compare several, the base comes first.
+        let alone = Setup::read(common, &self.model, self.adapter.first().filter(|_| self.adapter.len() == 1))?;
+        let several = self.adapter.len() > 1;
+        let setups = self.adapter.iter().filter(|_| several).map(|adapter| Ok((adapter.to_string(), alone.with(common, adapter)?)));
+        let setups = setups.collect::<Result<Vec<_>>>()?;
+        let setup = setups.first().map_or(&alone, |(_, setup)| setup);
         let max_length = max_length(&setup.base.config, self.max_length)? as usize;
         let task = setup.task();
         let options = DataOptions { max_length, train_on_prompt: self.train_on_prompt, task: task.clone() };
@@ -55,9 +59,8 @@ impl Eval {
         let batches: Vec<_> = data.batches(self.batch_size as usize).collect();
         let mut measured = Measured { common, batches: &batches, warnings: Vec::new() };
 
-        let (first, others) = (self.adapter.first(), self.adapter.iter().skip(1));
-        if self.adapter.len() < 2 {
-            let evaluation = measured.of(&setup, &mut device, true)?;
+        if !several {
+            let (evaluation, _) = measured.of(setup, &mut device, None, true)?;
             let tables = evaluation.tables();
             let tables = if tables.is_empty() { tables } else { format!("{tables}\n\n") };
             let tokens = if task == Task::Language { format!("  tokens {}", evaluation.targets) } else { String::new() };
@@ -66,26 +69,29 @@ impl Eval {
             common.result(format!("{tables}{}{tokens}", evaluation.line()), json);
             return Ok(());
         }
+        let (mut rows, mut base) = (Vec::new(), None);
         // A base without a head for the labels cannot be measured.
-        let base = Setup::read(common, &self.model, None)?;
-        let base = (base.task() == task).then(|| measured.of(&base, &mut device, true)).transpose()?;
-        let mut rows = vec![];
-        rows.extend(base.map(|evaluation| ("the base alone".to_string(), evaluation)));
-        let mut setup = Some(setup);
-        for directory in first.into_iter().chain(others) {
-            let setup = setup.take().map_or_else(|| Setup::read(common, &self.model, Some(directory)), Ok)?;
+        if alone.task() == task {
+            let (evaluation, memory) = measured.of(&alone, &mut device, None, true)?;
+            rows.push((BASE.to_string(), evaluation));
+            base = Some(memory);
+        }
+        for (adapter, setup) in &setups {
             if setup.task() != task {
-                let problem = format!("{} does not predict what the first adapter does", directory.display());
+                let problem = format!("{adapter} does not predict what {} does", setups[0].0);
                 return Err(Error::Usage(format!("{problem}; compare adapters of one task and the same labels")));
             }
-            let evaluation = measured.of(&setup, &mut device, rows.is_empty())?;
-            rows.push((directory.display().to_string(), evaluation));
+            let (evaluation, _) = measured.of(setup, &mut device, base.as_ref(), rows.is_empty())?;
+            rows.push((adapter.clone(), evaluation));
         }
         let warnings = measured.warnings;
         common.result(table(&rows), json(&rows, &warnings));
         Ok(())
     }
 }
+
+/// What the row of the base is called.
+const BASE: &str = "the base alone";
 
 /// Evaluations of several adapters, a line each.
 fn table(rows: &[(String, Evaluation)]) -> String {
@@ -111,7 +117,7 @@ fn table(rows: &[(String, Evaluation)]) -> String {
 
 /// The same: the first row's measures, and those of each adapter.
 fn json(rows: &[(String, Evaluation)], warnings: &[String]) -> Value {
-    let adapters = rows.iter().filter(|(name, _)| name != "the base alone").map(|(name, evaluation)| {
+    let adapters = rows.iter().filter(|(name, _)| name != BASE).map(|(name, evaluation)| {
         let mut json = Value::Object(evaluation.json());
         json["adapter"] = name.clone().into();
         json
@@ -130,14 +136,15 @@ struct Measured<'a> {
 }
 
 impl Measured<'_> {
-    /// Evaluates a base with its adapter, if any. `tells` how the largest batch is computed.
-    fn of(&mut self, setup: &Setup, device: &mut Device, tells: bool) -> Result<Evaluation> {
+    /// Evaluates a base with its adapters, if any, and returns its memory. `base` is that of the base alone, if it is on the device already.
+    /// `tells` how the largest batch is computed.
+    fn of(&mut self, setup: &Setup, device: &mut Device, base: Option<&Memory>, tells: bool) -> Result<(Evaluation, Memory)> {
         let shapes = self.batches.iter().map(|batch| [batch.rows, batch.length]);
         let largest = shapes.max_by_key(|[rows, length]| u64::from(*rows) * u64::from(*length)).unwrap_or([1, 1]);
         let [rows, length] = largest;
         let model = setup.model(&setup.base.config, None, Trains::adapters())?;
         self.warnings.extend(check_kernels(self.common, device, |traits| recordings(&model, traits, largest, false))?);
-        let memory = setup.upload(device, &model, 0, false)?;
+        let memory = setup.upload_beside(device, &model, base)?;
         let mut evaluator = Evaluator::new(device, &model, &memory);
         let smaller = || {
             let fewer = (rows > 1).then_some("a smaller --batch-size, which changes nothing but the speed");
@@ -148,6 +155,7 @@ impl Measured<'_> {
         if let Some(cut) = cut_batch(largest, micro_batch).filter(|_| tells) {
             self.common.note(format!("batch      {cut}"));
         }
-        evaluator.evaluate(self.batches)
+        let evaluation = evaluator.evaluate(self.batches)?;
+        Ok((evaluation, memory))
     }
 }

@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use graftling::model::{Base, BaseIdentity, ExportForm, read_adapter};
+use clap::{Args, ValueEnum, ValueHint};
+use graftling::model::{AdapterExpression, Base, BaseIdentity, ExportForm};
 use graftling::words::count;
 use graftling::{Error, Result};
 use serde_json::json;
 
 use super::Common;
 use super::options::name_of;
+use super::setup::adapters;
 
 /// Writes a LoRA in another tool's files: a GGUF adapter for llama.cpp and Ollama, or a directory for PEFT or mlx-lm
 #[derive(Args)]
@@ -20,9 +21,9 @@ pub struct Export {
     /// The model that the LoRA was trained on: a directory in Hugging Face format, a .gguf file, or builtin
     #[arg(long)]
     model: PathBuf,
-    /// The directory of a saved LoRA
-    #[arg(long, value_name = "DIR")]
-    adapter: PathBuf,
+    /// The directory of a saved LoRA, or an average: average(A:0.7,B:0.3)
+    #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath)]
+    adapter: AdapterExpression,
     /// The file or directory to write
     #[arg(long, value_name = "FILE.gguf|DIR")]
     out: PathBuf,
@@ -54,7 +55,7 @@ impl Export {
             return Err(Error::Usage(format!("--out {} is a directory; {advice}", self.out.display())));
         }
         let (config, weights) = Base::open_weights(&self.model)?;
-        let adapter = read_adapter(&self.adapter)?;
+        let adapter = self.adapter.read_one("--adapter")?;
         if let Some(warning) = adapter.check_base(&BaseIdentity::of(&config, &weights, &name_of(&self.model)))? {
             common.warn(warning);
         }

@@ -4,16 +4,17 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use graftling::generate::{Generator, recordings};
-use graftling::model::Trains;
+use graftling::gpu::{Device, Memory};
+use graftling::model::{AdapterExpression, Trains};
 use graftling::sampling::Sampling;
 use graftling::text::{ChatTemplate, Message};
 use graftling::words::count;
 use graftling::{Error, Result};
 use serde_json::{Value, json};
 
-use super::setup::{Setup, check_adapters, check_kernels, open_device};
+use super::setup::{Setup, adapters, check_kernels, open_device};
 use super::{Common, print};
 
 /// Continues a text, or answers in a chat
@@ -25,9 +26,9 @@ pub struct Generate {
     /// A directory in Hugging Face format, a .gguf file, or builtin: a small byte-level GPT to try things out
     #[arg(long)]
     model: PathBuf,
-    /// The directory of a saved adapter; with several, each continues the text in turn, the base first
-    #[arg(long, value_name = "DIR")]
-    adapter: Vec<PathBuf>,
+    /// The directory of a saved adapter, or several combined: stack(A,B), average(A:0.7,B:0.3); with several options, each continues the text in turn, the base first
+    #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath)]
+    adapter: Vec<AdapterExpression>,
     #[command(flatten)]
     input: Input,
     /// Maximum number of tokens to generate
@@ -61,25 +62,29 @@ struct Input {
 impl Generate {
     pub fn run(&self, common: &Common) -> Result<()> {
         self.sampling().check()?;
-        check_adapters(&self.adapter)?;
         let input = text(self.input.prompt.as_ref().or(self.input.chat.as_ref()).expect("clap asks for one of them"))?;
+        let setup = Setup::read(common, &self.model, self.adapter.first().filter(|_| self.adapter.len() == 1))?;
+        let prompt = self.prompt(&setup, &input)?;
+        let mut device = open_device(common)?;
         if self.adapter.len() < 2 {
-            let (tokens, result) = self.answer(common, self.adapter.first(), &input)?;
+            let (tokens, result, _) = self.answer(common, &setup, &mut device, None, &prompt)?;
             common.note(format!("{}, {:.1} per second", count(tokens, "token"), result["tokens_per_second"].as_f64().unwrap_or(0.0)));
             if common.json {
                 print(result);
             }
             return Ok(());
         }
-        let mut results = Vec::new();
+        let (mut results, mut base) = (Vec::new(), None);
         for adapter in [None].into_iter().chain(self.adapter.iter().map(Some)) {
-            let name = adapter.map_or("the base alone".into(), |directory| directory.display().to_string());
+            let name = adapter.map_or("the base alone".into(), |directory| directory.to_string());
             if !common.json {
                 print(format!("--- {name}"));
             }
-            let (_, mut result) = self.answer(common, adapter, &input)?;
+            let adapted = adapter.map(|adapter| setup.with(common, adapter)).transpose()?;
+            let (_, mut result, memory) = self.answer(common, adapted.as_ref().unwrap_or(&setup), &mut device, base.as_ref(), &prompt)?;
             result["adapter"] = name.into();
             results.push(result);
+            base.get_or_insert(memory);
         }
         if common.json {
             print(json!({ "results": results }));
@@ -87,10 +92,8 @@ impl Generate {
         Ok(())
     }
 
-    /// Continues the text with an adapter or none. Shows the text as it comes, unless the result is printed as JSON. Returns the number of
-    /// tokens and the JSON.
-    fn answer(&self, common: &Common, adapter: Option<&PathBuf>, input: &str) -> Result<(usize, Value)> {
-        let setup = Setup::read(common, &self.model, adapter)?;
+    /// The tokens to continue.
+    fn prompt(&self, setup: &Setup, input: &str) -> Result<Vec<u32>> {
         if setup.base.config.encoder.is_some() {
             let problem = format!("{} is an encoder, which cannot continue a text", self.model.display());
             return Err(Error::Usage(format!("{problem}; give a decoder, or see graftling embed and predict")));
@@ -113,16 +116,28 @@ impl Generate {
                 count(has, "token")
             )));
         }
+        Ok(prompt)
+    }
 
-        let mut device = open_device(common)?;
+    /// Continues the prompt with the adapters of a setup. `base` is the memory of the base alone, if that is on the device already. Shows the
+    /// text as it comes, unless the result is printed as JSON. Returns the number of tokens, the JSON and the memory.
+    fn answer(
+        &self,
+        common: &Common,
+        setup: &Setup,
+        device: &mut Device,
+        base: Option<&Memory>,
+        prompt: &[u32],
+    ) -> Result<(usize, Value, Memory)> {
+        let (tokenizer, context) = (&setup.base.tokenizer, setup.base.config.context);
         let model = setup.model(&setup.base.config, None, Trains::adapters())?;
         let context = (prompt.len() as u32).saturating_add(self.max_tokens).next_multiple_of(64).min(context);
-        let warnings = check_kernels(common, &mut device, |traits| recordings(&model, traits, context))?;
-        let memory = setup.upload(&device, &model, 0, false)?;
-        let mut generator = Generator::new(&device, &model, &memory, context)?;
+        let warnings = check_kernels(common, device, |traits| recordings(&model, traits, context))?;
+        let memory = setup.upload_beside(device, &model, base)?;
+        let mut generator = Generator::new(device, &model, &memory, context)?;
         let mut decoder = tokenizer.decoder();
         let started = Instant::now();
-        let tokens = generator.generate(&prompt, self.max_tokens as usize, self.sampling(), tokenizer.end_tokens(), |token| {
+        let tokens = generator.generate(prompt, self.max_tokens as usize, self.sampling(), tokenizer.end_tokens(), |token| {
             // A closed pipe ends the generation.
             common.json || show(&decoder.push(token))
         })?;
@@ -133,7 +148,7 @@ impl Generate {
         }
         let text = tokenizer.decode(&tokens);
         let result = json!({ "text": text, "tokens": tokens.len(), "tokens_per_second": speed, "warnings": warnings });
-        Ok((tokens.len(), result))
+        Ok((tokens.len(), result, memory))
     }
 
     fn sampling(&self) -> Sampling {

@@ -1,5 +1,6 @@
 //! The command line and what all sub-commands share. Standard output is for results, standard error for progress.
 
+mod adapters;
 mod bar;
 mod bench;
 mod completions;
@@ -12,6 +13,7 @@ mod generate;
 mod inspect;
 mod interrupt;
 mod lock;
+mod merge;
 mod options;
 mod pace;
 mod predict;
@@ -85,6 +87,8 @@ enum Command {
     Embed(embed::Embed),
     Predict(predict::Predict),
     Export(export::Export),
+    Adapters(adapters::Adapters),
+    Merge(merge::Merge),
     Bench(bench::Bench),
     Completions(completions::Completions),
 }
@@ -100,7 +104,9 @@ pub fn main() -> ExitCode {
         Command::Pretrain(pretrain) => pretrain.run(&common),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(&common),
+        Command::Adapters(adapters) => adapters.run(&common),
         Command::Export(export) => export.run(&common),
+        Command::Merge(merge) => merge.run(&common),
         Command::Bench(bench) => bench.run(&common),
         Command::Generate(generate) => generate.run(&common),
         Command::Embed(embed) => embed.run(&common),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use graftling::files::{CONFIG_BYTES, read_text, replace_file};
-use graftling::model::BUILTIN;
+use graftling::model::{AdapterExpression, BUILTIN};
 use graftling::words::{did_you_mean, one_line, shown};
 use graftling::{Error, Result};
 use toml::{Table, Value};
@@ -118,7 +118,12 @@ impl Options {
     fn value(&self, arg: &Arg) -> Option<Value> {
         let kind = arg.get_value_parser().type_id();
         let number = NUMBERS.iter().any(|number| kind == *number);
+        let whole_paths =
+            |adapters: AdapterExpression| adapters.map_paths(&|path| std::path::absolute(path).unwrap_or_else(|_| path.into())).to_string();
         let value = |text: &str| match () {
+            () if kind == TypeId::of::<AdapterExpression>() => {
+                Value::String(AdapterExpression::parse(text.as_ref()).map_or(text.into(), whole_paths))
+            }
             () if kind == TypeId::of::<bool>() => Value::Boolean(text == "true"),
             () if kind == TypeId::of::<PathBuf>() && arg.get_long() != Some("out") => Value::String(whole_path(text)),
             () if number => {

@@ -7,7 +7,7 @@ const WINDOW: usize = 32;
 /// A step whose time, in total and per token, is more than this many times the median is not steady: it did something else besides.
 const SLOW: f64 = 4.0;
 
-/// The first steps, which compile most kernels and which the device runs in pieces.
+/// The first steps, which compile most kernels and which the device runs in short submissions.
 const WARM_UP: usize = 2;
 /// If a step took this many times longer than the next one, their reports arrived together, and each counts as half of both.
 const TOGETHER: f64 = 8.0;

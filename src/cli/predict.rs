@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
-use graftling::model::Trains;
+use clap::{Args, ValueHint};
+use graftling::model::{AdapterExpression, Trains};
 use graftling::text::{DataOptions, Dataset, Task};
 use graftling::train::{Evaluator, best, recordings};
 use graftling::words::count;
 use graftling::{Error, Result};
 use serde_json::{Map, Value, json};
 
-use super::setup::{Setup, check_kernels, max_length, open_device};
+use super::setup::{Setup, adapters, check_kernels, max_length, open_device};
 use super::{Common, print};
 
 /// Predicts the labels or the scores of new texts: a JSON line for each row
@@ -23,8 +23,8 @@ pub struct Predict {
     #[arg(long)]
     model: PathBuf,
     /// The directory of a saved adapter with a head; without it, the model's own head predicts
-    #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath)]
+    adapter: Option<AdapterExpression>,
     /// A .jsonl, .csv or .tsv file of rows with text, or for tagging with tokens; or texts, one on each line of a .txt file or of standard
     /// input (-)
     #[arg(long)]
@@ -42,7 +42,7 @@ impl Predict {
         let setup = Setup::read(common, &self.model, self.adapter.as_ref())?;
         let Some(head) = &setup.head else {
             let problem = match &self.adapter {
-                Some(directory) => format!("{} has no head for labels or scores", directory.display()),
+                Some(adapter) => format!("{adapter} has no head for labels or scores"),
                 None => format!("{} has no head for labels or scores", self.model.display()),
             };
             return Err(Error::Usage(format!("{problem}; give an adapter that was trained on rows with labels")));

@@ -97,7 +97,7 @@ impl Run<'_> {
 
     /// Prints the result of the run.
     fn tell(&self, directory: &Path, saved: &SavedAdapter, [total, trainable, bytes]: [u64; 3], parts: &Parts, mut progress: Progress) {
-        let moved = adapter_fingerprint(&saved.weights) != self.state.start;
+        let moved = adapter_fingerprint(saved) != self.state.start;
         if !moved {
             let problem = "no weight of the adapter has moved, so training changed nothing";
             progress.warn(format!("{problem}; use a higher learning rate or more steps"));
@@ -124,13 +124,17 @@ impl Run<'_> {
         let tables = progress.evaluation().map_or(String::new(), Evaluation::tables);
         let tables = if tables.is_empty() { tables } else { format!("{tables}\n") };
         let text = format!("{tables}saved {} after {}: {losses}{evaluated}{best}", directory.display(), count(steps, "step"));
+        let usage = self.setup.expression.clone().map(|below| below.under(directory).to_string());
+        if let Some(expression) = &usage {
+            self.common.note(format!("use        --adapter \"{expression}\""));
+        }
         let best = self.state.best.filter(|_| measured.is_some()).or(better);
         let best = best.map(|best| {
             let eval_loss = measured.map(|_| best.loss);
             json!({ "step": best.step, "loss": best.loss, "eval_loss": eval_loss, "checkpoint": path(best) })
         });
         let json = json!({
-            "adapter": directory, "checkpoint": self.checkpoints.path(steps), "best": best, "steps": steps,
+            "adapter": directory, "use": usage, "checkpoint": self.checkpoints.path(steps), "best": best, "steps": steps,
             "loss_before": summary.first, "loss_after": summary.last, "eval_loss": summary.evaluated,
             "metrics": progress.evaluation().map(Evaluation::json),
             "total_params": total, "trainable_params": trainable, "trains": parts, "tokens_per_second": summary.tokens_per_second, "gpu_bytes": bytes,
@@ -209,7 +213,7 @@ impl Run<'_> {
             });
             progress.iter_mut().for_each(|progress| progress.keep(&self.warnings));
             if self.resumed.is_none() {
-                self.state.start = adapter_fingerprint(&phase.saved(self)?.weights);
+                self.state.start = adapter_fingerprint(&phase.saved(self)?);
             }
         }
         let progress = progress.as_mut().expect("it was made");
@@ -218,7 +222,8 @@ impl Run<'_> {
         if full {
             let weights = model.download(device, &memory, |_| true)?;
             let base = [&self.setup.base.weights, &weights];
-            let next = Model::with_head(&self.config, &base, Some(&self.adapters), self.setup.head.as_ref(), self.trains)?;
+            let (adapters, head) = (self.setup.adapters(Some(&self.adapters)), self.setup.head.as_ref());
+            let next = Model::with_head(&self.config, &base, adapters, head, self.trains)?;
             self.moments = Some(phase.trainer.moments(|name| next.trains(name))?);
             self.state.trainer = phase.trainer.state()?;
             self.setup.changes = vec![weights];
@@ -322,7 +327,7 @@ impl Phase<'_> {
 
     /// All that differs from the base's files, ready to be saved.
     fn saved(&self, run: &Run) -> Result<SavedAdapter> {
-        let wanted = |name: &str| is_adapter(name) || self.model.trains(name) || self.changed.contains(name);
+        let wanted = |name: &str| self.model.trains(name) || self.changed.contains(name);
         let weights = self.model.download(run.device, self.memory, wanted)?;
         SavedAdapter::of(self.model, &weights, run.adapter_name, &run.setup.identity)
     }
@@ -357,7 +362,9 @@ fn is_new(_: &std::fs::Metadata, _: &mut BTreeSet<(u64, u64)>) -> bool {
     true
 }
 
-fn adapter_fingerprint(weights: &Weights) -> String {
-    let bytes: Vec<_> = weights.tensors.values().map(|weight| weight.bytes()).collect();
+/// A fingerprint of the adapter and of a head for labels.
+fn adapter_fingerprint(saved: &SavedAdapter) -> String {
+    let head = saved.label_head.iter().flat_map(|(_, tensors)| tensors.tensors.values());
+    let bytes: Vec<_> = saved.weights.tensors.values().chain(head).map(|weight| weight.bytes()).collect();
     fingerprint(bytes.iter().map(|bytes| &bytes[..]))
 }

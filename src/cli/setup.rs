@@ -1,11 +1,16 @@
 //! The setup of training, evaluation and generation: a base with its adapter, and both on the device.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use graftling::doctor::{Verdicts, self_check};
 use graftling::gpu::{Device, Memory};
 use graftling::graph::{Graph, Traits};
-use graftling::model::{AdapterConfig, Base, BaseDropout, BaseIdentity, Config, HeadConfig, Model, SavedAdapter, Trains, read_adapter};
+use graftling::model::{
+    AdapterConfig, AdapterExpression, AdapterSetup, Base, BaseDropout, BaseIdentity, Config, HeadConfig, Model, SavedSetup, Trains,
+};
 use graftling::text::{Task, TaskKind};
 use graftling::weights::Weights;
 use graftling::{Error, Result};
@@ -13,13 +18,17 @@ use graftling::{Error, Result};
 use super::Common;
 use super::options::name_of;
 
-/// A base, and the saved adapter for it.
+/// A base, and saved adapters on it.
 pub struct Setup {
-    pub base: Base,
-    /// The identity of the base.
+    pub base: Arc<Base>,
+    /// The identity of the base with the adapters.
     pub identity: BaseIdentity,
-    pub adapter: Option<SavedAdapter>,
-    /// Weights that override or extend the base's own.
+    /// Adapters that stay as they are.
+    pub expression: Option<AdapterExpression>,
+    saved: SavedSetup,
+    /// Their tensors.
+    frozen: Vec<Weights>,
+    /// Weights that override or extend the base's own and those of the adapters.
     pub changes: Vec<Weights>,
     /// The head for labels: the saved adapter's, or else the base's own.
     pub head: Option<HeadConfig>,
@@ -28,18 +37,29 @@ pub struct Setup {
 }
 
 impl Setup {
-    pub fn read(common: &Common, model: &Path, adapter: Option<&PathBuf>) -> Result<Setup> {
+    pub fn read(common: &Common, model: &Path, adapters: Option<&AdapterExpression>) -> Result<Setup> {
         let base = Base::open(model)?;
         let identity = base.identity(&name_of(model));
-        let base = Base { weights: common.in_precision(base.weights), ..base };
-        let adapter = adapter.map(|directory| read_adapter(directory)).transpose()?;
-        if let Some(warning) = adapter.as_ref().map_or(Ok(None), |adapter| adapter.check_base(&identity))? {
-            common.warn(warning);
-        }
-        let changes = adapter.as_ref().map_or(Ok(Vec::new()), |adapter| adapter.sources(&base.config))?;
-        let of_adapter = adapter.as_ref().and_then(|adapter| adapter.label_head.as_ref()).map(|(head, _)| head.clone());
-        let head = of_adapter.or_else(|| base.head.clone());
-        Ok(Setup { base, identity, adapter, changes, head, half: common.half() })
+        let base = Arc::new(Base { weights: common.in_precision(base.weights), ..base });
+        Setup::on(common, base, identity, adapters)
+    }
+
+    /// The same base with other saved adapters; this setup has none.
+    pub fn with(&self, common: &Common, adapters: &AdapterExpression) -> Result<Setup> {
+        Setup::on(common, self.base.clone(), self.identity.clone(), Some(adapters))
+    }
+
+    fn on(common: &Common, base: Arc<Base>, identity: BaseIdentity, adapters: Option<&AdapterExpression>) -> Result<Setup> {
+        let saved = adapters.map_or(Ok(SavedSetup::default()), AdapterExpression::read)?;
+        saved.check_base(&identity)?.into_iter().for_each(|warning| common.warn(warning));
+        let frozen = saved.sources(&base.config)?;
+        let identity = match adapters {
+            Some(expression) => identity.with_below(&expression.map_paths(&adapter_name), &frozen),
+            None => identity,
+        };
+        let own = base.head.as_ref().map(|(head, _)| head);
+        let head = saved.label_head().or(own).cloned();
+        Ok(Setup { base, identity, expression: adapters.cloned(), saved, frozen, changes: Vec::new(), head, half: common.half() })
     }
 
     /// What the model predicts.
@@ -47,35 +67,38 @@ impl Setup {
         self.head.as_ref().map_or(Task::Language, |head| head.task.clone())
     }
 
-    /// Finds out what to learn from the data in a file or directory, and gives the model a new head for it unless it has one. `wanted`
-    /// overrides what the data suggest.
+    /// Finds out what to learn from the data in a file or directory, and chooses the head for it: that of the adapter to start from, that of
+    /// the base if it is for the same labels, or a new one. `wanted` overrides what the data suggest.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the saved adapter has a head for something else; [`Error::File`] if the data are of no use.
-    pub fn learn(&mut self, data: &Path, wanted: Option<TaskKind>) -> Result<Task> {
-        let saved = self.adapter.as_ref().filter(|adapter| adapter.label_head.is_some());
-        let known = saved.and(self.head.as_ref()).map(|head| head.task.kind());
-        if let Some((known, wanted)) = known.zip(wanted).filter(|(known, wanted)| known != wanted) {
-            let problem = format!("the saved adapter has a head for {known}, but --task is {wanted}");
-            return Err(Error::Usage(format!("{problem}; leave out one of them")));
-        }
-        if known.is_some() {
-            // Labels that its head does not know are errors of their rows.
+    /// [`Error::Usage`] if the adapter to start from has a head for something else; [`Error::File`] if the data are of no use.
+    pub fn learn(&mut self, data: &Path, wanted: Option<TaskKind>, start: Option<&HeadConfig>) -> Result<Task> {
+        if let Some(head) = start {
+            let known = head.task.kind();
+            if let Some(wanted) = wanted.filter(|&wanted| wanted != known) {
+                let problem = format!("the adapter to start from has a head for {known}, but --task is {wanted}");
+                return Err(Error::Usage(format!("{problem}; leave out one of them")));
+            }
+            // Labels that the head does not know are errors of their rows.
+            self.head = Some(head.clone());
             return Ok(self.task());
         }
         let task = Task::of(data, wanted)?;
-        let fits = |head: &&HeadConfig| head.task == task;
-        if task == Task::Language || self.head.as_ref().filter(fits).is_none() {
-            self.base.forget_head();
+        if self.task() != task {
             self.head = (task != Task::Language).then(|| HeadConfig::new(&task, &self.base.config));
         }
         Ok(task)
     }
 
-    /// The model with `adapters`, or with the saved adapter if that is `None`.
-    pub fn model(&self, config: &Config, adapters: Option<&AdapterConfig>, trains: Trains) -> Result<Model> {
-        let saved = self.adapter.as_ref().map(|adapter| &adapter.config);
-        let model = Model::with_head(config, &self.sources(), adapters.or(saved), self.head.as_ref(), trains)?;
+    /// The model's adapters: the saved ones and, if one trains, that one on top.
+    pub fn adapters(&self, trained: Option<&AdapterConfig>) -> AdapterSetup {
+        let saved = self.saved.setup();
+        trained.map_or(saved.clone(), |config| saved.under(config))
+    }
+
+    /// The model with the saved adapters and, if one trains, that one on top.
+    pub fn model(&self, config: &Config, trained: Option<&AdapterConfig>, trains: Trains) -> Result<Model> {
+        let model = Model::with_head(config, &self.sources(), self.adapters(trained), self.head.as_ref(), trains)?;
         Ok(model.with_half_activations(self.half))
     }
 
@@ -84,19 +107,32 @@ impl Setup {
         model.upload(device, &self.sources(), seed, training)
     }
 
+    /// The weights of a model that does not train on a device, where those of the base alone may be already.
+    pub fn upload_beside(&self, device: &Device, model: &Model, base: Option<&Memory>) -> Result<Memory> {
+        match base {
+            Some(base) => model.upload_beside(device, base, &self.sources()),
+            None => model.upload(device, &self.sources(), 0, false),
+        }
+    }
+
     /// All weights; later sources override earlier ones.
     pub fn sources(&self) -> Vec<&Weights> {
-        [&self.base.weights].into_iter().chain(&self.changes).collect()
+        // The base's own head counts only if no other takes its place.
+        let own_head = self.base.head.as_ref().filter(|(head, _)| Some(head) == self.head.as_ref()).map(|(_, tensors)| tensors);
+        [&self.base.weights].into_iter().chain(own_head).chain(&self.frozen).chain(&self.changes).collect()
     }
 }
 
-/// Fails if several adapters were given as one, separated by commas.
-pub fn check_adapters(directories: &[PathBuf]) -> Result<()> {
-    let joined = |directory: &&PathBuf| directory.to_str().is_some_and(|text| text.contains(',')) && !directory.exists();
-    let Some(directory) = directories.iter().find(joined) else { return Ok(()) };
-    let directory = directory.display().to_string();
-    let flags: Vec<_> = directory.split(',').map(|part| format!("--adapter {part}")).collect();
-    Err(Error::Usage(format!("--adapter takes one directory; repeat it for several: {}", flags.join(" "))))
+/// What an adapter's directory is called where its whole path does not matter: its name, and that of its run.
+fn adapter_name(path: &Path) -> PathBuf {
+    let name = name_of(path);
+    let run = path.parent().filter(|run| name == "adapter" && !run.as_os_str().is_empty());
+    run.map_or_else(|| PathBuf::from(&name), |run| Path::new(&name_of(run)).join(&name))
+}
+
+/// The parser of options that take saved adapters.
+pub fn adapters() -> impl TypedValueParser<Value = AdapterExpression> {
+    OsStringValueParser::new().try_map(|text| AdapterExpression::parse(&text))
 }
 
 /// The config, with the dropout rate `share` everywhere if it is given.

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
-use graftling::model::{AdapterConfig, BaseIdentity, Likeness, Trains};
+use clap::{Args, ValueEnum, ValueHint};
+use graftling::model::{AdapterConfig, AdapterExpression, BaseIdentity, Likeness, Trains};
 use graftling::ops::optimizer::Adam;
-use graftling::text::{Batches, DataOptions, Dataset, Splits, TaskKind, in_words, round_length};
+use graftling::text::{Batches, DataOptions, Dataset, Splits, TaskKind, round_length};
 use graftling::train::{Checkpoint, Checkpoints, Found, RunState, Schedule, Shape, TrainOptions, recordings};
 use graftling::weights::fingerprint;
 use graftling::words::count;
@@ -14,7 +14,7 @@ use graftling::{Error, Result};
 use super::lock::Lock;
 use super::options::Options;
 use super::run::Run;
-use super::setup::{Setup, check_kernels, max_length, open_device, with_dropout};
+use super::setup::{Setup, adapters, check_kernels, max_length, open_device, with_dropout};
 use super::{Cli, Command, Common, interrupt};
 
 /// Trains an adapter on your text
@@ -26,7 +26,7 @@ pub struct Train {
     /// A directory in Hugging Face format, a .gguf file, or builtin: a small byte-level GPT to try things out
     #[arg(long, required_unless_present_any = ["config", "resume"])]
     model: Option<PathBuf>,
-    /// A .jsonl or .txt file, or a directory with train.jsonl or train.txt, and optionally valid.jsonl or valid.txt
+    /// A .jsonl, .csv, .tsv or .txt file, or a directory with such a file called train, and optionally one called valid
     #[arg(long, required_unless_present_any = ["config", "resume"])]
     data: Option<PathBuf>,
     /// The directory for the run, which must be new unless it is resumed
@@ -44,9 +44,12 @@ pub struct Train {
     /// The name to save the adapter under
     #[arg(long, value_name = "NAME", default_value = "default")]
     adapter_name: String,
-    /// Start from a saved adapter and keep its configuration; a head saved with it trains only with --train head
-    #[arg(long, value_name = "DIR", conflicts_with = "adapter")]
-    init_adapter: Option<PathBuf>,
+    /// Start from a saved adapter and keep its configuration and its head; one for words trains only with --train head
+    #[arg(long, value_name = "DIR", conflicts_with = "adapter", value_parser = adapters(), value_hint = ValueHint::DirPath)]
+    init_adapter: Option<AdapterExpression>,
+    /// Train the adapter on top of a saved one, which stays as it is; or of several: stack(A,B), average(A:0.7,B:0.3)
+    #[arg(long, value_name = "DIR", value_parser = adapters(), value_hint = ValueHint::DirPath)]
+    under: Option<AdapterExpression>,
     /// What to learn: language, classification, multilabel, regression or tagging; or mlm, a language from its hidden words, as encoders do
     /// [default: what the rows suggest]
     #[arg(long, value_parser = wanted_task)]
@@ -183,11 +186,17 @@ impl Train {
         let [model, data_path, out] =
             [(&self.model, "model"), (&self.data, "data"), (&self.out, "out")].map(|(path, name)| required(path, name));
         let (model, data_path, out) = (model?, data_path?, out?);
-        let mut setup = Setup::read(common, model, self.init_adapter.as_ref())?;
+        let mut setup = Setup::read(common, model, self.under.as_ref())?;
+        let init = self.init_adapter.as_ref().map(|saved| saved.read_one("--init-adapter")).transpose()?;
+        if let Some(saved) = &init {
+            saved.check_base(&setup.identity)?.into_iter().for_each(|warning| common.warn(warning));
+            setup.changes = saved.sources(&setup.base.config)?;
+        }
+        let start = init.as_ref().and_then(|saved| saved.label_head.as_ref()).map(|(head, _)| head.clone());
         let trains = self.trains();
         let config = with_dropout(&setup.base.config, self.dropout);
-        let adapters = match &setup.adapter {
-            Some(saved) => saved.config.clone(),
+        let adapters = match init {
+            Some(saved) => saved.config,
             None => AdapterConfig::parse(&self.adapter)?,
         };
         let adapters = match self.dropout {
@@ -200,7 +209,7 @@ impl Train {
             let problem = format!("--task mlm needs an encoder, but {} is a decoder", model.display());
             return Err(Error::Usage(format!("{problem}; use --task language")));
         }
-        let task = setup.learn(data_path, self.task.map(|task| task.kind))?;
+        let task = setup.learn(data_path, self.task.map(|task| task.kind), start.as_ref())?;
         let data_options = DataOptions { max_length: max_length as usize, train_on_prompt: self.train_on_prompt, task };
         let Splits { train: mut data, mut valid, .. } = Splits::read(data_path, &setup.base.tokenizer, &data_options)?;
         if let Some(share) = self.valid {
@@ -239,7 +248,7 @@ impl Train {
         let (mut moments, mut resumed) = (None, None);
         if let Some(checkpoint) = self.newest(common, out, &checkpoints)? {
             self.check_resumed(&checkpoint, &checkpoints, &state, steps)?;
-            check_base(&checkpoint, &setup.identity, model)?;
+            check_base(&checkpoint, &setup.identity, model, self.under.as_ref())?;
             resumed = Some(checkpoint.state.trainer.step);
             setup.changes = checkpoint.adapter.sources(&config)?;
             (moments, state) = (Some(checkpoint.moments), checkpoint.state);
@@ -251,7 +260,11 @@ impl Train {
         let padding = 100.0 * batches.padding();
         common.note(format!("data       {}, {}, {padding:.1} % padding", count(data.sequences.len(), "sequence"), count(tokens, "token")));
         if let Some(labels) = task.labels() {
-            common.note(format!("task       {}: {}", task.kind(), in_words(labels, &data.label_counts(&task))));
+            let all = count(labels.len(), "label");
+            common.note(format!("task       {}, {all}: {}", task.kind(), labels.counted(&data.label_counts(&task))));
+            if labels.len() * 2 > data.sequences.len() && task.kind() == TaskKind::Classification {
+                common.warn(format!("{all} in {}: if they are numbers, use --task regression", count(data.sequences.len(), "row")));
+            }
         }
         for (number, what) in [(data.cut, "cut at --max-length"), (data.dropped, "dropped, since they have no target within it")] {
             if number > 0 {
@@ -415,9 +428,17 @@ fn wanted_task(name: &str) -> std::result::Result<WantedTask, String> {
 
 const RUN_TOML: &str = "run.toml";
 
-/// Checks that the model is still the one that the run began with: any other model at its path would make it another run.
-fn check_base(checkpoint: &Checkpoint, now: &BaseIdentity, model: &Path) -> Result<()> {
-    let changed = match checkpoint.adapter.made_on.as_ref().map(|then| then.likeness(now)) {
+/// Checks that the model, and the adapters under the one that trains, are still those that the run began with: others at their paths would make
+/// it another run.
+fn check_base(checkpoint: &Checkpoint, now: &BaseIdentity, model: &Path, under: Option<&AdapterExpression>) -> Result<()> {
+    let made_on = checkpoint.adapter.made_on.as_ref();
+    if let (Some(under), Some(then)) = (under, made_on)
+        && !then.has_the_same_below(now)
+    {
+        let problem = "does not have the weights that this run began with; restore that adapter, or begin a new run";
+        return Err(Error::file(under.to_string(), problem));
+    }
+    let changed = match made_on.map(|then| then.likeness(now)) {
         None | Some(Likeness::Same) => return Ok(()),
         Some(Likeness::OtherWeights) => "its weights differ".into(),
         Some(Likeness::OtherForm(difference)) => difference,

@@ -111,25 +111,16 @@ impl Array {
     }
 }
 
-/// The offsets of the f16 scales in a block.
-///
-/// # Panics
-/// If the format has no blocks.
-pub fn scales(format: GgmlType) -> &'static [usize] {
-    match format {
-        GgmlType::Q4_0 | GgmlType::Q5_0 | GgmlType::Q8_0 => &[0],
-        GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4K | GgmlType::Q5K => &[0, 2],
-        GgmlType::Q6K => &[208],
-        _ => panic!("{format} has no blocks"),
-    }
-}
-
-/// Generates blocks of random bytes, with scales from `scale`.
+/// Generates blocks of random bytes, with scales from `scale`, as f16. MXFP4 takes the exponents of these, but none so small that a device may flush the
+/// values to zero.
 pub fn random_blocks(format: GgmlType, count: usize, random: &mut Random, mut scale: impl FnMut(&mut Random) -> u16) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..count * format.block_bytes()).map(|_| random.below(256) as u8).collect();
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
-        for &at in scales(format) {
+        for &at in format.scales() {
             block[at..at + 2].copy_from_slice(&scale(random).to_le_bytes());
+        }
+        if format == GgmlType::Mxfp4 {
+            block[0] = (half::f16::from_bits(scale(random)).to_f32().to_bits() >> 23 & 255).max(2) as u8;
         }
     }
     bytes

@@ -8,7 +8,7 @@ use super::{Bench, Family};
 use crate::error::Result;
 use crate::graph::{DType, Graph, Tensor};
 use crate::ops::optimizer::Adam;
-use crate::ops::{self, Activation, Adapter, Attention, HeadNorm, Linear, Norm, Place, Pointwise, Rope, RopePairs, RopeScaling};
+use crate::ops::{self, Activation, Adapter, Attention, Half, HeadNorm, Linear, Norm, Place, Pointwise, Rope, RopePairs, RopeScaling};
 use crate::weights::GgmlType;
 
 const FROZEN: Kind = Kind::Frozen(DType::F32);
@@ -28,6 +28,7 @@ pub(super) fn families() -> Vec<Family> {
         Family::new("activation", 1e-5, activation),
         Family::new("gated", 1e-5, gated),
         Family::new("dropout", 1e-6, dropout),
+        Family::new("halves", 2e-6, halves),
         Family::new("scale", 5e-6, scale),
         Family::new("embedding", 2e-6, embedding),
         Family::new("positions", 2e-6, positions),
@@ -269,6 +270,20 @@ fn gated(bench: &mut Bench) -> Result<()> {
         x.values.iter_mut().for_each(|v| *v *= 3.0);
         let name = format!("{rows}×{inner} {}", kind.name());
         bench.case(&name, &[x], true, |g, t| ops::gated(g, t[0], kind), |v| reference::gated(&v[0], inner, kind))?;
+    }
+    Ok(())
+}
+
+/// Halves of rows, taken and added to.
+fn halves(bench: &mut Bench) -> Result<()> {
+    let record = |g: &mut Graph, t: &[Tensor]| {
+        let taken = ops::half_of(g, t[0], Half::Second);
+        ops::add_to_half(g, t[0], taken, Half::First, -0.5)
+    };
+    for width in [7, 64] {
+        let x = Array::input(&[13, 2 * width], &mut Random(12));
+        let want = |v: &[Vec<f64>]| reference::add_halves(&v[0], width, [Half::First, Half::Second], -0.5);
+        bench.case(&format!("{width} wide"), &[x], true, record, want)?;
     }
     Ok(())
 }

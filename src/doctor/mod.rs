@@ -18,7 +18,7 @@ mod verdicts;
 
 use std::time::Instant;
 
-pub use array::{Array, Kind, Random, random_blocks, scales, usual_scale};
+pub use array::{Array, Kind, Random, random_blocks, usual_scale};
 pub use case::{Case, HALF_TOLERANCE, STEP, compare_gradient};
 pub use kernels::chosen_kernels;
 pub use outcome::Outcome;

@@ -2,7 +2,7 @@
 
 use super::STEP;
 use crate::ops::optimizer::Adam;
-use crate::ops::{Activation, Attention, Pointwise, RopePairs};
+use crate::ops::{Activation, Attention, Half, Pointwise, RopePairs};
 use crate::text::IGNORED;
 
 /// y = x·Wᵀ + b: x (rows, inputs), w (outputs, inputs).
@@ -88,6 +88,16 @@ pub fn activation(kind: Activation, x: f64) -> f64 {
 pub fn gated(x: &[f64], inner: usize, kind: Activation) -> Vec<f64> {
     let rows = x.chunks(2 * inner).map(|row| row.split_at(inner));
     rows.flat_map(|(gate, up)| gate.iter().zip(up).map(|(&g, u)| activation(kind, g) * u)).collect()
+}
+
+/// x (rows, 2·width) with sign · the second of two halves of each row added to the first of them.
+pub fn add_halves(x: &[f64], width: usize, halves: [Half; 2], sign: f64) -> Vec<f64> {
+    let mut y = x.to_vec();
+    let [to, from] = halves.map(|half| if half == Half::First { 0 } else { width });
+    for (row, before) in y.chunks_mut(2 * width).zip(x.chunks(2 * width)) {
+        (0..width).for_each(|i| row[to + i] += sign * before[from + i]);
+    }
+    y
 }
 
 /// A feed-forward layer on x (rows, hidden): `v` has x, W of the input and of the output layer, and perhaps both biases. With a gate, the input

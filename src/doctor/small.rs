@@ -15,7 +15,9 @@ use crate::graph::{DType, Graph, Kernel};
 use crate::ops::optimizer::Adam;
 use crate::ops::{self, Activation, Attention, Place, Pointwise, RopePairs};
 use crate::weights::GgmlType;
-use cases::{Bottleneck, Product, attention, dropout, feed_forward, head_norm, loss, norm, positions, rope, scale, self_attention, tokens};
+use cases::{
+    Bottleneck, Product, attention, dropout, feed_forward, halves, head_norm, loss, norm, positions, rope, scale, self_attention, tokens,
+};
 
 const FROZEN: Kind = Kind::Frozen(DType::F32);
 
@@ -168,6 +170,10 @@ fn comparison(kernel: &Kernel, before: Option<&Kernel>, trains: bool) -> Option<
                 bench.case("3 rows", &[x], false, |g, t| ops::gated(g, t[0], kind), |v| reference::gated(&v[0], inner, kind))
             };
             comparison(format!("{}, {inner} wide", kind.name()), 1e-5, Box::new(run))
+        }
+        ("halves", _) => {
+            let width = width(kernel.constant("VECTOR"));
+            comparison(format!("{width} wide"), 2e-6, Box::new(move |bench| halves(bench, width)))
         }
         ("scale", entry) => {
             let (learned, columns) = (entry == "product" || is("LEARNED"), width(kernel.constant("VECTOR")));

@@ -1,14 +1,14 @@
 //! What a model keeps on the device between programs: frozen weights, the arenas, the metrics, and the values of the current step.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::device::Device;
 use super::pipeline::step_layout;
 use crate::error::Result;
-use crate::graph::{Arenas, Graph, IMAGE_ROW, Image, Info, METRICS_WORDS, Parameters, Role, Tensor};
+use crate::graph::{Arenas, Graph, IMAGE_ROW, Image, Info, METRICS_WORDS, Parameter, Parameters, Role, Tensor};
 
 /// The values that change from step to step; `shaders/shared/step.wgsl` mirrors them.
 #[repr(C)]
@@ -74,7 +74,9 @@ pub struct Memory {
     step: wgpu::Buffer,
     pub(super) step_group: wgpu::BindGroup,
     bytes: u64,
-    scratch: Mutex<Scratch>,
+    /// Weights that are another memory's too.
+    shared: HashSet<Tensor>,
+    scratch: Arc<Mutex<Scratch>>,
     /// Bytes written since the last submission.
     staged: AtomicUsize,
 }
@@ -99,13 +101,41 @@ impl Memory {
     /// # Errors
     /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`].
     pub fn new(device: &Device, parameters: &Parameters, training: bool) -> Result<Memory> {
+        Memory::with(device, parameters, training, None, |_| false)
+    }
+
+    /// Like [`Memory::new`] without training, for a model that differs little from that of another memory: frozen weights that both have, if `same`
+    /// says that they have the same values, are in memory once, and so are the activations.
+    ///
+    /// # Errors
+    /// As [`Memory::new`].
+    pub fn beside(device: &Device, parameters: &Parameters, other: &Memory, same: impl Fn(&Parameter) -> bool) -> Result<Memory> {
+        Memory::with(device, parameters, false, Some(other), same)
+    }
+
+    fn with(
+        device: &Device,
+        parameters: &Parameters,
+        training: bool,
+        other: Option<&Memory>,
+        same: impl Fn(&Parameter) -> bool,
+    ) -> Result<Memory> {
+        let shared_buffer = |parameter: &Parameter| {
+            let candidate = Some(parameter).filter(|own| own.arena_offset.is_none() && same(own))?;
+            let (tensor, _) = other?.parameters.iter().find(|(_, theirs)| *theirs == candidate)?;
+            other?.buffer(tensor).cloned()
+        };
         let graph = Graph::new(device.traits(), parameters, training);
         graph.check_limits()?;
         let (infos, arenas) = (graph.tensors().to_vec(), graph.arenas());
-        let mut bytes = 0;
+        let (mut bytes, mut shared) = (0, HashSet::new());
         let mut buffers = Vec::with_capacity(infos.len());
         for (i, info) in infos.iter().enumerate() {
-            buffers.push(if graph.takes_memory(Tensor(i as u32)) {
+            let tensor = Tensor(i as u32);
+            buffers.push(if let Some(buffer) = parameters.get(tensor).and_then(shared_buffer) {
+                shared.insert(tensor);
+                Some(buffer)
+            } else if graph.takes_memory(tensor) {
                 bytes += info.bytes();
                 let smaller = || "use a smaller model, or one in a smaller format".into();
                 Some(device.buffer(&info.label, info.bytes(), STORAGE).map_err(|error| error.advised(smaller))?)
@@ -128,7 +158,8 @@ impl Memory {
             step,
             step_group,
             bytes,
-            scratch: Mutex::default(),
+            shared,
+            scratch: other.map_or_else(Arc::default, |other| other.scratch.clone()),
             staged: AtomicUsize::new(0),
         };
         memory.set_metrics(device, Metrics::default());
@@ -145,7 +176,12 @@ impl Memory {
         self.arenas
     }
 
-    /// How many bytes of device memory the model takes, including the activations of its programs.
+    /// Whether the weight is in another memory, with its values, and must not be written.
+    pub fn is_shared(&self, weight: Tensor) -> bool {
+        self.shared.contains(&weight)
+    }
+
+    /// How many bytes of device memory the model takes, including the activations of its programs, but not what it shares with another.
     pub fn bytes(&self) -> u64 {
         self.bytes + self.scratch().bytes
     }

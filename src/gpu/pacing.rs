@@ -7,7 +7,7 @@
 //! 1. A dispatch whose kernel has not been timed on this device runs in a separate submission. Recording keeps each dispatch short, even
 //!    on the slowest device of its class ([`Traits::dispatch_operations`]).
 //! 2. From then on, [`Pace`] predicts dispatches of that kernel, in this program and in others.
-//! 3. Once a [`Pacing`] has timed each piece of its program, it knows the program's own times, and no run has to wait again.
+//! 3. Once a [`Pacing`] has timed each submission of its program, it knows the program's own times, and no run has to wait again.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -64,7 +64,7 @@ impl Pace {
         (slowest <= FURTHER * longest).then_some(share * slowest + DISPATCH)
     }
 
-    /// Learns from a dispatch that took `seconds`, or that was `part` of a piece that took `slower` times as long as expected.
+    /// Learns from a dispatch that took `seconds`, or that was `part` of a submission that took `slower` times as long as expected.
     fn learn(&mut self, work: &Work, seconds: f64, slower: f64, part: f64) {
         let slowest = self.slowest(work);
         let expected = self.predicted(work).is_some();
@@ -81,11 +81,11 @@ struct Work {
     kernel: Kernel,
     operations: f64,
     bytes: f64,
-    /// The seconds that it took, or its part of the seconds of its piece.
+    /// The seconds that it took, or its part of the seconds of its submission.
     seconds: Option<f64>,
 }
 
-/// The pieces that a program is submitted in.
+/// How a program is divided into submissions.
 pub(super) struct Pacing {
     works: Vec<Work>,
 }
@@ -101,13 +101,13 @@ impl Pacing {
         Pacing { works: line.iter().map(work).collect() }
     }
 
-    /// Whether all dispatches have been timed, so that pieces need not be timed any more.
+    /// Whether all dispatches have been timed, so that submissions need not be timed any more.
     pub(super) fn settled(&self) -> bool {
         self.works.iter().all(|work| work.seconds.is_some())
     }
 
-    /// The piece that begins at dispatch `begin`: as many dispatches as one submission has time for, but at least one.
-    pub(super) fn piece(&self, pace: &Pace, begin: usize) -> Range<usize> {
+    /// The submission that begins at dispatch `begin`: as many dispatches as there is time for, but at least one.
+    pub(super) fn submission(&self, pace: &Pace, begin: usize) -> Range<usize> {
         let (mut left, mut end) = (SUBMISSION, begin);
         for work in &self.works[begin..] {
             // A dispatch of unknown length does not share its submission.
@@ -121,9 +121,9 @@ impl Pacing {
         begin..end
     }
 
-    /// Learns from the `seconds` that a piece took.
-    pub(super) fn timed(&mut self, pace: &mut Pace, piece: Range<usize>, seconds: f64) {
-        let works = &mut self.works[piece];
+    /// Learns from the `seconds` that a submission took.
+    pub(super) fn timed(&mut self, pace: &mut Pace, submission: Range<usize>, seconds: f64) {
+        let works = &mut self.works[submission];
         let mut first_run = false;
         for work in works.iter() {
             first_run |= !pace.kernels.contains_key(&work.kernel);
@@ -134,7 +134,7 @@ impl Pacing {
             return;
         }
         let seconds = seconds.max(1e-6);
-        // A dispatch without a prediction is the whole piece.
+        // A dispatch without a prediction is the whole submission.
         let expected: Vec<_> = works.iter().map(|w| w.seconds.or_else(|| pace.predicted(w)).unwrap_or(seconds)).collect();
         let total: f64 = expected.iter().sum();
         let slower = seconds / total;
@@ -205,13 +205,13 @@ mod tests {
             let (mut submissions, mut begin) = (Vec::new(), 0);
             let settled = pacing.settled();
             while begin < line.len() {
-                let piece = pacing.piece(pace, begin);
-                begin = piece.end;
-                let busy = line[piece.clone()].iter().map(|dispatch| self.busy(dispatch)).sum();
+                let submission = pacing.submission(pace, begin);
+                begin = submission.end;
+                let busy = line[submission.clone()].iter().map(|dispatch| self.busy(dispatch)).sum();
                 submissions.push(busy);
                 if !settled {
-                    let new = line[piece.clone()].iter().filter(|dispatch| self.compiled.insert(dispatch.kernel.clone())).count();
-                    pacing.timed(pace, piece, busy + 3e-5 + new as f64 * self.compiling);
+                    let new = line[submission.clone()].iter().filter(|dispatch| self.compiled.insert(dispatch.kernel.clone())).count();
+                    pacing.timed(pace, submission, busy + 3e-5 + new as f64 * self.compiling);
                 }
             }
             submissions
@@ -275,18 +275,18 @@ mod tests {
         let line = vec![step(&Traits::minimal(), [1, 32], 1024).line()[0].clone(); 40];
         let (mut pacing, mut pace) = (Pacing::new(&line), Pace::new(&Traits::minimal()));
         let mut run = |pacing: &mut Pacing, seconds: f64| {
-            let (mut begin, mut pieces) = (0, 0);
+            let (mut begin, mut submissions) = (0, 0);
             while begin < line.len() {
-                let piece = pacing.piece(&pace, begin);
-                begin = piece.end;
-                pieces += 1;
-                let count = piece.len() as f64;
-                pacing.timed(&mut pace, piece, count * seconds);
+                let submission = pacing.submission(&pace, begin);
+                begin = submission.end;
+                submissions += 1;
+                let count = submission.len() as f64;
+                pacing.timed(&mut pace, submission, count * seconds);
             }
-            pieces
+            submissions
         };
         run(&mut pacing, 0.001);
-        assert_eq!(run(&mut pacing, 0.001), 1, "40 ms are one piece");
+        assert_eq!(run(&mut pacing, 0.001), 1, "40 ms are one submission");
         assert_eq!(run(&mut pacing, 0.0099), 1, "which turns out to take 400 ms");
         assert_eq!(run(&mut pacing, 0.0099), 4, "and is cut");
         run(&mut pacing, 0.002);

@@ -242,10 +242,10 @@ impl Program {
         }
         let mut begin = 0;
         while begin < self.launches.len() {
-            let piece = self.pacing.piece(&device.pace(), begin);
-            begin = piece.end;
+            let submission = self.pacing.submission(&device.pace(), begin);
+            begin = submission.end;
             let mut encoder = device.device.create_command_encoder(&Default::default());
-            let mut rest = &self.launches[piece.clone()];
+            let mut rest = &self.launches[submission.clone()];
             while !rest.is_empty() {
                 // One pass, until something has to be copied to an image.
                 let copied = rest.iter().skip(1).position(Launch::copies);
@@ -257,22 +257,22 @@ impl Program {
             }
             let took = submitted(Some(encoder.finish()))?;
             if !settled {
-                self.pacing.timed(&mut device.pace(), piece, took.saturating_sub(overhead).as_secs_f64());
+                self.pacing.timed(&mut device.pace(), submission, took.saturating_sub(overhead).as_secs_f64());
             }
         }
         device.check()
     }
 
     /// The submissions that a run consists of, as ranges of the recorded line.
-    pub fn pieces(&self, device: &Device) -> Vec<Range<usize>> {
+    pub fn submissions(&self, device: &Device) -> Vec<Range<usize>> {
         let pace = device.pace();
-        let mut pieces: Vec<Range<usize>> = Vec::new();
-        while let begin = pieces.last().map_or(0, |piece| piece.end)
+        let mut submissions: Vec<Range<usize>> = Vec::new();
+        while let begin = submissions.last().map_or(0, |submission| submission.end)
             && begin < self.launches.len()
         {
-            pieces.push(self.pacing.piece(&pace, begin));
+            submissions.push(self.pacing.submission(&pace, begin));
         }
-        pieces
+        submissions
     }
 
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass, launch: &Launch) {

@@ -31,9 +31,9 @@ impl Program {
         const STAMP: u64 = wgpu::QUERY_SIZE as u64;
         let period = f64::from(device.queue.get_timestamp_period()) * 1e-9;
         let mut timings = Vec::with_capacity(self.launches.len());
-        for piece in self.pieces(device) {
+        for submission in self.submissions(device) {
             // A query set can hold only this many queries.
-            for launches in self.launches[piece].chunks(wgpu::QUERY_SET_MAX_QUERIES as usize / 2) {
+            for launches in self.launches[submission].chunks(wgpu::QUERY_SET_MAX_QUERIES as usize / 2) {
                 let count = 2 * launches.len() as u32;
                 let queries =
                     device.device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count });

@@ -24,7 +24,7 @@ pub enum DType {
     Bf16,
     /// Unsigned integers: tokens, lengths, orders.
     U32,
-    /// Blocks of 32 elements of 4 bits. This and the next seven are GGUF formats for frozen weights, in the layout of `weights/repack.rs`.
+    /// Blocks of 32 elements of 4 bits. This and the next twelve are GGUF formats for frozen weights, in the layout of `weights/repack.rs`.
     Q4_0,
     /// Blocks of 32 elements of 4 bits, with a minimum.
     Q4_1,
@@ -40,6 +40,16 @@ pub enum DType {
     Q5K,
     /// Blocks of 256 elements of 6 bits.
     Q6K,
+    /// Blocks of 256 elements of 2 bits.
+    Q2K,
+    /// Blocks of 256 elements of 3 bits.
+    Q3K,
+    /// Blocks of 32 elements of 4 bits that stand for values of a table.
+    Iq4Nl,
+    /// Blocks of 256 elements of 4 bits that stand for values of a table.
+    Iq4Xs,
+    /// Blocks of 32 floats of 4 bits.
+    Mxfp4,
 }
 
 impl DType {
@@ -57,6 +67,10 @@ impl DType {
             DType::Q4K => (256, 144),
             DType::Q5K => (256, 176),
             DType::Q6K => (512, 420),
+            DType::Q2K => (256, 84),
+            DType::Q3K => (512, 220),
+            DType::Iq4Nl | DType::Mxfp4 => (64, 36),
+            DType::Iq4Xs => (256, 136),
         }
     }
 
@@ -86,6 +100,11 @@ impl DType {
             DType::Q4K => "q4_k",
             DType::Q5K => "q5_k",
             DType::Q6K => "q6_k",
+            DType::Q2K => "q2_k",
+            DType::Q3K => "q3_k",
+            DType::Iq4Nl => "iq4_nl",
+            DType::Iq4Xs => "iq4_xs",
+            DType::Mxfp4 => "mxfp4",
         }
     }
 }

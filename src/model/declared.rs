@@ -1,8 +1,6 @@
 //! Declaring a model's weights, each in the format of its file.
 
-use std::collections::BTreeMap;
-
-use super::adapter::{Target, updates};
+use super::adapter::FittedAdapters;
 use super::{Config, NormKind, Trains};
 use crate::graph::{DType, Parameters, Piece, Shape, Tensor};
 use crate::ops::{Linear, Norm};
@@ -19,8 +17,7 @@ pub(super) struct Declared<'a> {
     pub config: &'a Config,
     pub sources: &'a [&'a Weights],
     pub trains: Trains,
-    /// The targets of a LoRA, and its dropout rate.
-    pub lora: (BTreeMap<String, Target>, f32),
+    pub adapters: &'a FittedAdapters<'a>,
 }
 
 impl Declared<'_> {
@@ -60,7 +57,7 @@ impl Declared<'_> {
         Linear::new(weight, Some(self.vector(format!("{name}.bias"), outputs, trains)))
     }
 
-    /// A linear layer of stacked matrices (name, outputs), with the updates of a LoRA. Adjacent matrices of the same format are joined, as
+    /// A linear layer of stacked matrices (name, outputs), with the updates of LoRA. Adjacent matrices of the same format are joined, as
     /// long as each starts at an addressable offset.
     pub fn linear(&mut self, stacked: &[(String, u32)], inputs: u32, bias: bool) -> Linear {
         let mut weights = Vec::new();
@@ -77,8 +74,7 @@ impl Declared<'_> {
         }
         let pieces = stacked.iter().map(|(name, len)| Piece { name: format!("{name}.bias"), shape: Shape::from([*len]) });
         let bias = bias.then(|| self.parameters.add_stack(pieces.collect(), DType::F32, self.trains.base));
-        let (targets, dropout) = &self.lora;
-        let low_rank = updates(&mut self.parameters, stacked, targets, *dropout);
+        let low_rank = self.adapters.updates(&mut self.parameters, stacked);
         Linear { weights, bias, low_rank }
     }
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Config;
 use super::names::Names;
+use super::{AdapterExpression, Config};
 use crate::error::{Error, Result};
 use crate::files::{CONFIG_BYTES, read_text_if_any, replace_file};
 use crate::weights::{Fingerprint, Weights};
@@ -26,9 +26,22 @@ pub struct BaseIdentity {
     form: Form,
     /// A fingerprint of the first values of every tensor.
     fingerprint: String,
+    /// The adapters below the one that was trained, if there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    below: Option<Below>,
     /// The number of these tensors.
     #[serde(skip)]
     pub(super) tensors: usize,
+}
+
+/// Frozen adapters on a base.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Below {
+    /// Their expression.
+    adapters: String,
+    /// A fingerprint of their tensors.
+    fingerprint: String,
 }
 
 /// The architecture and the sizes of a model.
@@ -106,7 +119,30 @@ impl BaseIdentity {
             fingerprint.add(bytemuck::cast_slice(&weight.first(LOOKED_AT)));
             tensors += 1;
         }
-        BaseIdentity { version: VERSION, model: model.into(), form: Form::of(config), fingerprint: fingerprint.finish(), tensors }
+        let (form, fingerprint) = (Form::of(config), fingerprint.finish());
+        BaseIdentity { version: VERSION, model: model.into(), form, fingerprint, below: None, tensors }
+    }
+
+    /// The identity of the base with frozen adapters on it, given as an expression and as their tensors.
+    pub fn with_below(self, adapters: &AdapterExpression, tensors: &[Weights]) -> BaseIdentity {
+        let mut fingerprint = Fingerprint::default();
+        for (name, weight) in tensors.iter().flat_map(|weights| &weights.tensors) {
+            fingerprint.add(name.as_bytes());
+            fingerprint.add(&weight.bytes());
+        }
+        let below = Below { adapters: adapters.to_string(), fingerprint: fingerprint.finish() };
+        BaseIdentity { below: Some(below), ..self }
+    }
+
+    /// The expression of the adapters below the one that was trained.
+    pub fn below(&self) -> Option<&str> {
+        self.below.as_ref().map(|below| &below.adapters[..])
+    }
+
+    /// Whether the adapters below are the same as those of another base.
+    pub fn has_the_same_below(&self, other: &BaseIdentity) -> bool {
+        let fingerprint = |identity: &BaseIdentity| identity.below.as_ref().map(|below| below.fingerprint.clone());
+        fingerprint(self) == fingerprint(other)
     }
 
     /// Compares another base with this one.

@@ -20,8 +20,8 @@ pub struct Base {
     pub weights: Weights,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// The head for labels that it was saved with, whose tensors are among its own.
-    pub head: Option<HeadConfig>,
+    /// The head for labels that it was saved with, with its tensors under their names in memory.
+    pub head: Option<(HeadConfig, Weights)>,
 }
 
 /// The name of the small GPT of `assets/base`, which is embedded in the program, wherever a model's path is expected.
@@ -41,17 +41,17 @@ impl Base {
     /// # Errors
     /// [`Error::File`] if a file is missing, malformed or unsupported.
     pub fn open(path: &Path) -> Result<Base> {
-        let (config, weights, gguf) = read(path)?;
-        let tokenizer = match gguf {
-            Some(gguf) => Tokenizer::from_gguf(&gguf)?,
-            None if is_builtin(path) => Tokenizer::from_json(asset!(include_str, "tokenizer.json"))?,
-            None => Tokenizer::read(&path.join("tokenizer.json"))?,
+        let (config, weights, source) = read(path)?;
+        let tokenizer = match source {
+            Source::Gguf(gguf) => Tokenizer::from_gguf(&gguf)?,
+            Source::Builtin => Tokenizer::from_json(asset!(include_str, "tokenizer.json"))?,
+            Source::Directory => Tokenizer::read(&path.join("tokenizer.json"))?,
         };
         let tokenizer = if config.encoder.is_some() { tokenizer } else { tokenizer.of_decoder() };
         let mut base = Base { config, weights, tokenizer, head: None };
         if let Some(head) = label_head(path)? {
-            head.to_memory(&mut base.weights, base.config.family.model_type(), "");
-            base.head = Some(head);
+            let tensors = head.take(&mut base.weights, base.config.family.model_type());
+            base.head = Some((head, tensors));
         }
         Ok(base)
     }
@@ -69,12 +69,6 @@ impl Base {
         BaseIdentity::of(&self.config, &self.weights, model)
     }
 
-    /// Drops the head for labels that it was saved with, for another one.
-    pub fn forget_head(&mut self) {
-        self.head = None;
-        self.weights.tensors.retain(|name, _| !is_label_head(name));
-    }
-
     /// Writes a model directory of the Graftling family.
     ///
     /// # Errors
@@ -86,11 +80,21 @@ impl Base {
     }
 }
 
-/// The configuration, the tensors and, for a GGUF model, the file.
-fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
+/// What a model was read from.
+pub(super) enum Source {
+    /// [`BUILTIN`].
+    Builtin,
+    /// A directory in Hugging Face's form.
+    Directory,
+    /// A GGUF file.
+    Gguf(Arc<Gguf>),
+}
+
+/// The configuration, the tensors under Hugging Face's names and in the model's order, and what they are from.
+pub(super) fn read(path: &Path) -> Result<(Config, Weights, Source)> {
     if is_builtin(path) {
         let config = Config::from_json(asset!(include_str, "config.json")).map_err(|problem| Error::file(path, problem))?;
-        return Ok((config, Weights::from_bytes(path, asset!(include_bytes, "model.safetensors"))?, None));
+        return Ok((config, Weights::from_bytes(path, asset!(include_bytes, "model.safetensors"))?, Source::Builtin));
     }
     if !path.exists() {
         return Err(Error::file(path, missing(path)));
@@ -120,7 +124,7 @@ fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
             encoder.pooler = has(names.pooler);
             encoder.head = has(names.head_transform[0]);
         }
-        return Ok((config, weights, None));
+        return Ok((config, weights, Source::Directory));
     }
     let file = Arc::new(Gguf::open(path)?);
     let config = Config::from_gguf(&file)?;
@@ -128,7 +132,7 @@ fn read(path: &Path) -> Result<(Config, Weights, Option<Arc<Gguf>>)> {
     let mut weights = Weights::from_gguf(&file);
     let tensors = std::mem::take(&mut weights.tensors).into_iter();
     weights.tensors = tensors.filter_map(|(name, weight)| Some((theirs.translate(&name, own)?, weight))).collect();
-    Ok((config, weights, Some(file)))
+    Ok((config, weights, Source::Gguf(file)))
 }
 
 /// The head for labels of a model directory.

@@ -1,14 +1,14 @@
 //! A transformer's weights and its forward pass, for decoders and encoders: a good place to start reading.
 
-use std::collections::BTreeMap;
-
+use super::adapter::AdapterSetup;
 use super::adapter::graft::{Graft, Stream, join};
+use super::adapter::invertible::Coupling;
 use super::declared::{Declared, stack};
 use super::heads::{Head, LabelHead, WordHead};
 use super::inputs::{Cache, Inputs};
 use super::names::Names;
 use super::values::source_of;
-use super::{ATTENTION_PLACE, AdapterConfig, Config, FFN_PLACE, HeadConfig, Positions, Trains};
+use super::{ATTENTION_PLACE, Config, FFN_PLACE, HeadConfig, Positions, Trains};
 use crate::error::{Error, Result};
 use crate::graph::{DType, Graph, Parameters, Piece, Tensor};
 use crate::ops::{self, Activation, Attention, FeedForward, HeadNorm, Linear, Norm, Rope};
@@ -18,13 +18,14 @@ use crate::weights::Weights;
 pub struct Model {
     /// The configuration of the base.
     pub config: Config,
-    /// The configuration of the adapters, if there are any.
-    pub adapters: Option<AdapterConfig>,
+    /// The adapters, if there are any.
+    pub adapters: AdapterSetup,
     /// Every weight.
     pub parameters: Parameters,
     /// Whether activations are f16 in training and evaluation, on devices that support f16.
     pub half: bool,
     pub(super) embeddings: Embeddings,
+    coupling: Option<Coupling>,
     blocks: Vec<Block>,
     final_norm: Option<Norm>,
     pooler: Option<Linear>,
@@ -44,21 +45,22 @@ struct Block {
     qkv: Linear,
     head_norm: Option<HeadNorm>,
     attention_output: Linear,
-    attention_adapter: Option<Graft>,
+    attention_adapters: Vec<Graft>,
     norm2: Norm,
     ffn_input: Linear,
     ffn_output: Linear,
-    ffn_adapter: Option<Graft>,
+    ffn_adapters: Vec<Graft>,
 }
 
 impl Model {
     /// Creates a model from its configuration. `sources` are the base and the weights that override it; they determine the format of each
-    /// frozen weight on the device. Without sources, as for pretraining, all weights are f32. `adapters` of `None` makes a plain model.
+    /// frozen weight on the device. Without sources, as for pretraining, all weights are f32. `adapters` is the configuration of one that trains,
+    /// an [`AdapterSetup`], or `None` for a plain model.
     ///
     /// # Errors
     /// [`Error::Usage`] if the adapters do not fit the model, [`Error::File`] if the sources lack a tensor or have it in another shape or
     /// an unsupported format.
-    pub fn new(config: &Config, sources: &[&Weights], adapters: Option<&AdapterConfig>, trains: Trains) -> Result<Model> {
+    pub fn new(config: &Config, sources: &[&Weights], adapters: impl Into<AdapterSetup>, trains: Trains) -> Result<Model> {
         Model::with_head(config, sources, adapters, None, trains)
     }
 
@@ -70,17 +72,15 @@ impl Model {
     pub fn with_head(
         config: &Config,
         sources: &[&Weights],
-        adapters: Option<&AdapterConfig>,
+        adapters: impl Into<AdapterSetup>,
         head: Option<&HeadConfig>,
         trains: Trains,
     ) -> Result<Model> {
         let names = Names::of(config.family);
         let hidden = config.hidden_size;
-        adapters.map_or(Ok(()), |adapters| adapters.check_for(config)).map_err(Error::Usage)?;
-        let lora = adapters.and_then(AdapterConfig::lora);
-        let targets = lora.map_or(Ok(BTreeMap::new()), |lora| lora.targets(config)).map_err(Error::Usage)?;
-        let lora = (targets, lora.map_or(0.0, |lora| lora.dropout));
-        let mut p = Declared { parameters: Parameters::default(), config, sources, trains, lora };
+        let adapters = adapters.into();
+        let fitted = adapters.fitted_to(config).map_err(Error::Usage)?;
+        let mut p = Declared { parameters: Parameters::default(), config, sources, trains, adapters: &fitted };
 
         let encoder = config.encoder;
         let embeddings = Embeddings {
@@ -92,16 +92,14 @@ impl Model {
             norm: encoder.map(|_| p.norm(names.embedding_norm)),
         };
 
+        let coupling = fitted.coupling(&mut p.parameters, config);
         let mut blocks = Vec::new();
         for i in 0..config.layers {
             let at = |name: &str| format!("{}.{i}.{name}", names.layers);
             let queries = config.heads * config.head_size;
             let keys = config.key_value_heads * config.head_size;
             let qkv = if names.qkv.len() == 1 { vec![config.qkv_width()] } else { vec![queries, keys, keys] };
-            let graft = |p: &mut Declared, place: &str| {
-                let config = adapters.and_then(AdapterConfig::bottleneck).filter(|a| a.places(i).any(|p| p == place))?;
-                Some(Graft::new(&mut p.parameters, config, (&format!("{}.{i}", names.layers), i), place, hidden))
-            };
+            let grafts = |p: &mut Declared, place| fitted.grafts(&mut p.parameters, (&format!("{}.{i}", names.layers), i), place, hidden);
             blocks.push(Block {
                 norm1: p.norm(&at(names.norms[0])),
                 qkv: p.linear(&stack(names.qkv, &qkv, at), hidden, config.biases.qkv),
@@ -113,14 +111,14 @@ impl Model {
                     epsilon: config.epsilon,
                 }),
                 attention_output: p.linear(&[(at(names.attention_output), hidden)], queries, config.biases.attention_output),
-                attention_adapter: graft(&mut p, ATTENTION_PLACE),
+                attention_adapters: grafts(&mut p, ATTENTION_PLACE),
                 norm2: p.norm(&at(names.norms[1])),
                 ffn_input: {
                     let names = names.ffn_input(config.gated);
                     p.linear(&stack(names, &vec![config.intermediate_size; names.len()], at), hidden, config.biases.ffn)
                 },
                 ffn_output: p.linear(&[(at(names.ffn_output), hidden)], config.intermediate_size, config.biases.ffn),
-                ffn_adapter: graft(&mut p, FFN_PLACE),
+                ffn_adapters: grafts(&mut p, FFN_PLACE),
             });
         }
         let final_norm = config.norm_first.then(|| p.norm(names.final_norm));
@@ -134,10 +132,10 @@ impl Model {
         };
         let parameters = p.parameters;
         for Piece { name, shape } in parameters.iter().flat_map(|(_, parameter)| &parameter.pieces) {
-            source_of(sources, name).map_or(Ok(()), |source| source.find(name, shape).map(drop))?;
+            source_of(sources, name, &adapters).map_or(Ok(()), |source| source.find(name, shape).map(drop))?;
         }
-        let (config, adapters) = (config.clone(), adapters.cloned());
-        Ok(Model { config, adapters, parameters, half: false, embeddings, blocks, final_norm, pooler, head })
+        let config = config.clone();
+        Ok(Model { config, adapters, parameters, half: false, embeddings, coupling, blocks, final_norm, pooler, head })
     }
 
     /// The same model with activations in f16, if `half`.
@@ -150,7 +148,11 @@ impl Model {
     pub fn hidden(&self, g: &mut Graph, inputs: &Inputs, cache: Option<&Cache>) -> Tensor {
         let dropout = self.config.dropout;
         let x = self.embed(g, inputs, cache);
-        let mut stream = Stream::new(ops::dropout(g, x, dropout.embedding));
+        let mut x = ops::dropout(g, x, dropout.embedding);
+        if let Some(coupling) = &self.coupling {
+            x = g.scoped("coupling", |g| coupling.forward(g, x));
+        }
+        let mut stream = Stream::new(x);
         for (i, block) in self.blocks.iter().enumerate() {
             let scope = format!("h{i}");
             let record = |g: &mut Graph| {
@@ -167,19 +169,20 @@ impl Model {
                 };
                 let (h, x) = before(g, stream, "ln_1", &block.norm1);
                 let a = g.scoped("attn", |g| self.attention(g, x, block, i, inputs, cache));
-                let stream = join(g, ["attn_adapter", "ln_1"], a, h, &block.attention_adapter, after(&block.norm1));
+                let stream = join(g, ["attn_adapter", "ln_1"], a, h, &block.attention_adapters, after(&block.norm1));
                 let (h, x) = before(g, stream, "ln_2", &block.norm2);
                 let f = g.scoped("ffn", |g| self.ffn(g, x, block));
-                let stream = join(g, ["ffn_adapter", "ln_2"], f, h, &block.ffn_adapter, after(&block.norm2));
+                let stream = join(g, ["ffn_adapter", "ln_2"], f, h, &block.ffn_adapters, after(&block.norm2));
                 // A segment should leave a single tensor.
                 if g.checkpointing() { Stream::new(stream.sum(g)) } else { stream }
             };
             stream = g.checkpointed(|g| g.scoped(&scope, record));
         }
-        match &self.final_norm {
+        let x = match &self.final_norm {
             Some(norm) => g.scoped("ln_f", |g| stream.normed(g, norm).1),
             None => stream.sum(g),
-        }
+        };
+        self.coupling.as_ref().map_or(x, |coupling| g.scoped("coupling", |g| coupling.inverse(g, x)))
     }
 
     /// The sum of a token's embeddings.

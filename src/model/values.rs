@@ -1,11 +1,11 @@
 //! A model's values: from files or initial values to device memory, and back.
 
 use super::Model;
-use super::adapter::is_adapter;
+use super::adapter::AdapterSetup;
 use super::heads::is_label_head;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory};
-use crate::graph::{Piece, Shape};
+use crate::graph::{Parameter, Piece, Shape};
 use crate::random::Random;
 use crate::weights::{Fingerprint, Weight, Weights};
 
@@ -18,12 +18,34 @@ impl Model {
     /// if the device fails.
     pub fn upload(&self, device: &Device, sources: &[&Weights], seed: u64, training: bool) -> Result<Memory> {
         let memory = Memory::new(device, &self.parameters, training)?;
+        self.fill(device, memory, sources, seed)
+    }
+
+    /// Like [`Model::upload`], for evaluation and generation beside another model on the same base: `base` is the memory of a model with the first of
+    /// the `sources` alone. Only what the other sources bring is uploaded.
+    ///
+    /// # Errors
+    /// As [`Model::upload`].
+    pub fn upload_beside(&self, device: &Device, base: &Memory, sources: &[&Weights]) -> Result<Memory> {
+        let changes = sources.get(1..).unwrap_or_default();
+        let changed = |name: &str| changes.iter().any(|source| source.tensors.contains_key(name));
+        let same = |parameter: &Parameter| !parameter.pieces.iter().any(|piece| changed(&piece.name));
+        let memory = Memory::beside(device, &self.parameters, base, same)?;
+        self.fill(device, memory, sources, 0)
+    }
+
+    /// Writes the values of all weights that are in this memory alone.
+    fn fill(&self, device: &Device, memory: Memory, sources: &[&Weights], seed: u64) -> Result<Memory> {
         let mut stream = 0;
         for (tensor, parameter) in self.parameters.iter() {
+            if memory.is_shared(tensor) {
+                stream += parameter.pieces.len() as u64;
+                continue;
+            }
             let mut start = 0;
             for Piece { name, shape } in &parameter.pieces {
                 let fresh;
-                let weight = match source_of(sources, name) {
+                let weight = match source_of(sources, name, &self.adapters) {
                     Some(source) => source.get(name, shape)?,
                     None => {
                         fresh = Weight::from_f32(shape.clone(), &self.start(name, shape, seed, stream));
@@ -83,7 +105,7 @@ impl Model {
     /// The initial values of one tensor. In the base, matrices are normal with standard deviation 0.02, norms 1 and biases 0, as in GPT-2;
     /// adapters follow their config.
     fn start(&self, name: &str, shape: &Shape, seed: u64, stream: u64) -> Vec<f32> {
-        if let Some(start) = self.adapters.as_ref().and_then(|config| config.start(name, shape, seed, stream)) {
+        if let Some(start) = self.adapters.start(name, shape, seed, stream) {
             return start;
         }
         let mut random = Random::new(seed, stream);
@@ -96,9 +118,9 @@ impl Model {
     }
 }
 
-/// The source of a tensor: the last one that has it, or else, for a tensor of the base, the base itself, whose error then names the missing
-/// tensor.
-pub(super) fn source_of<'a>(sources: &[&'a Weights], name: &str) -> Option<&'a Weights> {
+/// The source of a tensor: the last one that has it, or else the base, whose error then names the missing tensor. `None` for a tensor of an
+/// adapter that trains or of a head for labels, which can begin without a source.
+pub(super) fn source_of<'a>(sources: &[&'a Weights], name: &str, adapters: &AdapterSetup) -> Option<&'a Weights> {
     let source = sources.iter().rev().find(|source| source.tensors.contains_key(name));
-    source.or(sources.first().filter(|_| !is_adapter(name) && !is_label_head(name))).copied()
+    source.or(sources.first().filter(|_| !adapters.trains(name) && !is_label_head(name))).copied()
 }

@@ -10,11 +10,11 @@ pub struct Linear {
     pub weights: Vec<Tensor>,
     /// b (outputs).
     pub bias: Option<Tensor>,
-    /// Trained updates of the matrices.
-    pub low_rank: Option<LowRank>,
+    /// Low-rank updates of the matrices, one LoRA after another.
+    pub low_rank: Vec<LowRank>,
 }
 
-/// The low-rank updates of a layer's matrices: s·B·A each. Matrices without an update need no entry.
+/// The updates that a LoRA gives a layer's matrices: s·B·A each. Matrices without an update need no entry.
 #[derive(Clone, Debug)]
 pub struct LowRank {
     /// The A of all targets, one below the other (Σ rank, inputs).
@@ -78,7 +78,7 @@ impl Linear {
 
     /// A layer with several matrices and perhaps a bias (outputs).
     pub fn stacked(weights: Vec<Tensor>, bias: Option<Tensor>) -> Linear {
-        Linear { weights, bias, low_rank: None }
+        Linear { weights, bias, low_rank: Vec::new() }
     }
 
     /// The outputs of all matrices together.

@@ -31,6 +31,11 @@ crate::params!(Params {
 /// tensor with the targets' columns only.
 pub fn lora(g: &mut Graph, x: Tensor, layer: &Linear, low_rank: &LowRank) -> Tensor {
     let before = product(g, x, layer);
+    updated(g, x, before, low_rank)
+}
+
+/// The output of a layer with input x, `before` the update, and then with it.
+pub(super) fn updated(g: &mut Graph, x: Tensor, before: Tensor, low_rank: &LowRank) -> Tensor {
     let dropped = dropout(g, x, low_rank.dropout);
     let a = Linear::new(low_rank.a, None);
     let z = g.scoped("lora", |g| product(g, dropped, &a));

@@ -52,7 +52,7 @@ pub fn pairs(g: &mut Graph, rows: u32, layer: &Linear) -> bool {
         let aligned = inputs.is_multiple_of(4) && outputs.is_multiple_of(8);
         aligned && ["matmul_gpu", "matmul_matrix"].contains(&variant(g, "forward", aligned, [rows, outputs], None).file)
     };
-    layer.low_rank.is_none() && weights.len() == layer.weights.len() && weights.iter().all(fits)
+    layer.low_rank.is_empty() && weights.len() == layer.weights.len() && weights.iter().all(fits)
 }
 
 /// The kernel for a device and a product with `rows` rows and `columns` columns. Every choice is made here. The fast kernels load vectors

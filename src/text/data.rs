@@ -268,14 +268,14 @@ impl Dataset {
             return Ok(());
         }
         let tokens = tokenizer.encode_document(&text).map_err(|e| self.at(None, &e))?;
-        let mut pieces: Vec<&[u32]> = tokens.chunks_exact(self.max_length).collect();
-        if pieces.is_empty() && tokens.len() >= 2 {
-            pieces.push(&tokens);
+        let mut sequences: Vec<&[u32]> = tokens.chunks_exact(self.max_length).collect();
+        if sequences.is_empty() && tokens.len() >= 2 {
+            sequences.push(&tokens);
         }
-        if pieces.is_empty() {
+        if sequences.is_empty() {
             return Err(Error::file(&self.path, "has no text to learn from; give a text of two tokens or more"));
         }
-        self.sequences = pieces.into_iter().map(|piece| Sequence::new(piece.to_vec())).collect();
+        self.sequences = sequences.into_iter().map(|sequence| Sequence::new(sequence.to_vec())).collect();
         Ok(())
     }
 

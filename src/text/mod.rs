@@ -14,6 +14,6 @@ pub use batches::{Batches, Position};
 pub use chat::{ChatTemplate, Message};
 pub use data::{DataOptions, Dataset, STANDARD_INPUT, Splits};
 pub use masking::Masking;
-pub use task::{Labels, Task, TaskKind, in_words};
+pub use task::{Labels, Task, TaskKind};
 pub use tokenizer::{Decoder, Encoded, Tokenizer};
 pub use train_tokenizer::LARGEST_VOCABULARY;

@@ -1,6 +1,7 @@
 //! What a model learns from rows: the next tokens, or what people say about a text.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::Path;
 
@@ -125,8 +126,8 @@ impl Task {
 /// What the rows of a file have.
 #[derive(Default)]
 struct Seen {
-    names: std::collections::BTreeSet<String>,
-    tags: std::collections::BTreeSet<String>,
+    names: BTreeSet<String>,
+    tags: BTreeSet<String>,
     tagged: bool,
     labelled: bool,
     lists: bool,
@@ -174,7 +175,7 @@ impl Labels {
         let mut labels = Labels::default();
         for name in names {
             let next = labels.names.len() as u32;
-            if let std::collections::hash_map::Entry::Vacant(place) = labels.numbers.entry(name.clone()) {
+            if let Entry::Vacant(place) = labels.numbers.entry(name.clone()) {
                 place.insert(next);
                 labels.names.push(name);
             }
@@ -203,6 +204,18 @@ impl Labels {
     /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
+    }
+
+    /// How often each label occurs, as text for people: the most frequent first, and only some of many.
+    pub fn counted(&self, counts: &[u64]) -> String {
+        const MOST: usize = 12;
+        let mut pairs: Vec<_> = self.names.iter().zip(counts).collect();
+        pairs.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let mut listed: Vec<_> = pairs.iter().take(MOST).map(|(name, count)| format!("{} {count}", shown(name))).collect();
+        if self.len() > MOST {
+            listed.push(format!("{} more", self.len() - MOST));
+        }
+        listed.join(", ")
     }
 
     /// The number of the label called `name`.
@@ -234,19 +247,4 @@ impl fmt::Display for TaskKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
-}
-
-/// How often each label occurs among targets, as text for people: the most frequent first, and only some of many.
-pub fn in_words(labels: &Labels, counts: &[u64]) -> String {
-    const MOST: usize = 12;
-    let mut by_count: BTreeMap<_, Vec<&str>> = BTreeMap::new();
-    for (name, &times) in labels.names().iter().zip(counts) {
-        by_count.entry(std::cmp::Reverse(times)).or_default().push(name);
-    }
-    let each = by_count.iter().flat_map(|(times, names)| names.iter().map(move |name| format!("{} {}", shown(name), times.0)));
-    let mut listed: Vec<_> = each.take(MOST).collect();
-    if labels.len() > MOST {
-        listed.push(format!("{} more", labels.len() - MOST));
-    }
-    listed.join(", ")
 }

@@ -1,6 +1,7 @@
 //! The model's tokenizer.
 
 mod encoded;
+mod export;
 mod files;
 mod gguf;
 mod long;
@@ -14,7 +15,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use encoded::Encoded;
-pub(super) use long::pieces;
+pub(super) use long::chunks;
 pub use stream::Decoder;
 
 use crate::error::{Error, Result};
@@ -32,8 +33,8 @@ pub struct Tokenizer {
     vocab_size: usize,
     /// Whether each text is prefixed with a space, as SentencePiece does.
     adds_space: bool,
-    /// Whether long texts can be tokenised in pieces.
-    in_pieces: bool,
+    /// Whether long texts can be tokenised in chunks.
+    in_chunks: bool,
 }
 
 /// A vocabulary's special tokens, as its files name them.
@@ -118,8 +119,8 @@ impl Tokenizer {
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |largest| largest as usize + 1);
         let first = inner.encode("a", false).ok().and_then(|encoding| encoding.get_tokens().first().cloned());
         let adds_space = first.is_some_and(|token| token.starts_with('▁'));
-        let in_pieces = long::is_sum_of_pieces(&inner);
-        Tokenizer { inner, frame, path, special, vocab_size, adds_space, in_pieces }
+        let in_chunks = long::is_sum_of_chunks(&inner);
+        Tokenizer { inner, frame, path, special, vocab_size, adds_space, in_chunks }
     }
 
     /// A tokenizer of 256 tokens, one per byte: byte-level BPE without merges, as the text of a `tokenizer.json`.
@@ -223,10 +224,10 @@ impl Tokenizer {
     }
 
     fn encode_into(&self, text: &str, tokens: &mut Vec<u32>) -> Result<()> {
-        let whole = (!self.in_pieces).then_some(text);
-        let pieces = self.in_pieces.then(|| long::pieces(text));
-        for piece in whole.into_iter().chain(pieces.into_iter().flatten()) {
-            tokens.extend_from_slice(self.inner.encode_fast(piece, false).map_err(cannot_encode)?.get_ids());
+        let whole = (!self.in_chunks).then_some(text);
+        let chunks = self.in_chunks.then(|| long::chunks(text));
+        for chunk in whole.into_iter().chain(chunks.into_iter().flatten()) {
+            tokens.extend_from_slice(self.inner.encode_fast(chunk, false).map_err(cannot_encode)?.get_ids());
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use super::Tokenizer;
 use super::data::each_text;
-use super::tokenizer::pieces;
+use super::tokenizer::chunks;
 use crate::error::{Error, Result};
 
 /// The largest vocabulary that can be trained.
@@ -37,8 +37,8 @@ impl Tokenizer {
         // A pair that occurs once is not a pattern.
         let alphabet = ByteLevel::alphabet().into_iter().collect();
         let trainer = BpeTrainer::builder().vocab_size(size as usize).min_frequency(2).initial_alphabet(alphabet).show_progress(false);
-        let pieces: Vec<&str> = texts.iter().flat_map(|text| pieces(text)).collect();
-        inner.train(&mut TrainerWrapper::from(trainer.build()), pieces.into_iter()).map_err(failed)?;
+        let chunks: Vec<&str> = texts.iter().flat_map(|text| chunks(text)).collect();
+        inner.train(&mut TrainerWrapper::from(trainer.build()), chunks.into_iter()).map_err(failed)?;
         let has = inner.get_vocab_size(true);
         if has < size as usize {
             let problem = format!("has enough text for {has} tokens, but not for {size}; add text or choose a smaller vocabulary");

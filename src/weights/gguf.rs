@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use metadata::{Array, FromValue, Kind, Strings, Value};
-pub use write::{Entry, write_gguf};
+pub use write::{Entry, GgufPlan, PlannedTensor};
 
 use super::map;
 use super::quant::GgmlType;
@@ -106,6 +106,24 @@ impl Gguf {
     /// The tensors, sorted by name.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = GgufTensor<'_>> {
         self.header.tensors.iter().map(|(name, info)| self.view(name, info))
+    }
+
+    /// The tensors in the order in which the file has them.
+    pub(crate) fn tensors_in_order(&self) -> Vec<GgufTensor<'_>> {
+        let mut tensors: Vec<_> = self.header.tensors.iter().collect();
+        tensors.sort_by_key(|(_, info)| info.bytes.start);
+        tensors.into_iter().map(|(name, info)| self.view(name, info)).collect()
+    }
+
+    /// The metadata to write them again: the keys in the file's order, with their values to the byte.
+    pub(crate) fn entries(&self) -> Vec<(String, Entry)> {
+        let bytes = (*self.file).as_ref();
+        self.header.entries.iter().map(|(key, range)| (key.clone(), Entry::Copied(bytes[range.clone()].to_vec()))).collect()
+    }
+
+    /// What the offset of each tensor in the data is a multiple of, in bytes.
+    pub(crate) fn alignment(&self) -> u64 {
+        self.header.alignment
     }
 
     /// The tensor called `name`, if there is one.

@@ -17,10 +17,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use fingerprint::{Fingerprint, fingerprint};
-pub use gguf::{Entry, FromValue, Gguf, GgufTensor, Strings, Value, write_gguf};
+pub use gguf::{Entry, FromValue, Gguf, GgufPlan, GgufTensor, PlannedTensor, Strings, Value};
 pub(crate) use json::parse_json;
 pub use quant::GgmlType;
 pub use repack::repack;
+pub(crate) use safetensors::{StreamedTensor, write_streamed};
 pub use weight::Weight;
 
 use crate::error::{Error, Result};

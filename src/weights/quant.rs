@@ -3,15 +3,19 @@
 //! The layouts and formulas follow the public ggml specification; the bytes are little-endian, and `d`, `m` and `dmin` are f16.
 //! A block holds consecutive elements of the contiguous axis, so a row is a whole number of blocks.
 //!
-//! Every product below is exact in f32, which has 24 significant bits: the scale d has 11, that of a sub-block at most 7, and a quantised
-//! value at most 5 (in Q8_0, without sub-blocks, 7). Only the final sum of some formats rounds, once. So a kernel computes the same bits
-//! whatever the order of the factors, with or without fused multiply-add.
+//! Every product in decoding is exact in f32, which has 24 significant bits: the scale d has 11, that of a sub-block at most 7, and a quantised
+//! value at most 5 (7 in Q8_0 and IQ4_NL, which have no sub-blocks, and in IQ4_XS, whose sub-blocks' scales have 5). Only the final sum of some
+//! formats rounds, once. So a kernel computes the same bits whatever the order of the factors, with or without fused multiply-add.
+
+mod decode;
+mod encode;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::str::FromStr;
 
-#[cfg(test)]
-mod tests;
+use decode::{each, u16_at};
 
 /// The format of a tensor in a GGUF file, under ggml's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +42,16 @@ pub enum GgmlType {
     Q5K,
     /// 256 values of 6 bits in 16 sub-blocks with signed scales of 8 bits: d s (q − 32).
     Q6K,
+    /// 256 values of 2 bits in 16 sub-blocks with scales and minima of 4 bits: d s q − dmin t.
+    Q2K,
+    /// 256 values of 3 bits in 16 sub-blocks with scales of 6 bits: d (s − 32) (q − 4).
+    Q3K,
+    /// 32 values of 4 bits that stand for those of a table: d T(q).
+    Iq4Nl,
+    /// 256 values of 4 bits in 8 sub-blocks with scales of 6 bits: d (s − 32) T(q).
+    Iq4Xs,
+    /// 32 floats of 4 bits with one exponent: the MXFP4 of the Open Compute Project.
+    Mxfp4,
 }
 
 /// The layout of a format's blocks.
@@ -52,7 +66,7 @@ struct Layout {
 
 impl GgmlType {
     /// All supported formats.
-    pub const ALL: [GgmlType; 11] = [
+    pub const ALL: [GgmlType; 16] = [
         GgmlType::F32,
         GgmlType::F16,
         GgmlType::Bf16,
@@ -64,6 +78,11 @@ impl GgmlType {
         GgmlType::Q4K,
         GgmlType::Q5K,
         GgmlType::Q6K,
+        GgmlType::Q2K,
+        GgmlType::Q3K,
+        GgmlType::Iq4Nl,
+        GgmlType::Iq4Xs,
+        GgmlType::Mxfp4,
     ];
 
     fn layout(self) -> Layout {
@@ -79,6 +98,11 @@ impl GgmlType {
             GgmlType::Q4K => (12, "Q4_K", 256, 144, &[0, 2]),
             GgmlType::Q5K => (13, "Q5_K", 256, 176, &[0, 2]),
             GgmlType::Q6K => (14, "Q6_K", 256, 210, &[208]),
+            GgmlType::Q2K => (10, "Q2_K", 256, 84, &[80, 82]),
+            GgmlType::Q3K => (11, "Q3_K", 256, 110, &[108]),
+            GgmlType::Iq4Nl => (20, "IQ4_NL", 32, 18, &[0]),
+            GgmlType::Iq4Xs => (23, "IQ4_XS", 256, 136, &[0]),
+            GgmlType::Mxfp4 => (39, "MXFP4", 32, 17, &[]),
         };
         Layout { id, name, len, bytes, scales }
     }
@@ -108,23 +132,33 @@ impl GgmlType {
         self.layout().bytes
     }
 
-    /// Decodes whole blocks, of one row or several, into `values` in order. Only the final sum of Q4_1, Q5_1, Q4_K and Q5_K rounds.
+    /// The offsets of the f16 scales in a block.
+    pub(crate) fn scales(self) -> &'static [usize] {
+        self.layout().scales
+    }
+
+    /// Decodes whole blocks, of one row or several, into `values` in order. Only the final sum of formats with minima rounds.
     ///
     /// # Panics
     /// If `blocks` is not a whole number of blocks, or `values` does not have exactly their elements.
     pub fn decode(self, blocks: &[u8], values: &mut [f32]) {
         match self {
             GgmlType::F32 => each(blocks, values, |b, v: &mut [f32; 1]| v[0] = f32::from_le_bytes(*b)),
-            GgmlType::F16 => each(blocks, values, |b: &[u8; 2], v: &mut [f32; 1]| v[0] = f16_at(b, 0)),
+            GgmlType::F16 => each(blocks, values, |b: &[u8; 2], v: &mut [f32; 1]| v[0] = decode::f16_at(b, 0)),
             GgmlType::Bf16 => each(blocks, values, |b, v: &mut [f32; 1]| v[0] = half::bf16::from_le_bytes(*b).to_f32()),
-            GgmlType::Q4_0 => each(blocks, values, q4_0),
-            GgmlType::Q4_1 => each(blocks, values, q4_1),
-            GgmlType::Q5_0 => each(blocks, values, q5_0),
-            GgmlType::Q5_1 => each(blocks, values, q5_1),
-            GgmlType::Q8_0 => each(blocks, values, q8_0),
-            GgmlType::Q4K => each(blocks, values, q4_k),
-            GgmlType::Q5K => each(blocks, values, q5_k),
-            GgmlType::Q6K => each(blocks, values, q6_k),
+            GgmlType::Q4_0 => each(blocks, values, decode::q4_0),
+            GgmlType::Q4_1 => each(blocks, values, decode::q4_1),
+            GgmlType::Q5_0 => each(blocks, values, decode::q5_0),
+            GgmlType::Q5_1 => each(blocks, values, decode::q5_1),
+            GgmlType::Q8_0 => each(blocks, values, decode::q8_0),
+            GgmlType::Q4K => each(blocks, values, decode::q4_k),
+            GgmlType::Q5K => each(blocks, values, decode::q5_k),
+            GgmlType::Q6K => each(blocks, values, decode::q6_k),
+            GgmlType::Q2K => each(blocks, values, decode::q2_k),
+            GgmlType::Q3K => each(blocks, values, decode::q3_k),
+            GgmlType::Iq4Nl => each(blocks, values, decode::iq4_nl),
+            GgmlType::Iq4Xs => each(blocks, values, decode::iq4_xs),
+            GgmlType::Mxfp4 => each(blocks, values, decode::mxfp4),
         }
     }
 
@@ -139,6 +173,8 @@ impl GgmlType {
         let non_finite = |block: &[u8]| match self {
             GgmlType::F32 | GgmlType::Bf16 => u16_at(block, bytes - 2) & 0x7f80 == 0x7f80,
             GgmlType::F16 => u16_at(block, 0) & 0x7c00 == 0x7c00,
+            // Larger exponents take the largest values of the table past f32.
+            GgmlType::Mxfp4 => block[0] > 252,
             _ => scales.iter().any(|&at| u16_at(block, at) & 0x7c00 == 0x7c00),
         };
         blocks.chunks_exact(bytes).position(non_finite).map(|block| block * len)
@@ -165,17 +201,13 @@ impl fmt::Display for GgmlType {
 pub(super) fn name_of_unsupported(id: u32) -> Option<&'static str> {
     Some(match id {
         9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
         15 => "Q8_K",
         16 => "IQ2_XXS",
         17 => "IQ2_XS",
         18 => "IQ3_XXS",
         19 => "IQ1_S",
-        20 => "IQ4_NL",
         21 => "IQ3_S",
         22 => "IQ2_S",
-        23 => "IQ4_XS",
         24 => "I8",
         25 => "I16",
         26 => "I32",
@@ -184,128 +216,7 @@ pub(super) fn name_of_unsupported(id: u32) -> Option<&'static str> {
         29 => "IQ1_M",
         34 => "TQ1_0",
         35 => "TQ2_0",
-        39 => "MXFP4",
         40 => "NVFP4",
         _ => return None,
     })
-}
-
-/// Decodes block by block; the array lengths of `decode` are the block's sizes.
-fn each<const BYTES: usize, const LEN: usize>(blocks: &[u8], values: &mut [f32], decode: impl Fn(&[u8; BYTES], &mut [f32; LEN])) {
-    let ((blocks, rest), (values, values_rest)) = (blocks.as_chunks(), values.as_chunks_mut());
-    assert!(
-        rest.is_empty() && values_rest.is_empty() && blocks.len() == values.len(),
-        "the bytes and values are not the same number of whole blocks"
-    );
-    for (block, values) in blocks.iter().zip(values) {
-        decode(block, values);
-    }
-}
-
-fn u16_at(block: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([block[at], block[at + 1]])
-}
-
-fn f16_at(block: &[u8], at: usize) -> f32 {
-    half::f16::from_bits(u16_at(block, at)).to_f32()
-}
-
-/// d, 16 bytes. Byte j holds element j in its low bits and element j + 16 in its high bits, here and in the next three formats.
-fn q4_0(block: &[u8; 18], values: &mut [f32; 32]) {
-    let d = f16_at(block, 0);
-    for (j, &q) in block[2..].iter().enumerate() {
-        values[j] = d * (f32::from(q & 15) - 8.0);
-        values[j + 16] = d * (f32::from(q >> 4) - 8.0);
-    }
-}
-
-/// d, m, 16 bytes.
-fn q4_1(block: &[u8; 20], values: &mut [f32; 32]) {
-    let (d, m) = (f16_at(block, 0), f16_at(block, 2));
-    for (j, &q) in block[4..].iter().enumerate() {
-        values[j] = d * f32::from(q & 15) + m;
-        values[j + 16] = d * f32::from(q >> 4) + m;
-    }
-}
-
-/// The quantised values of Q5_0 and Q5_1: 32 fifth bits, one per element, then 16 bytes.
-fn five_bits(bytes: &[u8]) -> [f32; 32] {
-    let fifth = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    std::array::from_fn(|e| {
-        let low = bytes[4 + e % 16] >> (e / 16 * 4) & 15;
-        let high = (fifth >> e & 1) as u8;
-        f32::from(low | high << 4)
-    })
-}
-
-/// d, fifth bits, 16 bytes.
-fn q5_0(block: &[u8; 22], values: &mut [f32; 32]) {
-    let d = f16_at(block, 0);
-    *values = five_bits(&block[2..]).map(|q| d * (q - 16.0));
-}
-
-/// d, m, fifth bits, 16 bytes.
-fn q5_1(block: &[u8; 24], values: &mut [f32; 32]) {
-    let (d, m) = (f16_at(block, 0), f16_at(block, 2));
-    *values = five_bits(&block[4..]).map(|q| d * q + m);
-}
-
-/// d, 32 signed bytes.
-fn q8_0(block: &[u8; 34], values: &mut [f32; 32]) {
-    let d = f16_at(block, 0);
-    for (value, &q) in values.iter_mut().zip(&block[2..]) {
-        *value = d * f32::from(q as i8);
-    }
-}
-
-/// Scale and minimum of a sub-block of Q4_K and Q5_K, from the block's 12 bytes of 6-bit numbers: the first four scales and minima are in
-/// the low bits of bytes 0–3 and 4–7; the last four have their low 4 bits in bytes 8–11 and their high 2 bits at the top of bytes 0–7.
-fn scale_and_min(bytes: &[u8], sub: usize) -> (f32, f32) {
-    let (scale, min) = if sub < 4 {
-        (bytes[sub] & 63, bytes[sub + 4] & 63)
-    } else {
-        (bytes[sub + 4] & 15 | bytes[sub - 4] >> 6 << 4, bytes[sub + 4] >> 4 | bytes[sub] >> 6 << 4)
-    };
-    (f32::from(scale), f32::from(min))
-}
-
-/// d, dmin, 12 bytes of scales, 128 bytes. Each run of 32 bytes holds one sub-block of 32 in its low bits and the next in its high bits.
-fn q4_k(block: &[u8; 144], values: &mut [f32; 256]) {
-    let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
-    for (sub, values) in values.chunks_exact_mut(32).enumerate() {
-        let (scale, min) = scale_and_min(&block[4..16], sub);
-        let (scale, min) = (d * scale, dmin * min);
-        let bytes = &block[16 + sub / 2 * 32..];
-        for (value, &q) in values.iter_mut().zip(bytes) {
-            *value = scale * f32::from(q >> (sub % 2 * 4) & 15) - min;
-        }
-    }
-}
-
-/// d, dmin, 12 bytes of scales, 32 bytes of fifth bits, 128 bytes as in Q4_K. Bit s of fifth byte i belongs to element i of sub-block s.
-fn q5_k(block: &[u8; 176], values: &mut [f32; 256]) {
-    let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
-    let fifths = &block[16..48];
-    for (sub, values) in values.chunks_exact_mut(32).enumerate() {
-        let (scale, min) = scale_and_min(&block[4..16], sub);
-        let (scale, min) = (d * scale, dmin * min);
-        let bytes = &block[48 + sub / 2 * 32..];
-        for ((value, &q), &fifth) in values.iter_mut().zip(bytes).zip(fifths) {
-            let q = q >> (sub % 2 * 4) & 15 | (fifth >> sub & 1) << 4;
-            *value = scale * f32::from(q) - min;
-        }
-    }
-}
-
-/// 128 bytes of low bits, 64 of high bits, 16 signed scales, d. Each half block of 128 elements has 64 bytes of low bits, whose low and
-/// high nibbles are elements 0–63 and 64–127, and 32 bytes of high bits, two bits for each of elements i, i + 32, i + 64 and i + 96.
-fn q6_k(block: &[u8; 210], values: &mut [f32; 256]) {
-    let d = f16_at(block, 208);
-    for (e, value) in values.iter_mut().enumerate() {
-        let (half, i) = (e / 128, e % 128);
-        let low = block[half * 64 + i % 64] >> (i / 64 * 4) & 15;
-        let high = block[128 + half * 32 + i % 32] >> (i / 32 * 2) & 3;
-        let scale = f32::from(block[192 + e / 16] as i8);
-        *value = d * scale * (f32::from(low | high << 4) - 32.0);
-    }
 }

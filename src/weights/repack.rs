@@ -6,10 +6,12 @@
 //!
 //! | format | file | device |
 //! |---|---|---|
-//! | Q4_1, Q5_1, Q4_K, Q5_K | blocks of 20, 24, 144, 176 bytes | the same |
-//! | Q4_0 | d 2, values 16 | d 4, values 32 |
+//! | Q4_1, Q5_1, Q2_K, Q4_K, Q5_K, IQ4_XS | blocks of 20, 24, 84, 144, 176, 136 bytes | the same |
+//! | Q4_0, IQ4_NL | d 2, values 16 | d 4, values 32 |
+//! | MXFP4 | exponent 1, values 16 | exponents 4, each in 2 bytes, values 32 |
 //! | Q5_0 | d 2, fifth bits 4, low bits 16 | d 4, fifth bits 8, low bits 32 |
 //! | Q8_0 | d 2, values 32 | d 4, values 64 |
+//! | Q3_K | high bits 32, low bits 64, scales 12, d 2 | high bits 64, low bits 128, scales 24, d 4 |
 //! | Q6_K | low bits 128, high bits 64, scales 16, d 2 | low bits 256, high bits 128, scales 32, d 4 |
 //!
 //! If the last group has only one block, its second half is zero.
@@ -34,16 +36,23 @@ impl GgmlType {
             GgmlType::Q4K => DType::Q4K,
             GgmlType::Q5K => DType::Q5K,
             GgmlType::Q6K => DType::Q6K,
+            GgmlType::Q2K => DType::Q2K,
+            GgmlType::Q3K => DType::Q3K,
+            GgmlType::Iq4Nl => DType::Iq4Nl,
+            GgmlType::Iq4Xs => DType::Iq4Xs,
+            GgmlType::Mxfp4 => DType::Mxfp4,
         }
     }
 
-    /// The size in bytes of each part of a block, if a group is two blocks.
-    fn parts(self) -> Option<&'static [usize]> {
+    /// The parts of a block, if a group is two blocks: the size of each in the file, and on the device, where zeros fill it up.
+    fn parts(self) -> Option<&'static [[usize; 2]]> {
         match self {
-            GgmlType::Q4_0 => Some(&[2, 16]),
-            GgmlType::Q5_0 => Some(&[2, 4, 16]),
-            GgmlType::Q8_0 => Some(&[2, 32]),
-            GgmlType::Q6K => Some(&[128, 64, 16, 2]),
+            GgmlType::Q4_0 | GgmlType::Iq4Nl => Some(&[[2, 2], [16, 16]]),
+            GgmlType::Q5_0 => Some(&[[2, 2], [4, 4], [16, 16]]),
+            GgmlType::Q8_0 => Some(&[[2, 2], [32, 32]]),
+            GgmlType::Q3K => Some(&[[32, 32], [64, 64], [12, 12], [2, 2]]),
+            GgmlType::Q6K => Some(&[[128, 128], [64, 64], [16, 16], [2, 2]]),
+            GgmlType::Mxfp4 => Some(&[[1, 2], [16, 16]]),
             _ => None,
         }
     }
@@ -57,8 +66,9 @@ pub fn repack(format: GgmlType, blocks: &[u8]) -> Cow<'_, [u8]> {
     let bytes = format.block_bytes();
     assert!(blocks.len().is_multiple_of(bytes), "{} bytes are not whole blocks of {format}", blocks.len());
     let Some(parts) = format.parts() else { return Cow::Borrowed(blocks) };
-    let mut groups = vec![0; blocks.len().next_multiple_of(2 * bytes)];
-    for (pair, group) in blocks.chunks(2 * bytes).zip(groups.chunks_exact_mut(2 * bytes)) {
+    let group_bytes = format.dtype().bytes(2 * format.block_len() as u64) as usize;
+    let mut groups = vec![0; (blocks.len() / bytes).div_ceil(2) * group_bytes];
+    for (pair, group) in blocks.chunks(2 * bytes).zip(groups.chunks_exact_mut(group_bytes)) {
         for (block, from, to, len) in places(parts, pair.len() / bytes) {
             group[to..to + len].copy_from_slice(&pair[block * bytes + from..][..len]);
         }
@@ -74,8 +84,9 @@ pub(super) fn unpack(format: GgmlType, groups: &[u8], len: usize) -> Cow<'_, [u8
     assert_eq!(groups.len() as u64, format.dtype().bytes(len as u64), "bytes for {len} elements of {format}");
     let bytes = format.block_bytes();
     let Some(parts) = format.parts() else { return Cow::Borrowed(groups) };
+    let group_bytes = format.dtype().bytes(2 * format.block_len() as u64) as usize;
     let mut blocks = vec![0; len / format.block_len() * bytes];
-    for (pair, group) in blocks.chunks_mut(2 * bytes).zip(groups.chunks_exact(2 * bytes)) {
+    for (pair, group) in blocks.chunks_mut(2 * bytes).zip(groups.chunks_exact(group_bytes)) {
         for (block, from, to, len) in places(parts, pair.len() / bytes) {
             pair[block * bytes + from..][..len].copy_from_slice(&group[to..to + len]);
         }
@@ -83,10 +94,13 @@ pub(super) fn unpack(format: GgmlType, groups: &[u8], len: usize) -> Cow<'_, [u8
     Cow::Owned(blocks)
 }
 
-/// For each part of each of `blocks` blocks: the block, the part's offset in the block and in the group, and its size.
-fn places(parts: &[usize], blocks: usize) -> impl Iterator<Item = (usize, usize, usize, usize)> {
-    let starts = parts.iter().scan(0, |at, &len| Some((std::mem::replace(at, *at + len), len)));
-    starts.flat_map(move |(from, len)| (0..blocks).map(move |block| (block, from, 2 * from + block * len, len)))
+/// For each part of each of `blocks` blocks: the block, the part's offset in the block and in the group, and its size in the file.
+fn places(parts: &[[usize; 2]], blocks: usize) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+    let starts = parts.iter().scan([0, 0], |at, &[len, wide]| {
+        let [from, to] = std::mem::replace(at, [at[0] + len, at[1] + 2 * wide]);
+        Some((from, to, len, wide))
+    });
+    starts.flat_map(move |(from, to, len, wide)| (0..blocks).map(move |block| (block, from, to + block * wide, len)))
 }
 
 #[cfg(test)]
@@ -117,7 +131,7 @@ mod tests {
     fn parts_of_two_blocks_lie_side_by_side() {
         for format in GgmlType::ALL {
             let Some(parts) = format.parts() else { continue };
-            assert_eq!(parts.iter().sum::<usize>(), format.block_bytes(), "{format}");
+            assert_eq!(parts.iter().map(|part| part[0]).sum::<usize>(), format.block_bytes(), "{format}");
             assert!(format.dtype().group_len() as usize == 2 * format.block_len(), "{format}");
         }
         let file = bytes(GgmlType::Q5_0, 3);

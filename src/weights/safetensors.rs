@@ -1,10 +1,15 @@
 //! Reading and writing safetensors files.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::OpenOptions;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::SafeTensorError;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
 
 use super::map::{self, MappedFile};
 use super::{Weight, Weights};
@@ -54,6 +59,74 @@ pub(super) fn from_bytes(path: &Path, bytes: impl AsRef<[u8]> + Send + Sync + 's
         weights.tensors.insert(name, Weight::mapped(dtype, shape, &file, header.end + start..header.end + end));
     }
     Ok(weights)
+}
+
+/// A tensor of a file that is written tensor by tensor.
+pub(crate) struct StreamedTensor {
+    pub name: String,
+    pub shape: Shape,
+    /// F32, F16 or BF16.
+    pub dtype: DType,
+}
+
+/// A tensor whose bytes are made when they are written; the first error is kept, and zeros are written from then on.
+struct Lazy<'a> {
+    tensor: &'a StreamedTensor,
+    shape: Vec<usize>,
+    bytes: Box<dyn Fn() -> Result<Cow<'a, [u8]>> + 'a>,
+    failed: &'a RefCell<Option<Error>>,
+}
+
+impl View for Lazy<'_> {
+    fn dtype(&self) -> Dtype {
+        match self.tensor.dtype {
+            DType::F16 => Dtype::F16,
+            DType::Bf16 => Dtype::BF16,
+            _ => Dtype::F32,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        if self.failed.borrow().is_none() {
+            match (self.bytes)() {
+                Ok(bytes) => return bytes,
+                Err(e) => drop(self.failed.borrow_mut().replace(e)),
+            }
+        }
+        vec![0; self.data_len()].into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.dtype.bytes(self.tensor.shape.len()) as usize
+    }
+}
+
+/// Writes a file, in a directory that is not in its place yet. `bytes` returns those of each tensor, so that memory holds only one of them.
+pub(crate) fn write_streamed<'a>(
+    path: &Path,
+    tensors: &[StreamedTensor],
+    bytes: &impl Fn(&StreamedTensor) -> Result<Cow<'a, [u8]>>,
+) -> Result<()> {
+    let failed = RefCell::new(None);
+    let views = tensors.iter().map(|tensor| {
+        let shape = tensor.shape.axes().iter().map(|&a| a as usize).collect();
+        (&tensor.name, Lazy { tensor, shape, bytes: Box::new(move || bytes(tensor)), failed: &failed })
+    });
+    // transformers looks for this entry.
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let written = safetensors::serialize_to_file(views, Some(metadata), path);
+    if let Some(e) = failed.take() {
+        return Err(e);
+    }
+    let written = written.map_err(|e| match e {
+        SafeTensorError::IoError(e) => e,
+        e => io::Error::other(e),
+    });
+    written.and_then(|()| OpenOptions::new().write(true).open(path)?.sync_all()).map_err(|e| Error::write(path, e))
 }
 
 pub(super) fn write(tensors: &BTreeMap<String, Weight>, path: &Path) -> Result<()> {

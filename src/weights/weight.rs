@@ -164,6 +164,22 @@ impl Weight {
         })
     }
 
+    /// The blocks in a format, as a GGUF file has them: the tensor's own if it is in that format, otherwise its values, rounded.
+    ///
+    /// # Panics
+    /// If the values would have to be rounded to a format that is not among [`GgmlType::WRITABLE`].
+    pub(crate) fn in_blocks(&self, format: GgmlType) -> Cow<'_, [u8]> {
+        if self.dtype == format.dtype() { self.blocks(format) } else { Cow::Owned(format.encode(&self.to_f32())) }
+    }
+
+    /// The format in a GGUF file.
+    ///
+    /// # Panics
+    /// If these are integers.
+    pub(crate) fn ggml_type(&self) -> GgmlType {
+        self.format().expect("a tensor of numbers")
+    }
+
     /// The first element that is not finite, or the first of its block. Reads the tensor once; integers are always finite.
     pub fn first_non_finite(&self) -> Option<usize> {
         let format = self.format()?;

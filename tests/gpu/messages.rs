@@ -55,7 +55,7 @@ impl Drop for Place {
 }
 
 /// The command line, the exit code, and the whole sentence, or its beginning if it ends with `…` here.
-const MISTAKES: [(&str, i32, &str); 31] = [
+const MISTAKES: [(&str, i32, &str); 38] = [
     (
         "eval --model builtin --data text.txt --adapter lora",
         3,
@@ -125,13 +125,35 @@ const MISTAKES: [(&str, i32, &str); 31] = [
     (
         "eval --model builtin --data text.txt --adapter run/adapter,lora",
         2,
-        "--adapter takes one directory; repeat it for several: --adapter run/adapter --adapter lora",
+        "invalid value 'run/adapter,lora' for '--adapter <DIR>': 'run/adapter,lora' is not a directory; repeat the option for several \
+         adapters, or combine them as in stack(run/adapter,lora)",
     ),
     (
         "generate --model builtin --prompt a --adapter a,b",
         2,
-        "--adapter takes one directory; repeat it for several: --adapter a --adapter b",
+        "invalid value 'a,b' for '--adapter <DIR>': 'a,b' is not a directory; repeat the option for several adapters, or combine them as in \
+         stack(a,b)",
     ),
+    (
+        "eval --model builtin --data text.txt --adapter stak(run/adapter,lora)",
+        2,
+        "invalid value 'stak(run/adapter,lora)' for '--adapter <DIR>': there is no directory 'stak(run/adapter,lora)', and 'stak' is not a \
+         combination; did you mean 'stack'?",
+    ),
+    ("eval --model builtin --data text.txt --adapter average(run/adapter,lora)", 3, "lora: is …"),
+    ("train --model builtin --data text.txt --out new --init-adapter stack(run/adapter,run/adapter)", 2, "--init-adapter is stack(…"),
+    (
+        "adapters average run/adapter run/adapter --weights 1 --out new",
+        2,
+        "--weights has 1 weight for 2 adapters; give one for each, or leave it out",
+    ),
+    (
+        "adapters average run/adapter run/adapter --weights 1,-1 --out new",
+        2,
+        "the weights of the average add up to 0, by which they cannot be divided; give others",
+    ),
+    ("adapters average run/adapter --out new", 2, "2 values required …"),
+    ("adapters average run/adapter run/adapter --out run", 2, "--out run exists; remove it or choose another place"),
     (
         "train --model builtin --data rows.jsonl --out new --eval-every 5",
         2,
@@ -146,8 +168,8 @@ const MISTAKES: [(&str, i32, &str); 31] = [
     (
         "train --model builtin --data text.txt --out new --adapter seq_bm",
         2,
-        "adapter 'seq_bm': there is no preset 'seq_bm'; the presets are identity_bn, double_seq_bn, seq_bn, par_bn, scaled_par_bn, \
-         adapter_plus; did you mean 'seq_bn'?",
+        "adapter 'seq_bm': there is no preset 'seq_bm'; the presets are identity_bn, double_seq_bn, double_seq_bn_inv, seq_bn, \
+         seq_bn_inv, par_bn, scaled_par_bn, adapter_plus; did you mean 'seq_bn'?",
     ),
     ("eval --model builtin", 2, "the following required arguments were not provided: --data <DATA>"),
     ("eval --modle builtin --data text.txt", 2, "unexpected argument '--modle' found; tip: a similar argument exists: '--model'"),

@@ -13,7 +13,7 @@ use crate::pretrained::{Fixture, error};
 use crate::whole::{logits, write_inputs};
 
 /// The models, each also as GGUF, with their cases.
-const CASES: [(&str, &[&str]); 8] = [
+pub const CASES: [(&str, &[&str]); 8] = [
     ("gpt2", &["default", "all"]),
     ("llama", &["default", "all", "patterns", "head"]),
     ("qwen2", &["default", "all", "regex"]),
@@ -24,7 +24,7 @@ const CASES: [(&str, &[&str]); 8] = [
     ("qwen3.gguf", &["all"]),
 ];
 
-fn path(model: &str, file: &str) -> PathBuf {
+pub fn path(model: &str, file: &str) -> PathBuf {
     let model = model.strip_suffix(".gguf").unwrap_or(model);
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/lora").join(model).join(file)
 }
@@ -48,7 +48,7 @@ fn on_disk(fixture: &Fixture, model: &Model, tensors: &Weights) -> Vec<(String, 
 }
 
 /// The gradients of everything that trains, at the start.
-fn gradients(fixture: &Fixture, model: &Model, memory: &Memory) -> Weights {
+pub fn gradients(fixture: &Fixture, model: &Model, memory: &Memory) -> Weights {
     let (device, batch) = (device(), fixture.batch());
     let mut g = Graph::new(device.traits(), &model.parameters, true);
     let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);

@@ -16,10 +16,10 @@ use crate::harness::{self, device};
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base");
 
 /// A temporary directory with a few hundred bytes of text to learn from. It is removed at the end of the test.
-struct Place(PathBuf);
+pub struct Place(PathBuf);
 
 impl Place {
-    fn new(name: &str) -> Place {
+    pub fn new(name: &str) -> Place {
         let place = std::env::temp_dir().join(format!("graftling-{}-runs-{name}", std::process::id()));
         fs::create_dir_all(place.join("data")).expect("a directory");
         fs::write(place.join("data/train.txt"), "fn main() { let x = f(y, z); }\n".repeat(12)).expect("a text");
@@ -27,24 +27,24 @@ impl Place {
         Place(place)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// A `graftling` command that runs in this directory.
-    fn command(&self, line: &str) -> Command {
+    pub fn command(&self, line: &str) -> Command {
         let mut command = harness::command();
         command.current_dir(&self.0).args(line.split_whitespace()).stdin(Stdio::null());
         command
     }
 
     /// A training command on the text with small settings and the options in `line`.
-    fn train(&self, line: &str) -> Command {
+    pub fn train(&self, line: &str) -> Command {
         let small = format!("train --model {BASE} --data data --batch-size 1 --max-length 16 --dropout 0.1 --seed 3");
         self.command(&format!("{small} {line}"))
     }
 
-    fn files(&self, directory: &str) -> BTreeMap<String, Vec<u8>> {
+    pub fn files(&self, directory: &str) -> BTreeMap<String, Vec<u8>> {
         let entries = fs::read_dir(self.path(directory)).expect("a directory").map(|entry| entry.expect("an entry"));
         entries.map(|entry| (entry.file_name().into_string().expect("a name"), fs::read(entry.path()).expect("a file"))).collect()
     }
@@ -72,24 +72,24 @@ impl Drop for Place {
     }
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn succeeds(mut command: Command) -> Output {
+pub fn succeeds(mut command: Command) -> Output {
     let output = command.output().expect("the command runs");
     assert!(output.status.success(), "{command:?}: {}", said(&output));
     output
 }
 
 /// The last line of standard output as JSON.
-fn result(output: &Output) -> Value {
+pub fn result(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(text.lines().last().expect("a line")).expect("the last line is JSON")
 }
 
 /// Expects exactly one error on standard error, which contains these words, and this exit code.
-fn fails(mut command: Command, code: i32, words: &[&str]) -> Output {
+pub fn fails(mut command: Command, code: i32, words: &[&str]) -> Output {
     let output = command.output().expect("the command runs");
     check_failure(&output, code, words);
     output

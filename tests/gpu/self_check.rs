@@ -165,9 +165,11 @@ fn every_kernel_is_checked() {
         COMPILED.lock().expect("no panic").push(kernel.clone());
         source
     };
-    for (name, adapter) in
-        [(BASE.to_string(), "identity_bn"), (format!("{MODELS}/llama.gguf"), "seq_bn"), (format!("{MODELS}/qwen3.gguf"), "adapter_plus")]
-    {
+    for (name, adapter) in [
+        (BASE.to_string(), "identity_bn"),
+        (format!("{MODELS}/llama.gguf"), "seq_bn_inv"),
+        (format!("{MODELS}/qwen3.gguf"), "adapter_plus"),
+    ] {
         let base = Base::open(name.as_ref()).expect("a model");
         let adapter = AdapterConfig::parse(adapter).expect("an adapter");
         let model = Model::new(&base.config, &[&base.weights], Some(&adapter), Trains::adapters()).expect("a model");

@@ -6,7 +6,8 @@ use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFl
 use naga::{AddressSpace, Block, Expression, Handle, Statement, TypeInner};
 
 /// All formats of frozen weights.
-const FORMATS: [&str; 11] = ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k"];
+const FORMATS: [&str; 16] =
+    ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"];
 
 /// Every file with entry points, in each variant that differs in more than constants.
 fn kernels() -> Vec<Kernel> {
@@ -71,6 +72,7 @@ fn kernels() -> Vec<Kernel> {
             "mean" => all.extend([base.clone(), base.with("VECTOR", 4)]),
             "rows" => all.extend([base.clone(), base.with("LAST", 1).with("VECTOR", 4)]),
             "scale" => all.extend([base.clone(), base.clone().with("LEARNED", 0), base.with("VECTOR", 4)]),
+            "halves" => all.extend([base.clone(), base.with("VECTOR", 4)]),
             "elementwise" | "gated" => {
                 all.push(base.clone());
                 all.extend((0..11).map(|kind| base.clone().with("VECTOR", 4).with("ACTIVATION", kind)));

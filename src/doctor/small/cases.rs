@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::graph::wgsl::Constant;
 use crate::graph::{Graph, Kernel, Tensor};
 use crate::ops::{
-    self, Activation, Adapter, Attention, FeedForward, HeadNorm, Linear, Norm, Place, Pointwise, Rope, RopePairs, RopeScaling,
+    self, Activation, Adapter, Attention, FeedForward, Half, HeadNorm, Linear, Norm, Place, Pointwise, Rope, RopePairs, RopeScaling,
 };
 use crate::weights::{GgmlType, repack};
 
@@ -308,6 +308,15 @@ pub(super) fn dropout(bench: &mut Bench, columns: usize, whole: bool) -> Result<
     };
     let want = |v: &[Vec<f64>]| v[0].iter().enumerate().map(|(i, x)| x * mask(i)).collect();
     bench.case("7 rows", &[Array::input(&[7, 1, columns], &mut Random(8))], false, record, want)
+}
+
+pub(super) fn halves(bench: &mut Bench, width: usize) -> Result<()> {
+    let record = |g: &mut Graph, t: &[Tensor]| {
+        let taken = ops::half_of(g, t[0], Half::First);
+        ops::add_to_half(g, t[0], taken, Half::Second, -0.5)
+    };
+    let want = |v: &[Vec<f64>]| reference::add_halves(&v[0], width, [Half::Second, Half::First], -0.5);
+    bench.case("3 rows", &[Array::input(&[3, 2 * width], &mut Random(12))], false, record, want)
 }
 
 pub(super) fn scale(bench: &mut Bench, learned: bool, columns: usize) -> Result<()> {

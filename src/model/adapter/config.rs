@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::name_in_memory;
+use super::tensors::invertible_in_memory;
 use crate::graph::Shape;
 use crate::ops::Activation;
 
@@ -42,6 +43,12 @@ pub struct BottleneckConfig {
     pub residual_before_ln: bool,
     /// Whether that residual is added before `ln_after`'s norm.
     pub adapter_residual_before_ln: bool,
+    /// Whether there is a coupling layer after the embedding too, the invertible adapter of MAD-X (`inv_adapter`).
+    pub invertible: bool,
+    /// What half the hidden size is divided by for the width inside it (`inv_adapter_reduction_factor`).
+    pub invertible_reduction: Option<f64>,
+    /// Whether its inverse comes before the head; if that is not known, as in the library for the model's own class.
+    pub inverse: Option<bool>,
     /// Whether the adapter runs in parallel with the layer, on the layer's input (`is_parallel`).
     pub parallel: bool,
     /// The scaling factor of the branch.
@@ -135,6 +142,10 @@ impl BottleneckConfig {
             }
             Width::Reductions(factors, default) => factors.values().chain(default).copied().try_for_each(factor)?,
         }
+        if self.invertible {
+            let missing = "inv_adapter='nice' has no inv_adapter_reduction_factor; set it, for example to 2";
+            factor(self.invertible_reduction.ok_or(missing)?).map_err(|problem| format!("inv_adapter_{problem}"))?;
+        }
         for (name, share) in [("dropout", self.dropout), ("stochastic_depth", self.stochastic_depth)] {
             if !(0.0..1.0).contains(&share) {
                 return Err(format!("{name} is {share}; it must be from 0 to below 1"));
@@ -183,7 +194,7 @@ impl BottleneckConfig {
         for layer in (0..layers).filter(|&layer| !self.leaves_out(layer)) {
             self.bottleneck(layer, hidden)?;
         }
-        Ok(())
+        self.invertible_parameters(hidden).map(drop)
     }
 
     /// Whether a layer has no adapters.
@@ -224,6 +235,29 @@ impl BottleneckConfig {
         Ok(parameters)
     }
 
+    /// The weights of the invertible adapter, as [`BottleneckConfig::parameters`]; none if there is none.
+    ///
+    /// # Errors
+    /// One sentence, if the hidden size is odd or nothing is left of it.
+    pub fn invertible_parameters(&self, hidden: u32) -> Result<Vec<(&'static str, Shape)>, String> {
+        let Some(factor) = self.invertible_reduction.filter(|_| self.invertible) else { return Ok(Vec::new()) };
+        if !hidden.is_multiple_of(2) {
+            return Err(format!("inv_adapter needs an even hidden size, but the model's is {hidden}; train without it"));
+        }
+        let (half, width) = (hidden / 2, floor_divide(f64::from(hidden / 2), factor));
+        if !(1.0..=f64::from(hidden)).contains(&width) {
+            return Err(format!("inv_adapter_reduction_factor is {factor}, which leaves a width of {width}; use one from 0.5 to {half}"));
+        }
+        let width = width as u32;
+        let layers = |[inner, inner_bias, outer, outer_bias]: [&'static str; 4]| {
+            [(inner, [width, half].into()), (inner_bias, [width].into()), (outer, [half, width].into()), (outer_bias, [half].into())]
+        };
+        Ok([["F.0.weight", "F.0.bias", "F.2.weight", "F.2.bias"], ["G.0.weight", "G.0.bias", "G.2.weight", "G.2.bias"]]
+            .into_iter()
+            .flat_map(layers)
+            .collect())
+    }
+
     /// The shapes of all tensors of a model's adapters by their names in memory, such as
     /// `transformer.h.0.output_adapters.adapters.default.adapter_up.bias` for the `prefix` `transformer.h`.
     ///
@@ -231,7 +265,9 @@ impl BottleneckConfig {
     /// As [`BottleneckConfig::check_for`].
     pub fn tensors(&self, prefix: &str, layers: u32, hidden: u32) -> Result<BTreeMap<String, Shape>, String> {
         self.check_for(layers, hidden)?;
-        let mut tensors = BTreeMap::new();
+        let outer = prefix.split('.').next().expect("a prefix has a part");
+        let invertible = self.invertible_parameters(hidden)?.into_iter();
+        let mut tensors: BTreeMap<_, _> = invertible.map(|(end, shape)| (invertible_in_memory(outer, end), shape)).collect();
         for layer in 0..layers {
             for place in self.places(layer) {
                 for (end, shape) in self.parameters(layer, hidden)? {

@@ -68,7 +68,7 @@ impl SavedAdapter {
     /// # Errors
     /// [`Error::Usage`] if the model has no adapters.
     pub fn of(model: &Model, weights: &Weights, name: &str, base: &BaseIdentity) -> Result<SavedAdapter> {
-        let config = model.adapters.clone().ok_or_else(|| Error::Usage("the model has no adapter to write".into()))?;
+        let config = model.adapters.trained().cloned().ok_or_else(|| Error::Usage("the model has no adapter to write".into()))?;
         let lora = config.lora().is_some();
         let config = match config {
             AdapterConfig::Lora(config) => config.resolved(&model.config).into(),
@@ -94,7 +94,8 @@ impl SavedAdapter {
             (norm || untied).then(|| name.to_string())
         };
         let head_on_disk = |name: &str| if lora { whole(name) } else { model.config.head_on_disk(name) };
-        for (name, weight) in &weights.tensors {
+        let frozen = |name: &str| is_adapter(name) && !model.adapters.trains(name);
+        for (name, weight) in weights.tensors.iter().filter(|(name, _)| !frozen(name)) {
             if let Some((_, tensors)) = saved.label_head.as_mut().filter(|_| is_label_head(name)) {
                 tensors.tensors.insert(name.clone(), weight.clone());
                 continue;
@@ -181,14 +182,17 @@ impl SavedAdapter {
 
     /// Writes the tensors of a LoRA and of a head; returns the config.
     fn write_lora(&self, directory: &Path, config: &LoraConfig) -> Result<String> {
-        let head = self.head.iter().flat_map(|head| &head.tensors);
-        let modules = head.clone().filter_map(|(name, _)| Some(name.rsplit_once('.')?.0.to_string()));
+        let words = self.head.iter().flat_map(|head| &head.tensors);
         // The head of a model class, which PEFT saves as a whole.
         let class = self.label_head.as_ref().filter(|(head, _)| head.form == HeadForm::Class);
         let of_class = class.map_or_else(Weights::default, |(head, tensors)| head.to_disk(tensors, &self.model_type, &self.name));
+        let mut tensors = lora::to_disk(self.weights.tensors.iter().chain(words));
+        let whole = tensors.tensors.keys().filter(|name| !is_lora(name));
+        let modules = whole.filter_map(|name| Some(lora::module(name)?.to_string())).collect::<Vec<_>>();
         let classes = of_class.tensors.keys().filter_map(|name| Some(name.split_once('.')?.0.to_string()));
-        let modules: BTreeSet<_> = modules.chain(classes).collect();
-        lora::to_disk(self.weights.tensors.iter().chain(head).chain(&of_class.tensors)).write(&directory.join(PEFT_WEIGHTS))?;
+        let modules: BTreeSet<_> = modules.into_iter().chain(classes).collect();
+        tensors.tensors.extend(lora::to_disk(&of_class.tensors).tensors);
+        tensors.write(&directory.join(PEFT_WEIGHTS))?;
         let transposed = self.model_type == Family::Gpt2.model_type();
         let (config, model_name) = (config.clone(), self.model_name.clone());
         let task_type = match self.label_head.as_ref().map(|(head, _)| head.task.kind()) {
@@ -259,7 +263,7 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
     let (base, made_on) = (base(BASE_FILE)?, BaseIdentity::read(&directory.join(MADE_ON))?);
     let label_head = read_head(directory)?;
     if json.get("peft_type").is_some() {
-        let PeftJson { config, model_name, modules_to_save, .. } = PeftJson::read(&json).map_err(problem)?;
+        let PeftJson { config, model_name, modules_to_save, transposed } = PeftJson::read(&json).map_err(problem)?;
         let advice = "load it with PEFT and save it with safe_serialization=True";
         let mut weights = read_weights(directory, [PEFT_WEIGHTS, "adapter_model.bin"], advice)?;
         if label_head.is_some() {
@@ -274,7 +278,8 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
             return Err(Error::file(&weights.path, problem));
         }
         let name = "default".to_string();
-        let (config, model_type) = (config.into(), String::new());
+        // No other family has matrices that PEFT calls transposed.
+        let (config, model_type) = (config.into(), if transposed { Family::Gpt2.model_type().into() } else { String::new() });
         return Ok(SavedAdapter { name, config, hidden_size: 0, model_type, model_name, made_on, weights, head: None, label_head, base });
     }
     if lora::is_mlx(&json) {

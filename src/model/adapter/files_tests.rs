@@ -224,7 +224,10 @@ fn bad_configs_are_refused_in_one_sentence() {
         (&|j| j["config"]["use_gate"] = json!(false), "there is no key 'use_gate'; did you mean 'use_gating'?".into()),
         (&|j| j["config"]["bottleneck"] = json!(8), "there is no key 'bottleneck' in files; use reduction_factor".into()),
         (&|j| j["config"]["use_gating"] = json!(true), "use_gating=True is not supported; leave it at False".into()),
-        (&|j| j["config"]["inv_adapter"] = json!("glow"), "inv_adapter='glow' is not supported; leave it at None".into()),
+        (
+            &|j| j["config"]["inv_adapter"] = json!("glow"),
+            "inv_adapter='glow' is not supported, and the adapters library fails to run it; use 'nice'".into(),
+        ),
         (&|j| j["config"]["dropout"] = json!(null), "dropout is None, but must be a number".into()),
         (&|j| j["config"]["dropout"] = json!("0.1"), "dropout is '0.1', but must be a number".into()),
         (&|j| j["config"]["dropout"] = json!(-1), "dropout is -1; it must be from 0 to below 1".into()),

@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
+use super::setup::Declaring;
 use super::{BottleneckConfig, Scaling, name_in_memory};
-use crate::graph::{DType, Graph, Parameters, Tensor};
+use crate::graph::{Graph, Piece, Tensor};
 use crate::ops::{self, Adapter, Linear, Norm};
 
 /// The weights of one adapter.
@@ -51,10 +52,10 @@ impl Graft {
     ///
     /// # Panics
     /// If the configuration has not been checked for the model.
-    pub fn new(p: &mut Parameters, config: &BottleneckConfig, (at, layer): (&str, u32), place: &str, hidden: u32) -> Graft {
+    pub(super) fn new(p: &mut Declaring, config: &BottleneckConfig, (at, layer): (&str, u32), place: &str, hidden: u32) -> Graft {
         let ends = config.parameters(layer, hidden).expect("a checked configuration has a width in every layer");
-        let added: HashMap<_, _> =
-            ends.into_iter().map(|(end, shape)| (end, p.add(name_in_memory(at, place, end), shape, DType::F32, true))).collect();
+        let mut add = |(end, shape)| (end, p.add(vec![Piece { name: name_in_memory(at, place, end), shape }]));
+        let added: HashMap<_, _> = ends.into_iter().map(&mut add).collect();
         let norm = |weight, bias| Norm { weight: added[weight], bias: Some(added[bias]), epsilon: EPSILON };
         let norm_before = config.ln_before.then(|| norm("adapter_down.0.weight", "adapter_down.0.bias"));
         let down = if config.ln_before {
@@ -67,9 +68,9 @@ impl Graft {
         Graft { config: config.clone(), norm_before, down, up, scaling: added.get("scaling").copied(), norm_after }
     }
 
-    /// Applies the adapter to a sublayer's output `f` and its residual stream `h`. Returns the result and what remains to be added to it.
-    /// `norm` is the norm after a post-norm block's sum.
-    fn join(&self, g: &mut Graph, f: Tensor, h: Tensor, norm: Option<&Norm>) -> (Tensor, Option<Tensor>) {
+    /// Applies the adapter to a sublayer's output `f`, or that of the adapter below, and the residual stream `h`. `norm` is the norm after a
+    /// post-norm block's sum.
+    fn apply(&self, g: &mut Graph, f: Tensor, h: Tensor, norm: Option<&Norm>) -> Tensor {
         let c = &self.config;
         let x = match (c.parallel, c.original_ln_before, norm) {
             (true, ..) => h,
@@ -77,22 +78,18 @@ impl Graft {
             (false, true, None) => ops::add(g, f, h),
             (false, false, _) => f,
         };
-        let inside = c.adapter_residual_before_ln && c.ln_after && !c.parallel;
-        let after = c.original_ln_after.then_some(h);
-        // The residual around the adapter, and what is added after it.
-        let (around, rest) = match c {
-            _ if c.parallel => (h, Some(f)),
-            // The residual f and the later addition of h together make x.
-            _ if c.original_ln_before && c.residual_before_ln && after.is_some() && norm.is_none() && !inside => (x, None),
-            _ if c.residual_before_ln => (f, after),
-            _ => (x, after),
-        };
-        let y = match self.fused() {
+        let around = if c.parallel || c.residual_before_ln { f } else { x };
+        self.around(g, x, around)
+    }
+
+    /// The branch of `x` with the residual `around` it.
+    fn around(&self, g: &mut Graph, x: Tensor, around: Tensor) -> Tensor {
+        match self.fused() {
             Some(adapter) if around == x => ops::adapter(g, x, &adapter),
             _ => {
                 let branch = self.branch(g, x);
                 match &self.norm_after {
-                    Some(norm) if inside => ops::add_norm(g, branch, around, norm),
+                    Some(norm) if self.norms_residual() => ops::add_norm(g, branch, around, norm),
                     Some(norm) => {
                         let branch = ops::norm(g, branch, norm);
                         ops::add(g, branch, around)
@@ -100,8 +97,18 @@ impl Graft {
                     None => ops::add(g, branch, around),
                 }
             }
-        };
-        (y, rest)
+        }
+    }
+
+    /// Whether the adapter's own norm has the residual in it.
+    fn norms_residual(&self) -> bool {
+        self.config.adapter_residual_before_ln && self.config.ln_after && !self.config.parallel
+    }
+
+    /// Whether the adapter's input, f + h, is also what its residual and the later addition of h together make. So it is if there is no norm.
+    fn keeps_sum(&self) -> bool {
+        let c = &self.config;
+        !c.parallel && c.original_ln_before && c.residual_before_ln && c.original_ln_after && !self.norms_residual()
     }
 
     /// The adapter as the fused op, if the op supports the configuration.
@@ -132,11 +139,26 @@ impl Graft {
     }
 }
 
-/// The residual stream after a sublayer with output `f` and residual stream `h`, with or without an adapter. `norm` is the norm after a
-/// post-norm block's sum. `scopes` are those of the adapter and the norm.
-pub(in crate::model) fn join(g: &mut Graph, scopes: [&str; 2], f: Tensor, h: Tensor, graft: &Option<Graft>, norm: Option<&Norm>) -> Stream {
-    let (y, rest) = match graft {
-        Some(graft) => g.scoped(scopes[0], |g| graft.join(g, f, h, norm)),
+/// Applies adapters to a sublayer's output `f` and the residual stream `h`: the `last` one, and those `below`. Returns the result and what
+/// remains to be added to it. Each adapter computes its input from what the one below returns, and h, as if that were the sublayer's output;
+/// what comes after an adapter comes once, after the last. A parallel adapter adds its branch to what the one below returns.
+fn apply(g: &mut Graph, f: Tensor, h: Tensor, (last, below): (&Graft, &[Graft]), norm: Option<&Norm>) -> (Tensor, Option<Tensor>) {
+    if norm.is_none() && below.iter().chain([last]).all(Graft::keeps_sum) {
+        let x = ops::add(g, f, h);
+        return (below.iter().chain([last]).fold(x, |x, graft| graft.around(g, x, x)), None);
+    }
+    let y = below.iter().fold(f, |y, graft| graft.apply(g, y, h, norm));
+    if last.config.parallel {
+        return (last.around(g, h, h), Some(y));
+    }
+    (last.apply(g, y, h, norm), last.config.original_ln_after.then_some(h))
+}
+
+/// The residual stream after a sublayer with output `f` and residual stream `h`, with the adapters of the place, the lowest first. `norm` is the
+/// norm after a post-norm block's sum. `scopes` are those of the adapters and the norm.
+pub(in crate::model) fn join(g: &mut Graph, scopes: [&str; 2], f: Tensor, h: Tensor, grafts: &[Graft], norm: Option<&Norm>) -> Stream {
+    let (y, rest) = match grafts.split_last() {
+        Some(grafts) => g.scoped(scopes[0], |g| apply(g, f, h, grafts, norm)),
         None => (f, Some(h)),
     };
     match (norm, rest) {

@@ -40,6 +40,7 @@ impl AdapterJson {
 
     fn with(&self, json: Value) -> Value {
         let mut all = about(self.hidden_size, &self.model_type, &self.model_name);
+        all["model_class"] = model_class(&self.model_type, self.config.inverse).into();
         all.as_object_mut().expect("a map").extend(json.as_object().expect("a map").clone());
         all
     }
@@ -70,7 +71,11 @@ impl AdapterJson {
         let model_name = if field("model_name")?.is_null() { String::new() } else { text("model_name")? };
         let name = text("name")?;
         check_name(&name)?;
-        Ok(AdapterJson { name, config: read_config(config, &missing)?, hidden_size, model_type: text("model_type")?, model_name })
+        let mut config = read_config(config, &missing)?;
+        if config.invertible {
+            config.inverse = Some(inverts(&text("model_class")?));
+        }
+        Ok(AdapterJson { name, config, hidden_size, model_type: text("model_type")?, model_name })
     }
 }
 
@@ -114,15 +119,21 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
 
 /// What each file says about the model.
 pub(super) fn about(hidden_size: u32, model_type: &str, model_name: &str) -> Value {
-    json!({
-        "hidden_size": hidden_size, "model_class": model_class(model_type), "model_name": model_name, "model_type": model_type,
-        "version": VERSION,
-    })
+    json!({ "hidden_size": hidden_size, "model_name": model_name, "model_type": model_type, "version": VERSION })
 }
 
-/// The model's class with a language model's head in the `transformers` library.
-fn model_class(model_type: &str) -> &str {
+/// Whether the library applies the inverse of an invertible adapter before the head of a model of this class. It does so in its own classes, and
+/// where it hooks into a model; its own implementations of GPT-2 and Llama have only the forward half.
+pub(super) fn inverts(model_class: &str) -> bool {
+    model_class.ends_with("AdapterModel") || !["GPT2", "Llama"].iter().any(|hers| model_class.starts_with(hers))
+}
+
+/// The model's class with a language model's head in the `transformers` library, or in the `adapters` library if only that one applies the
+/// `inverse` of an invertible adapter.
+pub(super) fn model_class(model_type: &str, inverse: Option<bool>) -> &'static str {
     match model_type {
+        "gpt2" if inverse == Some(true) => "GPT2AdapterModel",
+        "llama" if inverse == Some(true) => "LlamaAdapterModel",
         "gpt2" => "GPT2LMHeadModel",
         "llama" => "LlamaForCausalLM",
         "qwen2" => "Qwen2ForCausalLM",

@@ -11,7 +11,7 @@ use crate::ops::Activation;
 use crate::words::{did_you_mean, shown};
 
 /// The library's fields that [`BottleneckConfig`] has, in the library's order.
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 19] = [
     "mh_adapter",
     "output_adapter",
     "reduction_factor",
@@ -26,16 +26,16 @@ pub(super) const KEYS: [&str; 17] = [
     "scaling",
     "residual_before_ln",
     "adapter_residual_before_ln",
+    "inv_adapter",
+    "inv_adapter_reduction_factor",
     "leave_out",
     "dropout",
     "stochastic_depth",
 ];
 
 /// The library's fields of unsupported features, with the only value allowed, as JSON.
-pub(super) const FIXED: [(&str, &str); 16] = [
+pub(super) const FIXED: [(&str, &str); 14] = [
     ("use_gating", "false"),
-    ("inv_adapter", "null"),
-    ("inv_adapter_reduction_factor", "null"),
     ("cross_adapter", "false"),
     ("phm_layer", "false"),
     ("phm_dim", "4"),
@@ -89,6 +89,8 @@ impl BottleneckConfig {
             },
             "residual_before_ln" => self.residual_before_ln.into(),
             "adapter_residual_before_ln" => self.adapter_residual_before_ln.into(),
+            "inv_adapter" => self.invertible.then_some("nice").into(),
+            "inv_adapter_reduction_factor" => self.invertible_reduction.map(factor).into(),
             "leave_out" => self.leave_out.clone().into(),
             "dropout" => float(self.dropout),
             "stochastic_depth" => float(self.stochastic_depth),
@@ -140,6 +142,13 @@ impl BottleneckConfig {
             }
             "residual_before_ln" => self.residual_before_ln = boolean(key, value)?,
             "adapter_residual_before_ln" => self.adapter_residual_before_ln = boolean(key, value)?,
+            "inv_adapter" if value == "glow" => {
+                return Err("inv_adapter='glow' is not supported, and the adapters library fails to run it; use 'nice'".into());
+            }
+            "inv_adapter" if value.is_null() || value == "nice" => self.invertible = !value.is_null(),
+            "inv_adapter" => return Err(wrong(key, value, "'nice' or None")),
+            "inv_adapter_reduction_factor" if value.is_null() => self.invertible_reduction = None,
+            "inv_adapter_reduction_factor" => self.invertible_reduction = Some(number(key, value)?),
             "leave_out" => {
                 let list = value.as_array().ok_or_else(|| wrong(key, value, "a list of layers such as [0, 1]"))?;
                 self.leave_out = list.iter().map(|layer| whole(key, layer)).collect::<Result<_, _>>()?;

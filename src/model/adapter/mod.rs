@@ -11,26 +11,39 @@
 //! | Where in a block are they inserted, and what do they compute? | `graft.rs`, called by the decoder | `lora/projection.rs`, likewise |
 //! | How is the configuration written as a string and as JSON? | `text.rs`, `json.rs`, both through the table in `keys.rs` | `lora/text.rs`, `lora/json.rs`, both through `lora/keys.rs` |
 //!
+//! The invertible adapter of MAD-X, which some bottleneck configurations have in addition, is in `invertible.rs`. A model can have several adapters:
+//! [`AdapterSetup`] (`setup.rs`) is their order, [`AdapterExpression`] (`expression.rs`) what a command says of it.
+//!
 //! [`AdapterConfig`] (`method.rs`) is either of them, and [`SavedAdapter`] (`files.rs`) what a saved directory contains.
 
+mod average;
 mod config;
+mod expression;
 mod files;
 pub(super) mod graft;
+pub(super) mod invertible;
 mod json;
 mod keys;
 mod lora;
 mod method;
 mod presets;
+mod saved;
+pub(super) mod setup;
 mod start;
 mod tensors;
 mod text;
 
+pub use average::average;
 pub use config::{ATTENTION_PLACE, BottleneckConfig, FFN_PLACE, Init, Scaling, Width};
+pub use expression::AdapterExpression;
 pub(crate) use files::BASE_FILE;
 pub use files::{MADE_ON, SavedAdapter, read_adapter, write_adapter};
-pub(super) use lora::{B as LORA_B, Target, updates};
+pub(super) use lora::{A as LORA_A, B as LORA_B, Target};
 pub use lora::{ExportForm, LoraConfig, Targets};
 pub use method::AdapterConfig;
+pub use saved::SavedSetup;
+pub(super) use setup::FittedAdapters;
+pub use setup::{AdapterSetup, NamedAdapter};
 use tensors::{end_of, is_bottleneck, name_in_memory};
 
 /// Whether the tensor called `name`, on disk or in memory, belongs to an adapter.

@@ -18,6 +18,9 @@ impl BottleneckConfig {
             ln_after: false,
             residual_before_ln: true,
             adapter_residual_before_ln: false,
+            invertible: false,
+            invertible_reduction: None,
+            inverse: None,
             parallel: false,
             scaling: Scaling::Fixed(1.0),
             init: Init::Bert,
@@ -70,12 +73,19 @@ impl BottleneckConfig {
         }
     }
 
+    /// The same adapters with an invertible one after the embedding, as in `seq_bn_inv` (MAD-X).
+    pub fn with_invertible(self) -> BottleneckConfig {
+        BottleneckConfig { invertible: true, invertible_reduction: Some(2.0), ..self }
+    }
+
     /// The presets by the names that config strings print.
-    pub(super) fn presets() -> [(&'static str, BottleneckConfig); 6] {
+    pub(super) fn presets() -> [(&'static str, BottleneckConfig); 8] {
         [
             ("identity_bn", BottleneckConfig::default()),
             ("double_seq_bn", BottleneckConfig::double_seq_bn()),
+            ("double_seq_bn_inv", BottleneckConfig::double_seq_bn().with_invertible()),
             ("seq_bn", BottleneckConfig::seq_bn()),
+            ("seq_bn_inv", BottleneckConfig::seq_bn().with_invertible()),
             ("par_bn", BottleneckConfig::par_bn()),
             ("scaled_par_bn", BottleneckConfig::scaled_par_bn()),
             ("adapter_plus", BottleneckConfig::adapter_plus()),
@@ -90,6 +100,8 @@ impl BottleneckConfig {
         let current = match name {
             "houlsby" => "double_seq_bn",
             "pfeiffer" => "seq_bn",
+            "houlsby+inv" => "double_seq_bn_inv",
+            "pfeiffer+inv" => "seq_bn_inv",
             "parallel" => "par_bn",
             "scaled_parallel" => "scaled_par_bn",
             name => name,
@@ -99,8 +111,6 @@ impl BottleneckConfig {
             return Ok(config.clone());
         }
         Err(match name {
-            "houlsby+inv" | "double_seq_bn_inv" => format!("{name} has an inv_adapter, which is not supported; use double_seq_bn"),
-            "pfeiffer+inv" | "seq_bn_inv" => format!("{name} has an inv_adapter, which is not supported; use seq_bn"),
             "compacter" => format!("{name} has a phm_layer, which is not supported; use double_seq_bn"),
             "compacter++" => format!("{name} has a phm_layer, which is not supported; use seq_bn"),
             name if OTHER_METHODS.contains(&name) => {

@@ -18,6 +18,10 @@ impl BottleneckConfig {
     /// The initial values of the tensor whose name ends with `end`, one of those that [`BottleneckConfig::parameters`] lists.
     pub(crate) fn start(&self, end: &str, shape: &Shape, random: &mut Random) -> Vec<f32> {
         let len = shape.len() as usize;
+        if end.starts_with("F.") || end.starts_with("G.") {
+            // The invertible adapter starts like this whatever the configuration says.
+            return (0..len).map(|_| if end.ends_with(".bias") { 0.0 } else { (0.02 * random.normal()) as f32 }).collect();
+        }
         if shape.axes().len() == 2 {
             return (0..len).map(|_| self.element(end, shape, random) as f32).collect();
         }

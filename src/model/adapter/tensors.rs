@@ -16,6 +16,8 @@ const IN_MEMORY: &str = ".adapters.default.";
 
 /// The places in memory.
 const PLACES: [&str; 2] = [ATTENTION_PLACE, FFN_PLACE];
+/// Where the invertible adapter sits, in tensor names.
+const INVERTIBLE: &str = "invertible_adapters";
 
 /// The library's second name for the LayerNorm before the down-projection, which it also calls `adapter_down.0`.
 const NORM_BEFORE: &str = "adapter_norm_before.";
@@ -23,29 +25,34 @@ const NORM_BEFORE: &str = "adapter_norm_before.";
 /// The parts of a tensor's name.
 #[derive(Debug, PartialEq)]
 struct Name<'a> {
-    layer: u32,
-    place: &'a str,
+    /// The layer and the place in it; `None` for the invertible adapter.
+    at: Option<(u32, &'a str)>,
     adapter: &'a str,
     end: &'a str,
 }
 
 impl<'a> Name<'a> {
-    /// Parses `{prefix}.{layer}.{module}.adapters.{adapter}.{end}`, with or without the base's part of the prefix (`transformer.` of
-    /// `transformer.h`). Returns `None` for any other name.
+    /// Parses `{prefix}.{layer}.{module}.adapters.{adapter}.{end}` and `{outer}.invertible_adapters.{adapter}.{end}`, with or without the base's
+    /// part of the prefix (`transformer.` of `transformer.h`), which is `outer`. Returns `None` for any other name.
     fn parse(name: &'a str, prefix: &str, modules: [&str; 2]) -> Option<Name<'a>> {
-        let bare = prefix.split_once('.').map_or(prefix, |(_, bare)| bare);
+        let (outer, bare) = prefix.split_once('.').unwrap_or((prefix, prefix));
+        let inner = name.strip_prefix(outer).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name);
+        if let Some(rest) = inner.strip_prefix(INVERTIBLE) {
+            let (adapter, end) = rest.strip_prefix('.')?.split_once('.')?;
+            return Some(Name { at: None, adapter, end });
+        }
         let rest = name.strip_prefix(prefix).or_else(|| name.strip_prefix(bare))?.strip_prefix('.')?;
         let (layer, rest) = rest.split_once('.')?;
         let (module, rest) = rest.split_once(".adapters.")?;
         let (adapter, end) = rest.split_once('.')?;
         let place = PLACES[modules.iter().position(|own| *own == module)?];
-        Some(Name { layer: layer_number(layer)?, place, adapter, end })
+        Some(Name { at: Some((layer_number(layer)?, place)), adapter, end })
     }
 }
 
 /// Whether the tensor called `name`, on disk or in memory, belongs to a bottleneck adapter.
 pub(super) fn is_bottleneck(name: &str) -> bool {
-    name.contains(".adapters.")
+    name.contains(".adapters.") || name.contains("invertible_adapters.")
 }
 
 /// The name in memory of an adapter's tensor: `end` is one of those that [`BottleneckConfig::parameters`] lists, and `layer` the part before
@@ -54,15 +61,31 @@ pub(in crate::model) fn name_in_memory(layer: &str, place: &str, end: &str) -> S
     format!("{layer}.{place}{IN_MEMORY}{end}")
 }
 
-/// The end of a name that [`name_in_memory`] made, or `None` for any other name.
+/// The name in memory of a tensor of the invertible adapter: `end` is one of those that [`BottleneckConfig::invertible_parameters`] lists, and
+/// `outer` what all names of the base begin with.
+pub(super) fn invertible_in_memory(outer: &str, end: &str) -> String {
+    format!("{outer}.{INVERTIBLE}.default.{end}")
+}
+
+/// The end of a name that [`name_in_memory`] or [`invertible_in_memory`] made, or `None` for any other name.
 pub(in crate::model) fn end_of(name: &str) -> Option<&str> {
-    name.split_once(IN_MEMORY).map(|(_, end)| end)
+    name.split_once(IN_MEMORY).or_else(|| name.split_once("invertible_adapters.default.")).map(|(_, end)| end)
 }
 
 fn name_on_disk(in_memory: &str, adapter: &str, modules: [&str; 2]) -> String {
     let place =
         PLACES.into_iter().zip(modules).find_map(|(place, module)| Some((in_memory.split_once(&format!(".{place}{IN_MEMORY}"))?, module)));
-    place.map_or_else(|| in_memory.into(), |((layer, end), module)| format!("{layer}.{module}.adapters.{adapter}.{end}"))
+    match place {
+        Some(((layer, end), module)) => format!("{layer}.{module}.adapters.{adapter}.{end}"),
+        None => renamed(in_memory, "default", adapter),
+    }
+}
+
+/// The name on disk of the tensor `on_disk` if its adapter were called `to`, not `from`. A LoRA's tensors do not have its name.
+pub(super) fn renamed(on_disk: &str, from: &str, to: &str) -> String {
+    let invertible = on_disk.contains("invertible_adapters.");
+    let place = if invertible { "invertible_adapters." } else { ".adapters." };
+    on_disk.replacen(&format!("{place}{from}."), &format!("{place}{to}."), 1)
 }
 
 /// Converts the tensors of the adapter called `name` to their names in memory, for a model of `layers` layers. Checks that each has the
@@ -87,20 +110,24 @@ pub(super) fn to_memory(
         let Some(parts) = Name::parse(on_disk, prefix, modules) else {
             return Err(stray(format!("is not an adapter's tensor in '{prefix}'")));
         };
-        let Name { layer, place, adapter, end } = parts;
+        let Name { at, adapter, end } = parts;
         if adapter != name {
             return Err(stray(format!("belongs to the adapter '{}', not to '{name}'", shown(adapter))));
         }
-        if layer >= layers {
-            return Err(stray(format!("is for layer {layer}, but the model has {layers} layers")));
-        }
-        if config.leaves_out(layer) {
-            return Err(stray(format!("is for layer {layer}, which leave_out excludes")));
+        match at {
+            Some((layer, _)) if layer >= layers => {
+                return Err(stray(format!("is for layer {layer}, but the model has {layers} layers")));
+            }
+            Some((layer, _)) if config.leaves_out(layer) => return Err(stray(format!("is for layer {layer}, which leave_out excludes"))),
+            _ => {}
         }
         // The second name of the first norm is converted to its first.
         let norm = end.strip_prefix(NORM_BEFORE).filter(|_| config.ln_before);
         let end = norm.map_or_else(|| end.to_string(), |kind| format!("adapter_down.0.{kind}"));
-        let in_memory = name_in_memory(&format!("{prefix}.{layer}"), place, &end);
+        let in_memory = match at {
+            Some((layer, place)) => name_in_memory(&format!("{prefix}.{layer}"), place, &end),
+            None => invertible_in_memory(prefix.split('.').next().expect("a prefix has a part"), &end),
+        };
         let Some(shape) = expected.get(&in_memory) else {
             return Err(stray("is not part of this configuration".into()));
         };

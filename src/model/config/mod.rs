@@ -7,6 +7,7 @@ mod gguf;
 mod graftling;
 mod hf;
 mod rotary;
+mod write;
 
 use super::names::Names;
 use crate::error::{Error, Result};

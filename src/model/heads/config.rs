@@ -121,4 +121,14 @@ impl HeadConfig {
             }
         }
     }
+
+    /// Takes the tensors of the head out of those of a model that was saved with it, under their names in memory.
+    pub(in crate::model) fn take(&self, model: &mut Weights, model_type: &str) -> Weights {
+        self.to_memory(model, model_type, "");
+        let mut taken = Weights { path: model.path.clone(), ..Weights::default() };
+        taken.tensors =
+            model.tensors.iter().filter(|(name, _)| is_label_head(name)).map(|(name, weight)| (name.clone(), weight.clone())).collect();
+        model.tensors.retain(|name, _| !is_label_head(name));
+        taken
+    }
 }

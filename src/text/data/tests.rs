@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use super::{DataOptions, Dataset, Splits};
 use crate::error::{Error, Result};
 use crate::text::IGNORED;
-use crate::text::{Batches, Position, Sequence, Task, Tokenizer};
+use crate::text::{Batches, Position, Sequence, Task, TaskKind, Tokenizer};
 use crate::weights::Gguf;
 
 const NO: u32 = IGNORED;
@@ -280,6 +280,154 @@ fn batches_go_on_where_they_were() {
     assert_eq!(Batches::new(&data, 3, None).starting_at(Position { epoch: 0, index: 9 }).position(), Position { epoch: 1, index: 0 });
     assert_eq!(data.batches(4).map(firsts).collect::<Vec<_>>(), [ids("abcd"), ids("efg")]);
     assert_eq!(data.batches(4).map(|batch| batch.length).collect::<Vec<_>>(), [8, 8]);
+}
+
+/// The task of a file, and what its rows become.
+fn labelled(place: &Place, name: &str, rows: &str, wanted: Option<TaskKind>) -> Result<(Task, Vec<Sequence>)> {
+    let path = place.put(name, rows);
+    let task = Task::of(&path, wanted)?;
+    let options = DataOptions { max_length: 8, train_on_prompt: false, task: task.clone() };
+    Ok((task, Dataset::read(&path, &place.bytes("{}"), &options)?.sequences))
+}
+
+fn names(task: &Task) -> Vec<&str> {
+    task.labels().map_or(Vec::new(), |labels| labels.names().iter().map(String::as_str).collect())
+}
+
+#[test]
+fn labels_become_targets() {
+    let place = Place::new("labels");
+    let rows = "{\"text\": \"ab\", \"label\": \"spam\"}\n{\"text\": \"c\", \"label\": \"ham\"}\n";
+    let (task, sequences) = labelled(&place, "a.jsonl", rows, None).expect("labels");
+    assert_eq!((task.kind(), names(&task)), (TaskKind::Classification, vec!["ham", "spam"]));
+    assert_eq!(sequences[0], Sequence { tokens: ids("ab"), types: vec![], targets: vec![1], of_row: true });
+    assert_eq!(sequences[1].targets, [0]);
+
+    // Whole numbers are in the order of numbers, and labels all the same.
+    let rows: String = [10, 9, 2].iter().map(|n| format!("{{\"text\": \"a\", \"label\": {n}}}\n")).collect();
+    let (task, sequences) = labelled(&place, "b.jsonl", &rows, None).expect("labels");
+    assert_eq!((names(&task), sequences[0].targets[0]), (vec!["2", "9", "10"], 2));
+    let (task, sequences) = labelled(&place, "b.jsonl", &rows, Some(TaskKind::Regression)).expect("scores");
+    assert_eq!((task, f32::from_bits(sequences[0].targets[0])), (Task::Regression, 10.0));
+    // One fraction makes scores of all.
+    let (task, sequences) = labelled(&place, "b.jsonl", &(rows + "{\"text\": \"a\", \"label\": -0.5}"), None).expect("scores");
+    assert_eq!((task, f32::from_bits(sequences[3].targets[0])), (Task::Regression, -0.5));
+
+    let rows = "{\"text\": \"ab\", \"label\": [\"x\", \"z\"]}\n{\"text\": \"c\", \"label\": []}\n{\"text\": \"d\", \"label\": [\"y\"]}";
+    let (task, sequences) = labelled(&place, "c.jsonl", rows, None).expect("labels");
+    let numbers = |at: usize| sequences[at].targets.iter().map(|&bits| f32::from_bits(bits)).collect::<Vec<_>>();
+    assert_eq!((task.kind(), names(&task)), (TaskKind::MultiLabel, vec!["x", "y", "z"]));
+    assert_eq!([numbers(0), numbers(1), numbers(2)], [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]);
+    let data = Dataset { path: "c".into(), sequences: sequences.clone(), max_length: 8, masking: None, cut: 0, dropped: 0 };
+    assert_eq!(data.label_counts(&task), [1, 1, 1]);
+
+    let rows = "{\"text\": \"ab\", \"label\": \"x\"}\n{\"text\": \"cd\", \"label\": \"y\"}";
+    let (task, sequences) = labelled(&place, "d.jsonl", rows, Some(TaskKind::Language)).expect("texts");
+    assert_eq!((task, &sequences[0]), (Task::Language, &Sequence::new(ids("ab"))));
+}
+
+#[test]
+fn the_first_token_of_a_word_has_its_label() {
+    let place = Place::new("tags");
+    let rows = "{\"tokens\": [\"ab\", \"c\", \"de\"], \"labels\": [\"B\", \"O\", \"B\"]}";
+    let (task, sequences) = labelled(&place, "a.jsonl", rows, None).expect("tags");
+    assert_eq!((task.kind(), names(&task)), (TaskKind::Tagging, vec!["B", "O"]));
+    // In bytes, a space is a token, which belongs to the word after it.
+    assert_eq!((&sequences[0].tokens, &sequences[0].targets), (&ids("ab c de"), &vec![0, NO, 1, NO, 0, NO, NO]));
+    let rows = "{\"tokens\": [\"abcdefg\", \"hij\"], \"labels\": [\"B\", \"O\"]}";
+    let (_, sequences) = labelled(&place, "b.jsonl", rows, None).expect("tags");
+    assert_eq!(sequences[0].targets, [0, NO, NO, NO, NO, NO, NO, 1]);
+}
+
+#[test]
+fn tables_have_rows() {
+    let place = Place::new("tables");
+    let csv = "\u{FEFF}label,text,id\nx,\"a, \"\"b\"\"\",1\ny,c,2\n";
+    let (task, sequences) = labelled(&place, "a.csv", csv, None).expect("a table");
+    assert_eq!((names(&task), &sequences[0].tokens), (vec!["x", "y"], &ids("a, \"b\"")));
+    let (task, sequences) = labelled(&place, "a.tsv", "text\tlabel\na \"b\t1\nc\t2.5\n", None).expect("a table");
+    assert_eq!((task, &sequences[0].tokens), (Task::Regression, &ids("a \"b")));
+    let error = |name: &str, text: &str| labelled(&place, name, text, None).expect_err(text).to_string();
+    assert!(error("b.csv", "sentence,label\na,x\n").contains("no column 'text'"));
+    assert!(error("b.csv", "text,label\na,x\nb\n").contains("line 3 is not a row of the table (it has 1 cells, but the header has 2)"));
+}
+
+#[test]
+fn labels_that_cannot_be_are_named() {
+    let place = Place::new("wrong-labels");
+    let error = |rows: &str, wanted| labelled(&place, "a.jsonl", rows, wanted).expect_err(rows).to_string();
+    let (a, b) = (r#"{"text": "a", "label": "x"}"#, r#"{"text": "b", "label": "y"}"#);
+    let cases = [
+        (format!("{a}\n{a}"), None, "has only the label 'x'"),
+        (format!("{a}\n{{\"text\": \"c\"}}\n{b}"), None, "line 2 has no 'label'"),
+        (format!("{a}\n{b}\n{{\"text\": \" \", \"label\": \"x\"}}"), None, "line 3 has an empty 'text'"),
+        (format!("{a}\n{b}\n{{\"text\": \"c\", \"label\": [\"x\"]}}"), None, "line 1 has a 'label' that is not a list"),
+        (format!("{a}\n{b}"), Some(TaskKind::Regression), "line 1 has a 'label' that is not a number"),
+        (format!("{a}\n{b}"), Some(TaskKind::Tagging), "has no labels for tagging"),
+        (format!("{a}\n{{\"text\": \"a\", \"text_pair\": \"b\", \"label\": \"y\"}}"), None, "line 2 cannot be used"),
+        (format!("{a}\n{{\"text\": \"a\", \"label\": {{}}}}"), None, "line 2 has a 'label' that is neither"),
+        (r#"{"tokens": ["a"], "labels": ["x", "y"]}"#.into(), None, "line 1 has 1 'tokens' but 2 'labels'"),
+        (r#"{"tokens": ["a", ""], "labels": ["x", "y"]}"#.into(), None, "line 1 has an empty word, number 2"),
+    ];
+    for (rows, wanted, words) in cases {
+        let error = error(&rows, wanted);
+        assert!(error.contains("a.jsonl") && error.contains(words), "'{error}' does not say '{words}'");
+    }
+    // A label that only the data to measure have.
+    let task = Task::of(&place.put("train.jsonl", format!("{a}\n{b}")), None).expect("two labels");
+    let options = DataOptions { max_length: 8, train_on_prompt: false, task };
+    let other = place.put("test.jsonl", format!("{a}\n{{\"text\": \"a\", \"label\": \"new\"}}"));
+    let error = Dataset::read(&other, &place.bytes("{}"), &options).expect_err("an unknown label").to_string();
+    assert!(error.contains("line 2 has the label 'new', which is not one of the 2 labels that the head knows (x, y)"), "{error}");
+    // Rows to predict need no label, and lines of a text are rows.
+    let data = Dataset::read_unlabelled(&place.put("new.txt", "ab\ncdefghijk\n"), &place.bytes("{}"), &options).expect("two texts");
+    assert_eq!((data.sequences.len(), data.cut, &data.sequences[0].tokens), (2, 1, &ids("ab")));
+}
+
+#[test]
+fn batches_have_rows_of_like_lengths() {
+    let place = Place::new("lengths");
+    let tokenizer = place.bytes("{}");
+    let rows: String = (0..100).map(|n| format!("{{\"text\": \"{}\"}}\n", "a".repeat(2 + 7 * n % 50))).collect();
+    let data = Dataset::read(&place.put("a.jsonl", rows), &tokenizer, &options(512)).expect("rows");
+    let padding = |batches: Vec<crate::text::Batch>| {
+        let padded: u32 = batches.iter().map(|batch| batch.rows * batch.length).sum();
+        let tokens: u32 = batches.iter().flat_map(|batch| &batch.lengths).sum();
+        1.0 - f64::from(tokens) / f64::from(padded)
+    };
+    let batches = Batches::new(&data, 4, Some(1));
+    let share = batches.padding();
+    assert!(share < 0.15, "{share}");
+    let all: Vec<_> = batches.take(25).collect();
+    assert!((padding(all.clone()) - share).abs() < 1e-12);
+    assert!(all.iter().all(|batch| batch.length < 8 + batch.lengths.iter().max().expect("rows")));
+    // Neither sorted nor always the same.
+    assert!(!all.is_sorted_by_key(|batch| batch.length));
+    assert_ne!(all, Batches::new(&data, 4, Some(2)).take(25).collect::<Vec<_>>());
+    assert_eq!(all[7..], Batches::new(&data, 4, Some(1)).starting_at(Position { epoch: 0, index: 7 }).take(18).collect::<Vec<_>>());
+    assert!(padding(data.batches(4).collect()) < 0.15);
+}
+
+#[test]
+fn rows_are_held_out() {
+    let data = || Dataset {
+        path: "a".into(),
+        sequences: (0..20).map(|n| Sequence::new(vec![n, n])).collect(),
+        max_length: 8,
+        masking: None,
+        cut: 0,
+        dropped: 0,
+    };
+    let firsts = |data: &Dataset| data.sequences.iter().map(|row| row.tokens[0]).collect::<Vec<_>>();
+    let mut kept = data();
+    let held = kept.hold_out(0.25, Some(3)).expect("rows");
+    assert_eq!((held.sequences.len(), kept.sequences.len()), (5, 15));
+    let mut all = [firsts(&held), firsts(&kept)].concat();
+    assert!(firsts(&held).is_sorted() && firsts(&kept).is_sorted() && firsts(&held) != [15, 16, 17, 18, 19]);
+    all.sort();
+    assert_eq!(all, (0..20).collect::<Vec<_>>());
+    assert_eq!(firsts(&data().hold_out(0.25, Some(3)).expect("rows")), firsts(&held));
+    assert_eq!(firsts(&data().hold_out(0.25, None).expect("rows")), [15, 16, 17, 18, 19]);
 }
 
 /// A row of an encoder is framed, and all its words can be hidden; a text is cut into framed pieces.

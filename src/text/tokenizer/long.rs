@@ -1,15 +1,15 @@
-//! Tokenising long texts in pieces. The `tokenizers` crate uses about a hundred bytes of memory per byte of text, too much for a corpus.
+//! Tokenising long texts in chunks. The `tokenizers` crate uses about a hundred bytes of memory per byte of text, too much for a corpus.
 
 use serde_json::Value;
 
 use super::split;
 
-/// The number of bytes after which a piece ends at the next possible position.
-const PIECE: usize = 1 << 16;
+/// The number of bytes after which a chunk ends at the next possible position.
+const CHUNK: usize = 1 << 16;
 
-/// Whether the tokens of a text are those of its [`pieces`]. This holds if the text is first split into words by a regular expression that
+/// Whether the tokens of a text are those of its [`chunks`]. This holds if the text is first split into words by a regular expression that
 /// is known never to match a letter and the space after it together, or at white space, and nothing else spans the two.
-pub(super) fn is_sum_of_pieces(inner: &tokenizers::Tokenizer) -> bool {
+pub(super) fn is_sum_of_chunks(inner: &tokenizers::Tokenizer) -> bool {
     let json = |value: Result<Value, serde_json::Error>| value.unwrap_or_default();
     let normalizer = json(serde_json::to_value(inner.get_normalizer()));
     let pre = json(serde_json::to_value(inner.get_pre_tokenizer()));
@@ -36,17 +36,17 @@ pub(super) fn is_sum_of_pieces(inner: &tokenizers::Tokenizer) -> bool {
 }
 
 /// Cuts a text between an ASCII letter and a space that another ASCII letter follows.
-pub(in crate::text) fn pieces(text: &str) -> impl Iterator<Item = &str> {
+pub(in crate::text) fn chunks(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest.take()?;
-        let mut places = text.as_bytes().get(PIECE..).unwrap_or_default().windows(3);
-        let at = places.position(|w| w[0].is_ascii_alphabetic() && w[1] == b' ' && w[2].is_ascii_alphabetic());
+        let mut positions = text.as_bytes().get(CHUNK..).unwrap_or_default().windows(3);
+        let at = positions.position(|w| w[0].is_ascii_alphabetic() && w[1] == b' ' && w[2].is_ascii_alphabetic());
         match at {
             Some(at) => {
-                let (piece, after) = text.split_at(PIECE + at + 1);
+                let (chunk, after) = text.split_at(CHUNK + at + 1);
                 rest = Some(after);
-                Some(piece)
+                Some(chunk)
             }
             None => Some(text),
         }

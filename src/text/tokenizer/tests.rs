@@ -121,7 +121,7 @@ fn long_texts_have_the_tokens_of_the_whole() {
     let pairs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pairs");
     let encoders = ["uncased", "cased", "roberta"].map(|kind| (kind, Tokenizer::read(&pairs.join(kind)).expect("a tokenizer")));
     for (kind, tokenizer) in KINDS.into_iter().map(|kind| (kind, of(kind))).chain(encoders) {
-        assert_eq!(tokenizer.in_pieces, !["deepseek-coder", "llama", "llama-no-space"].contains(&kind), "{kind}");
+        assert_eq!(tokenizer.in_chunks, !["deepseek-coder", "llama", "llama-no-space"].contains(&kind), "{kind}");
         let mut text = String::new();
         while text.len() < 150_000 {
             text += &random_text(&mut random);
@@ -133,7 +133,7 @@ fn long_texts_have_the_tokens_of_the_whole() {
         let place = Place::new("long");
         place.put("tokenizer.json", &tokenizer.inner.to_string(false).expect("JSON"));
         let read = Tokenizer::read(&place.0).expect("a tokenizer");
-        assert_eq!((read.in_pieces, read.adds_space), (tokenizer.in_pieces, tokenizer.adds_space), "{kind}");
+        assert_eq!((read.in_chunks, read.adds_space), (tokenizer.in_chunks, tokenizer.adds_space), "{kind}");
         let at = (1000..).find(|&at| text.is_char_boundary(at)).expect("there is one");
         assert_eq!(read.encode(&text[..at]).ok(), tokenizer.encode(&text[..at]).ok());
     }

@@ -21,6 +21,9 @@ const DEFAULT_ALIGNMENT: u32 = 32;
 /// Everything in a file before its tensor data.
 pub(super) struct Header {
     pub metadata: BTreeMap<String, Value>,
+    /// The metadata in the file's order: each key with the range of its value, which begins with the value's type.
+    pub entries: Vec<(String, Range<usize>)>,
+    pub alignment: u64,
     pub tensors: BTreeMap<String, TensorInfo>,
 }
 
@@ -55,9 +58,11 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, String> {
 
     // Every entry has a minimum size, so a count that passes this check bounds the loops.
     cursor.room_for(entry_count, 8 + 4 + 1).ok_or_else(|| cut(format!("the list of its {entry_count} metadata entries")))?;
-    let mut metadata = BTreeMap::new();
+    let (mut metadata, mut entries) = (BTreeMap::new(), Vec::new());
     for index in 0..entry_count {
+        let start = file.len() - cursor.rest.len();
         let (key, value) = entry(&mut cursor, index)?;
+        entries.push((key.clone(), start + 8 + key.len()..file.len() - cursor.rest.len()));
         if metadata.contains_key(&key) {
             return Err(damaged(format!("the key '{}' appears twice", shown(&key))));
         }
@@ -84,7 +89,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, String> {
         tensors.insert(name, (shape, format, begin..end));
     }
 
-    let Some(last) = last else { return Ok(Header { metadata, tensors: BTreeMap::new() }) };
+    let Some(last) = last else { return Ok(Header { metadata, entries, alignment, tensors: BTreeMap::new() }) };
     // The data follow the header at the next multiple of the alignment. Tensors are in order, so if the last is complete, all are.
     let header_len = (file.len() - cursor.rest.len()) as u64;
     let data = pad(header_len, alignment).filter(|&data| data.checked_add(end).is_some_and(|end| end <= file.len() as u64));
@@ -96,7 +101,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, String> {
         bytes: (data + start) as usize..(data + end) as usize,
     };
     let tensors = tensors.into_iter().map(|(name, tensor)| (name, info(tensor))).collect();
-    Ok(Header { metadata, tensors })
+    Ok(Header { metadata, entries, alignment, tensors })
 }
 
 /// Reads one metadata entry.

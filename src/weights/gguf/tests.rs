@@ -248,7 +248,7 @@ fn bad_files_are_errors_that_name_what_is_wrong() {
         ("bytes that wrap", one(described("a", &[0xffff_fffc, 0xffff_ffff], 0, 0)), "impossible shape (4294967295, "),
         ("bytes that wrap in f32", one(described("a", &[1 << 31, 0xffff_ffff], 0, 0)), "impossible shape (4294967295, "),
         ("format 4", one(described("a", &[32], 4, 0)), "tensor 'a' has the unknown type 4"),
-        ("format Q2_K", one(described("a", &[256], 10, 0)), "tensor 'a' has the type Q2_K, which is not supported"),
+        ("format IQ2_XXS", one(described("a", &[256], 16, 0)), "tensor 'a' has the type IQ2_XXS, which is not supported"),
         ("format 2^32 - 1", one(described("a", &[32], u32::MAX, 0)), "unknown type 4294967295"),
         ("row of half a block", one(described("a", &[48, 2], 8, 0)), "'a' has rows of 48 elements, but Q8_0 has blocks of 32"),
         ("row of an eighth of a block", one(described("a", &[32], 14, 0)), "rows of 32 elements, but Q6_K has blocks of 256"),

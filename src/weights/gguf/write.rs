@@ -1,14 +1,15 @@
-//! Writing a small file, such as an adapter, of version 3. Everything is laid out in memory first.
+//! Writing files of version 3. Only the header is laid out in memory; the tensors follow one by one.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::files::replace_file;
-use crate::graph::DType;
-use crate::weights::{GgmlType, Weight};
+use crate::files::replace_file_with;
+use crate::graph::Shape;
+use crate::weights::GgmlType;
 
-/// Tensors begin at multiples of this many bytes, as is usual.
-const ALIGNMENT: usize = 32;
+/// Where tensors begin in most files: at multiples of this many bytes.
+const ALIGNMENT: u64 = 32;
 
 /// A metadata value to write.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,98 +18,230 @@ pub enum Entry {
     Whole(u32),
     /// An f32.
     Number(f32),
+    /// A boolean.
+    Flag(bool),
     /// A string.
     Text(String),
+    /// An array of strings.
+    Texts(Vec<String>),
+    /// An array of i32.
+    Wholes(Vec<i32>),
+    /// An array of f32.
+    Numbers(Vec<f32>),
+    /// A value of another file, as its bytes there: the type, then the value.
+    Copied(Vec<u8>),
 }
 
-/// Writes a GGUF file with this metadata and these f32 tensors, completely or not at all. The names are ggml's; the order of axes is reversed on
-/// the way, so that a matrix (rows, columns) becomes `ne = {columns, rows}`.
-///
-/// # Errors
-/// [`Error::DivergedWeight`] if a value is not finite, or [`Error::Write`].
-///
-/// # Panics
-/// If a tensor is not f32.
-pub fn write_gguf(path: &Path, metadata: &[(&str, Entry)], tensors: &[(String, Weight)]) -> Result<()> {
-    if let Some((name, _)) = tensors.iter().find(|(_, weight)| weight.first_non_finite().is_some()) {
-        return Err(Error::DivergedWeight { name: name.clone() });
+/// A tensor to write. The name is ggml's; the contiguous axis is last, so that a matrix (rows, columns) becomes `ne = {columns, rows}`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedTensor {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Shape,
+    /// Its format, whose blocks divide a row.
+    pub format: GgmlType,
+}
+
+/// A file to write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GgufPlan {
+    /// What the offset of each tensor is a multiple of. If it is not 32, `general.alignment` of the metadata has to say so.
+    pub alignment: u64,
+    /// The metadata, in order.
+    pub metadata: Vec<(String, Entry)>,
+    /// The tensors, in order.
+    pub tensors: Vec<PlannedTensor>,
+}
+
+impl Default for GgufPlan {
+    fn default() -> Self {
+        GgufPlan { alignment: ALIGNMENT, metadata: Vec::new(), tensors: Vec::new() }
     }
-    replace_file(path, &laid_out(metadata, tensors))
 }
 
-fn laid_out(metadata: &[(&str, Entry)], tensors: &[(String, Weight)]) -> Vec<u8> {
-    let mut file = b"GGUF".to_vec();
-    file.extend(3_u32.to_le_bytes());
-    file.extend((tensors.len() as u64).to_le_bytes());
-    file.extend((metadata.len() as u64).to_le_bytes());
-    for (key, entry) in metadata {
-        text(&mut file, key);
-        match entry {
-            Entry::Whole(number) => file.extend([4, *number].map(u32::to_le_bytes).concat()),
-            Entry::Number(number) => file.extend([6_u32.to_le_bytes(), number.to_le_bytes()].concat()),
-            Entry::Text(value) => {
-                file.extend(8_u32.to_le_bytes());
-                text(&mut file, value);
+impl PlannedTensor {
+    /// The number of bytes of its blocks.
+    fn bytes(&self) -> u64 {
+        self.shape.len() / self.format.block_len() as u64 * self.format.block_bytes() as u64
+    }
+}
+
+impl GgufPlan {
+    /// Writes the file, completely or not at all. `bytes` returns the blocks of each tensor in turn, so that memory needs to hold only one of them.
+    ///
+    /// # Errors
+    /// Those of `bytes`, or [`Error::Write`].
+    ///
+    /// # Panics
+    /// If `bytes` returns another number of bytes than the format and the shape require.
+    pub fn write<'a>(&self, path: &Path, mut bytes: impl FnMut(&PlannedTensor) -> Result<Cow<'a, [u8]>>) -> Result<()> {
+        let failed = |e| Error::write(path, e);
+        let padding = vec![0; self.alignment as usize];
+        let padding = |len: u64| &padding[..(len.next_multiple_of(self.alignment) - len) as usize];
+        replace_file_with(path, |file| {
+            let header = self.header();
+            file.write_all(&header).and_then(|()| file.write_all(padding(header.len() as u64))).map_err(failed)?;
+            for tensor in &self.tensors {
+                let blocks = bytes(tensor)?;
+                assert_eq!(blocks.len() as u64, tensor.bytes(), "the bytes of '{}'", tensor.name);
+                file.write_all(&blocks).and_then(|()| file.write_all(padding(tensor.bytes()))).map_err(failed)?;
             }
+            Ok(())
+        })
+    }
+
+    fn header(&self) -> Vec<u8> {
+        let mut header = b"GGUF".to_vec();
+        header.extend(3_u32.to_le_bytes());
+        header.extend((self.tensors.len() as u64).to_le_bytes());
+        header.extend((self.metadata.len() as u64).to_le_bytes());
+        for (key, entry) in &self.metadata {
+            text(&mut header, key);
+            entry.write(&mut header);
+        }
+        let mut offset: u64 = 0;
+        for tensor in &self.tensors {
+            text(&mut header, &tensor.name);
+            let axes = tensor.shape.axes();
+            header.extend((axes.len() as u32).to_le_bytes());
+            axes.iter().rev().for_each(|axis| header.extend(axis.to_le_bytes()));
+            header.extend(tensor.format.id().to_le_bytes());
+            header.extend(offset.to_le_bytes());
+            offset += tensor.bytes().next_multiple_of(self.alignment);
+        }
+        header
+    }
+}
+
+impl Entry {
+    fn write(&self, header: &mut Vec<u8>) {
+        let kind = |header: &mut Vec<u8>, kind: u32| header.extend(kind.to_le_bytes());
+        let array = |header: &mut Vec<u8>, of: u32, len: usize| {
+            [9, of].into_iter().for_each(|id| kind(header, id));
+            header.extend((len as u64).to_le_bytes());
+        };
+        match self {
+            Entry::Whole(number) => {
+                kind(header, 4);
+                header.extend(number.to_le_bytes());
+            }
+            Entry::Number(number) => {
+                kind(header, 6);
+                header.extend(number.to_le_bytes());
+            }
+            Entry::Flag(flag) => {
+                kind(header, 7);
+                header.push((*flag).into());
+            }
+            Entry::Text(value) => {
+                kind(header, 8);
+                text(header, value);
+            }
+            Entry::Wholes(numbers) => {
+                array(header, 5, numbers.len());
+                numbers.iter().for_each(|number| header.extend(number.to_le_bytes()));
+            }
+            Entry::Numbers(numbers) => {
+                array(header, 6, numbers.len());
+                numbers.iter().for_each(|number| header.extend(number.to_le_bytes()));
+            }
+            Entry::Texts(texts) => {
+                array(header, 8, texts.len());
+                texts.iter().for_each(|value| text(header, value));
+            }
+            Entry::Copied(bytes) => header.extend_from_slice(bytes),
         }
     }
-    let mut offset = 0;
-    for (name, weight) in tensors {
-        assert_eq!(weight.dtype, DType::F32, "'{name}' is to be written as f32");
-        text(&mut file, name);
-        let axes = weight.shape.axes();
-        file.extend((axes.len() as u32).to_le_bytes());
-        axes.iter().rev().for_each(|axis| file.extend(axis.to_le_bytes()));
-        file.extend(GgmlType::F32.id().to_le_bytes());
-        file.extend((offset as u64).to_le_bytes());
-        offset += (4 * weight.shape.len() as usize).next_multiple_of(ALIGNMENT);
-    }
-    for (_, weight) in tensors {
-        file.resize(file.len().next_multiple_of(ALIGNMENT), 0);
-        file.extend_from_slice(&weight.bytes());
-    }
-    file.resize(file.len().next_multiple_of(ALIGNMENT), 0);
-    file
 }
 
 /// A length and that many bytes.
-fn text(file: &mut Vec<u8>, text: &str) {
-    file.extend((text.len() as u64).to_le_bytes());
-    file.extend_from_slice(text.as_bytes());
+fn text(header: &mut Vec<u8>, text: &str) {
+    header.extend((text.len() as u64).to_le_bytes());
+    header.extend_from_slice(text.as_bytes());
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Gguf;
+    use super::super::{Gguf, Strings};
     use super::*;
 
-    #[test]
-    fn what_is_written_is_read() {
-        let values: Vec<f32> = (0..15).map(|i| i as f32 - 7.5).collect();
-        let tensors = [
-            ("blk.0.attn_q.weight.lora_a".to_string(), Weight::from_f32([3, 5].into(), &values)),
-            ("output_norm.weight".to_string(), Weight::from_f32([9].into(), &values[..9])),
-        ];
-        let metadata = [
+    fn plan() -> GgufPlan {
+        let tensor = |name: &str, shape: &[usize], format| PlannedTensor { name: name.into(), shape: Shape::from(shape), format };
+        let entries = [
             ("general.type", Entry::Text("adapter".into())),
             ("adapter.lora.alpha", Entry::Number(0.1)),
             ("general.file_type", Entry::Whole(7)),
+            ("general.alignment", Entry::Whole(64)),
+            ("tokenizer.ggml.add_bos_token", Entry::Flag(true)),
+            ("tokenizer.ggml.tokens", Entry::Texts(vec!["a".into(), String::new(), "Ġb".into()])),
+            ("tokenizer.ggml.token_type", Entry::Wholes(vec![1, -3])),
+            ("tokenizer.ggml.scores", Entry::Numbers(vec![0.5])),
         ];
-        let file = Gguf::from_bytes(Path::new("a.gguf"), laid_out(&metadata, &tensors)).expect("a good file");
-        assert_eq!(file.value::<&str>("general.type").expect("a text"), Some("adapter"));
-        assert_eq!(file.value::<f32>("adapter.lora.alpha").expect("a number"), Some(0.1));
-        assert_eq!(file.value::<u32>("general.file_type").expect("a number"), Some(7));
-        assert_eq!((file.metadata().len(), file.tensors().len()), (3, 2));
-        for (name, weight) in &tensors {
-            let tensor = file.tensor(name).expect("the tensor");
-            assert_eq!((tensor.shape, tensor.to_f32()), (&weight.shape, weight.to_f32()), "{name}");
+        GgufPlan {
+            alignment: 64,
+            metadata: entries.map(|(key, entry)| (key.to_string(), entry)).to_vec(),
+            tensors: vec![
+                tensor("z", &[3, 5], GgmlType::F32),
+                tensor("blk.0.attn_q.weight", &[2, 3, 64], GgmlType::Q4_1),
+                tensor("a", &[9], GgmlType::F16),
+            ],
         }
     }
 
+    /// A different byte at every place.
+    fn bytes(tensor: &PlannedTensor) -> Vec<u8> {
+        (0..tensor.bytes()).map(|i| (i * 7 + tensor.name.len() as u64) as u8 & 0x3f).collect()
+    }
+
+    fn place(name: &str) -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("graftling-{}-{name}.gguf", std::process::id()))
+    }
+
     #[test]
-    fn numbers_that_are_not_finite_are_not_written() {
-        let tensors = [("a".to_string(), Weight::from_f32([1].into(), &[f32::NAN]))];
-        let path = std::env::temp_dir().join(format!("graftling-{}-nan.gguf", std::process::id()));
-        assert!(matches!(write_gguf(&path, &[], &tensors), Err(Error::DivergedWeight { .. })) && !path.exists());
+    fn what_is_written_is_read() {
+        let (plan, path) = (plan(), place("written"));
+        plan.write(&path, |tensor| Ok(bytes(tensor).into())).expect("a file");
+        let file = Gguf::open(&path).expect("a good file");
+        assert_eq!(file.value::<&str>("general.type").expect("a text"), Some("adapter"));
+        assert_eq!(file.value::<f32>("adapter.lora.alpha").expect("a number"), Some(0.1));
+        assert_eq!(file.value::<u32>("general.file_type").expect("a number"), Some(7));
+        assert_eq!(file.value::<bool>("tokenizer.ggml.add_bos_token").expect("a flag"), Some(true));
+        let tokens = file.value::<Strings>("tokenizer.ggml.tokens").expect("strings").expect("the key");
+        assert_eq!(tokens.collect::<Vec<_>>(), ["a", "", "Ġb"]);
+        assert_eq!(file.value::<Vec<i32>>("tokenizer.ggml.token_type").expect("integers"), Some(vec![1, -3]));
+        assert_eq!(file.value::<Vec<f32>>("tokenizer.ggml.scores").expect("numbers"), Some(vec![0.5]));
+        assert_eq!((file.metadata().len(), file.tensors().len(), file.alignment()), (8, 3, 64));
+        for tensor in &plan.tensors {
+            let read = file.tensor(&tensor.name).expect("the tensor");
+            assert_eq!((read.shape, read.format, read.bytes), (&tensor.shape, tensor.format, &bytes(tensor)[..]), "{}", tensor.name);
+        }
+
+        // Once more, from what was read: the same bytes.
+        let copy = GgufPlan {
+            alignment: file.alignment(),
+            metadata: file.entries(),
+            tensors: file
+                .tensors_in_order()
+                .into_iter()
+                .map(|t| PlannedTensor { name: t.name.into(), shape: t.shape.clone(), format: t.format })
+                .collect(),
+        };
+        let again = place("again");
+        copy.write(&again, |tensor| Ok(file.tensor(&tensor.name).expect("the tensor").bytes.into())).expect("a file");
+        let [first, second] = [&path, &again].map(|path| std::fs::read(path).expect("the file"));
+        assert_eq!(first, second);
+        [path, again].iter().for_each(|path| std::fs::remove_file(path).expect("the file"));
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_file_that_failed() {
+        let path = place("failed");
+        let fails = |tensor: &PlannedTensor| match &tensor.name[..] {
+            "a" => Err(Error::DivergedWeight { name: "a".into() }),
+            _ => Ok(bytes(tensor).into()),
+        };
+        assert!(matches!(plan().write(&path, fails), Err(Error::DivergedWeight { .. })));
+        assert!(!path.exists() && !path.with_added_extension("partial").exists());
     }
 }

@@ -14,7 +14,7 @@ use crate::model::adapter::{SavedAdapter, write_adapter};
 use crate::model::names::Names;
 use crate::model::{Config, Family, Positions};
 use crate::ops::RopePairs;
-use crate::weights::{Entry, Weight, Weights, write_gguf};
+use crate::weights::{Entry, GgmlType, GgufPlan, PlannedTensor, Weight, Weights};
 
 /// The files to export a LoRA to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,12 +123,15 @@ fn export_gguf(config: &LoraConfig, pairs: &[Pair], model: &Config, path: &Path)
     };
     // An alpha of 0 means to llama.cpp that there is none.
     let alpha = pairs.first().map(|pair| wanted(&pair.target) as f32).filter(|&alpha| alpha != 0.0).unwrap_or(1.0);
-    let mut tensors = Vec::new();
+    let mut tensors = BTreeMap::new();
     for Pair { module, target, a, b } in pairs {
         let name = own.translate(&format!("{module}.weight"), theirs).expect("a linear layer of a block has a name in GGUF");
         let b = scaled(b, wanted(target) / f64::from(alpha));
-        tensors.push((format!("{name}.lora_a"), Weight::from_f32([target.rank, target.inputs].into(), a)));
-        tensors.push((format!("{name}.lora_b"), Weight::from_f32([target.outputs, target.rank].into(), &b)));
+        tensors.insert(format!("{name}.lora_a"), Weight::from_f32([target.rank, target.inputs].into(), a));
+        tensors.insert(format!("{name}.lora_b"), Weight::from_f32([target.outputs, target.rank].into(), &b));
+    }
+    if let Some((name, _)) = tensors.iter().find(|(_, weight)| weight.first_non_finite().is_some()) {
+        return Err(Error::DivergedWeight { name: name.clone() });
     }
     let text = |text: &str| Entry::Text(text.into());
     let metadata = [
@@ -139,7 +142,14 @@ fn export_gguf(config: &LoraConfig, pairs: &[Pair], model: &Config, path: &Path)
         ("adapter.type", text("lora")),
         ("adapter.lora.alpha", Entry::Number(alpha)),
     ];
-    write_gguf(path, &metadata, &tensors)
+    let planned =
+        |(name, weight): (&String, &Weight)| PlannedTensor { name: name.clone(), shape: weight.shape.clone(), format: GgmlType::F32 };
+    let plan = GgufPlan {
+        metadata: metadata.map(|(key, entry)| (key.to_string(), entry)).to_vec(),
+        tensors: tensors.iter().map(planned).collect(),
+        ..GgufPlan::default()
+    };
+    plan.write(path, |tensor| Ok(tensors[&tensor.name].bytes()))
 }
 
 /// mlx-lm has one rank and one factor for all modules, A and B transposed, and names blocks from the end. Modules of lower rank get rows and columns

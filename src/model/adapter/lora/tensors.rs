@@ -15,8 +15,13 @@ use crate::words::cut;
 /// What precedes a module's name on disk: PEFT's model, and the base in it.
 pub(super) const PREFIX: &str = "base_model.model.";
 
-pub(super) const A: &str = ".lora_A.weight";
+pub(in crate::model) const A: &str = ".lora_A.weight";
 pub(in crate::model) const B: &str = ".lora_B.weight";
+
+/// The module of the base that a tensor on disk belongs to.
+pub(in super::super) fn module(on_disk: &str) -> Option<&str> {
+    Some(on_disk.strip_prefix(PREFIX)?.rsplit_once('.')?.0)
+}
 
 /// Whether the tensor called `name` belongs to a LoRA.
 pub(in super::super) fn is_lora(name: &str) -> bool {
@@ -91,8 +96,9 @@ pub(in super::super) fn to_memory(disk: &Weights, config: &LoraConfig, model: &C
     Ok(memory)
 }
 
-/// The tensors under their names on disk, with the elements in Hugging Face's order already.
+/// The tensors under their names on disk, which they may have already, as have the elements Hugging Face's order.
 pub(in super::super) fn to_disk<'a>(tensors: impl IntoIterator<Item = (&'a String, &'a Weight)>) -> Weights {
-    let tensors = tensors.into_iter().map(|(name, weight)| (format!("{PREFIX}{name}"), weight.clone())).collect();
+    let on_disk = |name: &str| if name.starts_with(PREFIX) { name.into() } else { format!("{PREFIX}{name}") };
+    let tensors = tensors.into_iter().map(|(name, weight)| (on_disk(name), weight.clone())).collect();
     Weights { tensors, ..Weights::default() }
 }
