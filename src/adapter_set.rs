@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory, Program};
-use crate::graph::{DType, Graph, Tensor};
+use crate::graph::{Graph, Tensor};
 use crate::model::{Config, Inputs, Model, SavedSetup, Trains};
-use crate::ops;
+use crate::ops::{self, Place};
 use crate::weights::Weights;
 use crate::words::{count, did_you_mean, shown};
 
@@ -30,7 +30,6 @@ struct Adapted {
 struct Compiled {
     program: Program,
     inputs: Inputs,
-    ends: Tensor,
     logits: Tensor,
 }
 
@@ -121,15 +120,13 @@ impl Adapted {
         let length = longest.next_multiple_of(ROUND).min(self.model.config.context as usize);
         let padded: Vec<u32> = rows.iter().flat_map(|tokens| tokens.iter().copied().chain(std::iter::repeat(0)).take(length)).collect();
         let lengths: Vec<_> = rows.iter().map(|tokens| tokens.len() as u32).collect();
-        let ends: Vec<_> = lengths.iter().enumerate().map(|(row, own)| row as u32 * length as u32 + own - 1).collect();
         let shape = [rows.len() as u32, length as u32];
         if !self.programs.contains_key(&shape) {
             self.programs.insert(shape, Compiled::new(device, &self.model, &self.memory, shape)?);
         }
-        let Compiled { program, inputs, ends: last, logits } = self.programs.get_mut(&shape).expect("it was made");
+        let Compiled { program, inputs, logits } = self.programs.get_mut(&shape).expect("it was made");
         program.write(device, inputs.tokens, &padded);
         program.write(device, inputs.lengths, &lengths);
-        program.write(device, *last, &ends);
         program.run(device)?;
         program.read(device, &self.memory, *logits)
     }
@@ -139,17 +136,15 @@ impl Compiled {
     fn new(device: &Device, model: &Model, memory: &Memory, [rows, length]: [u32; 2]) -> Result<Compiled> {
         let mut g = Graph::new(device.traits(), &model.parameters, false);
         let inputs = model.inputs(&mut g, rows, length, length);
-        let ends = g.input("ends", [rows, 1], DType::U32);
         let hidden = model.hidden(&mut g, &inputs, None);
-        // The head needs only the last token of each row, gathered like a row of an embedding table.
-        let hidden = ops::embedding(&mut g, ends, hidden, None);
-        let logits = model.logits(&mut g, hidden);
+        let last = ops::gather_rows(&mut g, hidden, inputs.lengths, Place::Last);
+        let logits = model.logits(&mut g, last);
         g.keep(logits);
         g.check_limits()?;
         let program = Program::new(device, memory, &g)?;
         if let Some((rope, table)) = inputs.rope.zip(model.rope_table(length)) {
             program.write(device, rope, &table);
         }
-        Ok(Compiled { program, inputs, ends, logits })
+        Ok(Compiled { program, inputs, logits })
     }
 }
