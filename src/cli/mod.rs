@@ -19,6 +19,7 @@ mod pace;
 mod predict;
 mod pretrain;
 mod progress;
+mod resume;
 mod run;
 mod setup;
 mod train;

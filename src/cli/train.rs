@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum, ValueHint};
-use graftling::model::{AdapterConfig, AdapterExpression, BaseIdentity, Likeness, Trains};
+use graftling::model::{AdapterConfig, AdapterExpression, Trains};
 use graftling::ops::optimizer::Adam;
 use graftling::text::{Batches, DataOptions, Dataset, Splits, TaskKind, round_length};
-use graftling::train::{Checkpoint, Checkpoints, Found, RunState, Schedule, Shape, TrainOptions, recordings};
+use graftling::train::{Checkpoints, RunState, Schedule, Shape, TrainOptions, recordings};
 use graftling::weights::fingerprint;
 use graftling::words::count;
 use graftling::{Error, Result};
 
 use super::lock::Lock;
 use super::options::Options;
+use super::resume::{ThisRun, check_base, newest};
 use super::run::Run;
 use super::setup::{Setup, adapters, check_kernels, max_length, open_device, with_dropout};
 use super::{Cli, Command, Common, interrupt};
@@ -267,8 +268,9 @@ impl Train {
         let mut state = RunState { seed: self.seed, data: fingerprint_of(&data), ..RunState::default() };
         let checkpoints = Checkpoints::of(out);
         let (mut moments, mut resumed) = (None, None);
-        if let Some(checkpoint) = self.newest(common, out, &checkpoints)? {
-            self.check_resumed(&checkpoint, &checkpoints, &state, steps)?;
+        if let Some(checkpoint) = self.resume.then(|| newest(common, out, &checkpoints)).transpose()?.flatten() {
+            let this = ThisRun { adapter: &self.adapter_name, state: &state, grad_accumulation: self.grad_accumulation, steps };
+            this.check(&checkpoint, &checkpoints)?;
             check_base(&checkpoint, &setup.identity, model, self.under.as_ref().or(fused.as_ref()))?;
             resumed = Some(checkpoint.state.trainer.step);
             setup.changes = checkpoint.adapter.sources(&config)?;
@@ -338,48 +340,6 @@ impl Train {
         };
         interrupt::listen();
         run.go(&write_options)
-    }
-
-    /// The checkpoint to resume from; `None` for a run from the beginning.
-    fn newest(&self, common: &Common, out: &Path, checkpoints: &Checkpoints) -> Result<Option<Checkpoint>> {
-        if !self.resume {
-            return Ok(None);
-        }
-        checkpoints.clean();
-        let Found { newest, torn } = checkpoints.newest();
-        let found = torn.len();
-        for torn in torn {
-            common.warn(format!("passed over a checkpoint: {torn}"));
-        }
-        match &newest {
-            Some(checkpoint) => common.note(format!("resumed    after step {}", checkpoint.state.trainer.step)),
-            None if found > 0 => {
-                let problem = "has no intact checkpoint; remove it to start the run over";
-                return Err(Error::file(out.join("checkpoints"), problem));
-            }
-            None => common.note("resumed    from the beginning, since there is no checkpoint yet"),
-        }
-        Ok(newest)
-    }
-
-    /// Checks that a checkpoint belongs to this very run.
-    fn check_resumed(&self, checkpoint: &Checkpoint, checkpoints: &Checkpoints, now: &RunState, steps: u64) -> Result<()> {
-        let Checkpoint { adapter, state, .. } = checkpoint;
-        let path = checkpoints.path(state.trainer.step);
-        let problem = if adapter.name != self.adapter_name {
-            format!("has the adapter '{}', but this run's is '{}'; do not mix runs", adapter.name, self.adapter_name)
-        } else if state.data != now.data {
-            "is of a run on other data; restore that data, or begin a new run".into()
-        } else if state.seed != now.seed {
-            format!("is of a run with seed {}, but run.toml says {}; do not mix runs", state.seed, now.seed)
-        } else if state.position.epoch > state.trainer.step.saturating_mul(u64::from(self.grad_accumulation)) {
-            format!("says that {} took {}; use another checkpoint", count(state.trainer.step, "step"), count(state.position.epoch, "epoch"))
-        } else if state.trainer.step > steps {
-            return Err(Error::Usage(format!("the run already has {}; ask for at least that many", count(state.trainer.step, "step"))));
-        } else {
-            return Ok(());
-        };
-        Err(Error::file(path, problem))
     }
 
     /// Checks options whose range clap does not check.
@@ -457,25 +417,6 @@ fn wanted_task(name: &str) -> std::result::Result<WantedTask, String> {
 }
 
 const RUN_TOML: &str = "run.toml";
-
-/// Checks that the model, and the adapters under the one that trains, are still those that the run began with: others at their paths would make
-/// it another run.
-fn check_base(checkpoint: &Checkpoint, now: &BaseIdentity, model: &Path, under: Option<&AdapterExpression>) -> Result<()> {
-    let made_on = checkpoint.adapter.made_on.as_ref();
-    if let (Some(under), Some(then)) = (under, made_on)
-        && !then.has_the_same_below(now)
-    {
-        let problem = "does not have the weights that this run began with; restore that adapter, or begin a new run";
-        return Err(Error::file(under.to_string(), problem));
-    }
-    let changed = match made_on.map(|then| then.likeness(now)) {
-        None | Some(Likeness::Same) => return Ok(()),
-        Some(Likeness::OtherWeights) => "its weights differ".into(),
-        Some(Likeness::OtherForm(difference)) => difference,
-    };
-    let problem = format!("is not the model that this run began with: {changed}; restore that model, or begin a new run");
-    Err(Error::file(model, problem))
-}
 
 /// The given command, with the options from files.
 fn train_of(options: &Options) -> (Common, Box<Train>) {

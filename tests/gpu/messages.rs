@@ -157,9 +157,13 @@ const MISTAKES: [(&str, i32, &str); 38] = [
     (
         "train --model builtin --data rows.jsonl --out new --eval-every 5",
         2,
-        "--eval-every needs validation data; give --data a directory with train.jsonl and valid.jsonl",
+        "--eval-every needs validation data; give --data a directory with train.jsonl and valid.jsonl, or split rows off with --valid 0.1",
     ),
-    ("train --model builtin --data mine --out new --eval-every 5", 2, "--eval-every needs validation data; put a valid.jsonl into mine"),
+    (
+        "train --model builtin --data mine --out new --eval-every 5",
+        2,
+        "--eval-every needs validation data; put a valid.jsonl into mine, or split rows off with --valid 0.1",
+    ),
     (
         "train --model builtin --data text.txt --out new --steps 1 --full-steps 2",
         2,
