@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory, Program};
 use crate::graph::{Graph, Tensor};
 use crate::model::{Config, Inputs, Model, SavedSetup, Trains};
-use crate::ops::{self, Place};
+use crate::ops::{self, Pooling};
 use crate::weights::Weights;
 use crate::words::{count, did_you_mean, shown};
 
@@ -137,7 +137,7 @@ impl Compiled {
         let mut g = Graph::new(device.traits(), &model.parameters, false);
         let inputs = model.inputs(&mut g, rows, length, length);
         let hidden = model.hidden(&mut g, &inputs, None);
-        let last = ops::gather_rows(&mut g, hidden, inputs.lengths, Place::Last);
+        let last = ops::gather_rows(&mut g, hidden, inputs.lengths, Pooling::Last);
         let logits = model.logits(&mut g, last);
         g.keep(logits);
         g.check_limits()?;

@@ -59,6 +59,9 @@ impl Export {
         if let Some(warning) = adapter.check_base(&BaseIdentity::of(&config, &weights, &name_of(&self.model)))? {
             common.warn(warning);
         }
+        if adapter.label_head.is_some() && self.to != Tool::Peft {
+            common.warn("the adapter's head for labels is left out: these files have no place for it");
+        }
         let modules = adapter.export(&config, form, &self.out)?;
         let text = format!("wrote {}: a LoRA on {} for {}", self.out.display(), count(modules, "module"), self.tool());
         common.result(text, json!({ "out": self.out, "to": name, "modules": modules }));

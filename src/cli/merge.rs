@@ -80,6 +80,9 @@ impl Merge {
         let (config, weights) = Base::open_weights(&self.model)?;
         let adapter = self.adapter.read_one("--adapter")?;
         let mut warnings: Vec<_> = adapter.check_base(&BaseIdentity::of(&config, &weights, &name_of(&self.model)))?.into_iter().collect();
+        if adapter.label_head.is_some() {
+            warnings.push("the adapter's head for labels is left out: what is written is a language model".into());
+        }
         let merged = merge(&self.model, &adapter, &self.out, self.format.wanted())?;
         if merged.coarse > 0 {
             let tensors = count(merged.coarse, "tensor");

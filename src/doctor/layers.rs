@@ -8,7 +8,7 @@ use super::{Bench, Family};
 use crate::error::Result;
 use crate::graph::{DType, Graph, Tensor};
 use crate::ops::optimizer::Adam;
-use crate::ops::{self, Activation, Adapter, Attention, Half, HeadNorm, Linear, Norm, Place, Pointwise, Rope, RopePairs, RopeScaling};
+use crate::ops::{self, Activation, Adapter, Attention, Half, HeadNorm, Linear, Norm, Pointwise, Pooling, Rope, RopePairs, RopeScaling};
 use crate::weights::GgmlType;
 
 const FROZEN: Kind = Kind::Frozen(DType::F32);
@@ -420,9 +420,9 @@ fn pointwise(bench: &mut Bench) -> Result<()> {
 
 /// The first and the last token of sequences of several lengths, with whole vectors of four and without.
 fn rows(bench: &mut Bench) -> Result<()> {
-    for place in [Place::First, Place::Last] {
+    for pooling in [Pooling::First, Pooling::Last] {
         for hidden in [67, 68] {
-            small::rows(bench, hidden, place)?;
+            small::rows(bench, hidden, pooling)?;
         }
     }
     Ok(())

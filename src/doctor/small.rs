@@ -13,7 +13,7 @@ use super::{Bench, Family, Run};
 use crate::graph::wgsl::Constant;
 use crate::graph::{DType, Graph, Kernel};
 use crate::ops::optimizer::Adam;
-use crate::ops::{self, Activation, Attention, Place, Pointwise, RopePairs};
+use crate::ops::{self, Activation, Attention, Pointwise, Pooling, RopePairs};
 use crate::weights::GgmlType;
 use cases::{
     Bottleneck, Product, attention, dropout, feed_forward, fusion, halves, head_norm, loss, norm, positions, rope, scale, self_attention,
@@ -215,8 +215,8 @@ fn comparison(kernel: &Kernel, before: Option<&Kernel>, trains: bool) -> Option<
             comparison(format!("{kind:?}"), 1e-5, Box::new(move |bench| cases::pointwise(bench, 67, kind)))
         }
         ("rows", _) => {
-            let (hidden, place) = (width(kernel.constant("VECTOR")), if is("LAST") { Place::Last } else { Place::First });
-            comparison(format!("{place:?}, {hidden} wide"), 1e-6, Box::new(move |bench| cases::rows(bench, hidden, place)))
+            let (hidden, pooling) = (width(kernel.constant("VECTOR")), if is("LAST") { Pooling::Last } else { Pooling::First });
+            comparison(format!("{pooling:?}, {hidden} wide"), 1e-6, Box::new(move |bench| cases::rows(bench, hidden, pooling)))
         }
         ("mean", _) => {
             let hidden = width(kernel.constant("VECTOR"));

@@ -129,11 +129,11 @@ mod tests {
     }
 
     /// A file in a directory that does not exist yet, and that is removed at the end.
-    struct Place(PathBuf);
+    struct Folder(PathBuf);
 
-    impl Place {
-        fn new(name: &str) -> Place {
-            Place(std::env::temp_dir().join(format!("graftling-{}-verdicts-{name}", std::process::id())))
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            Folder(std::env::temp_dir().join(format!("graftling-{}-verdicts-{name}", std::process::id())))
         }
 
         fn read(&self, driver: &str, binary: &str) -> Verdicts {
@@ -141,7 +141,7 @@ mod tests {
         }
     }
 
-    impl Drop for Place {
+    impl Drop for Folder {
         fn drop(&mut self) {
             drop(std::fs::remove_dir_all(&self.0));
         }
@@ -149,76 +149,76 @@ mod tests {
 
     #[test]
     fn verdicts_are_remembered_for_one_driver_and_one_binary() {
-        let place = Place::new("remembered");
-        let mut verdicts = place.read("1.0", "a");
+        let folder = Folder::new("remembered");
+        let mut verdicts = folder.read("1.0", "a");
         assert!(verdicts.is_empty());
         verdicts.add("norm".into(), None);
         verdicts.save();
         // Another process adds to them.
-        let mut other = place.read("1.0", "a");
+        let mut other = folder.read("1.0", "a");
         other.add("loss".into(), Some("too high".into()));
         other.save();
         verdicts.add("rope".into(), None);
         verdicts.save();
 
-        let again = place.read("1.0", "a");
+        let again = folder.read("1.0", "a");
         assert_eq!((again.len(), again.of("norm"), again.of("gated")), (3, Some(None), None));
         assert_eq!(again.wrong().collect::<Vec<_>>(), [("loss", "too high")]);
-        assert!(place.read("1.1", "a").is_empty() && place.read("1.0", "b").is_empty());
-        let files: Vec<_> = std::fs::read_dir(place.0.join("cache")).expect("a directory").collect();
+        assert!(folder.read("1.1", "a").is_empty() && folder.read("1.0", "b").is_empty());
+        let files: Vec<_> = std::fs::read_dir(folder.0.join("cache")).expect("a directory").collect();
         assert_eq!(files.len(), 1, "{files:?}");
     }
 
     #[test]
     fn a_damaged_or_unwritable_file_is_none() {
-        let place = Place::new("damaged");
-        let path = place.0.join("cache/kernels.json");
-        std::fs::create_dir_all(place.0.join("cache")).expect("a directory");
+        let folder = Folder::new("damaged");
+        let path = folder.0.join("cache/kernels.json");
+        std::fs::create_dir_all(folder.0.join("cache")).expect("a directory");
         for text in ["", "{\"GPU (vulkan, 1.0), a\":", "[1]", "{\"GPU (vulkan, 1.0), a\": {\"norm\": 7}}", "\u{1F600}"] {
             std::fs::write(&path, text).expect("a file");
-            let mut verdicts = place.read("1.0", "a");
+            let mut verdicts = folder.read("1.0", "a");
             assert!(verdicts.is_empty(), "{text}");
             verdicts.add("norm".into(), None);
             verdicts.save();
-            assert_eq!(place.read("1.0", "a").len(), 1, "{text}");
+            assert_eq!(folder.read("1.0", "a").len(), 1, "{text}");
         }
         // A file where the directory should be.
-        std::fs::remove_dir_all(&place.0).expect("it was there");
-        std::fs::write(&place.0, "").expect("a file");
-        let verdicts = place.read("1.0", "a");
+        std::fs::remove_dir_all(&folder.0).expect("it was there");
+        std::fs::write(&folder.0, "").expect("a file");
+        let verdicts = folder.read("1.0", "a");
         verdicts.save();
         assert!(verdicts.is_empty());
-        std::fs::remove_file(&place.0).expect("it was there");
+        std::fs::remove_file(&folder.0).expect("it was there");
     }
 
     #[test]
     fn old_binaries_are_forgotten() {
-        let place = Place::new("forgotten");
+        let folder = Folder::new("forgotten");
         for binary in 0..KEPT + 1 {
-            let mut verdicts = place.read("1.0", &binary.to_string());
+            let mut verdicts = folder.read("1.0", &binary.to_string());
             verdicts.add("norm".into(), None);
             verdicts.save();
         }
-        assert_eq!(of_file(&place.0.join("cache/kernels.json")).len(), 1);
-        assert!(!place.read("1.0", &KEPT.to_string()).is_empty());
+        assert_eq!(of_file(&folder.0.join("cache/kernels.json")).len(), 1);
+        assert!(!folder.read("1.0", &KEPT.to_string()).is_empty());
     }
 
     /// Writers at the same time leave a whole file.
     #[test]
     fn writers_do_not_disturb_each_other() {
-        let place = Place::new("together");
+        let folder = Folder::new("together");
         std::thread::scope(|scope| {
             for writer in 0..4 {
-                let place = &place;
+                let folder = &folder;
                 scope.spawn(move || {
                     for round in 0..20 {
-                        let mut verdicts = place.read("1.0", "a");
+                        let mut verdicts = folder.read("1.0", "a");
                         verdicts.add(format!("{writer} {round}"), None);
                         verdicts.save();
                     }
                 });
             }
         });
-        assert!(!place.read("1.0", "a").is_empty());
+        assert!(!folder.read("1.0", "a").is_empty());
     }
 }

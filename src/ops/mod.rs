@@ -52,7 +52,7 @@ pub use mean::mean_rows;
 pub use norm::{Norm, add_norm, norm, residual_norm};
 pub use pointwise_loss::{Pointwise, pointwise_loss};
 pub use rope::{Rope, RopePairs, RopeScaling, rope, rope_frequencies, rope_table};
-pub use rows::{Place, gather_rows};
+pub use rows::{Pooling, gather_rows};
 pub use scale::{multiply, scale};
 pub use self_attention::self_attention;
 

@@ -7,7 +7,7 @@ crate::params!(Params { batch: u32, length: u32, columns: u32, has_addend: u32 }
 
 /// Which token stands for a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Pooling {
     /// The first: `[CLS]` of an encoder.
     First,
     /// The last that is not padding: the only one that has seen all others if attention is causal.
@@ -16,15 +16,15 @@ pub enum Place {
 
 /// The hidden states of one token of each sequence: x (batch, length, hidden) to (batch, hidden). `lengths` (batch) are those of the
 /// sequences without padding.
-pub fn gather_rows(g: &mut Graph, x: Tensor, lengths: Tensor, place: Place) -> Tensor {
+pub fn gather_rows(g: &mut Graph, x: Tensor, lengths: Tensor, pooling: Pooling) -> Tensor {
     let &[batch, length, hidden] = g.shape(x).axes() else { panic!("gather_rows takes (batch, length, hidden), not {}", g.shape(x)) };
     assert_eq!(g.shape(lengths).len(), batch, "gather_rows: x is {}, the lengths {}", g.shape(x), g.shape(lengths));
     let [batch, length, hidden] = [batch, length, hidden].map(|extent| extent as u32);
     let vector = vector(hidden);
-    let kernel = move |entry| Kernel::new("rows", entry).with("VECTOR", vector).with("LAST", place == Place::Last);
+    let kernel = move |entry| Kernel::new("rows", entry).with("VECTOR", vector).with("LAST", pooling == Pooling::Last);
     let p = Params { batch, length, columns: hidden / vector, has_addend: 0 };
     let arguments = move |others: &[Argument]| -> Vec<Argument> {
-        let lengths = (place == Place::Last).then(|| read(lengths));
+        let lengths = (pooling == Pooling::Last).then(|| read(lengths));
         lengths.into_iter().chain(others.iter().copied()).collect()
     };
 

@@ -9,13 +9,13 @@ use super::*;
 use crate::graph::DType;
 
 /// A directory that is removed at the end of the test.
-struct Place(PathBuf);
+struct Folder(PathBuf);
 
-impl Place {
-    fn new(name: &str) -> Place {
+impl Folder {
+    fn new(name: &str) -> Folder {
         let path = std::env::temp_dir().join(format!("graftling-weights-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a directory");
-        Place(path)
+        Folder(path)
     }
 
     fn put(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
@@ -25,7 +25,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Folder {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.0));
     }
@@ -53,12 +53,12 @@ fn sentence<T>(what: &str, result: Result<T>) -> String {
 
 #[test]
 fn tensors_stay_in_their_file() {
-    let place = Place::new("mapped");
+    let folder = Folder::new("mapped");
     let header = json!({
         "__metadata__": { "format": "pt" }, "a": entry("F32", &[2, 1], 0, 8), "b": entry("BF16", &[3], 8, 14), "c": entry("F16", &[1], 14, 16),
         "d.attn.bias": entry("U8", &[2, 2], 16, 20), "e": entry("I64", &[], 20, 28), "nothing": entry("F32", &[0, 3], 28, 28),
     });
-    let path = place.put("model.safetensors", file(header.to_string(), 28));
+    let path = folder.put("model.safetensors", file(header.to_string(), 28));
     let weights = Weights::read(&path).expect("a file");
     assert!(matches!(weights.tensors["a"].bytes(), std::borrow::Cow::Borrowed(_)));
     assert_eq!(*weights.tensors["b"].bytes(), [8, 9, 10, 11, 12, 13]);
@@ -120,7 +120,7 @@ fn tensors_of_gguf_are_laid_out_for_the_device_when_they_are_asked_for() {
 
 #[test]
 fn bad_safetensors_are_errors_that_name_what_is_wrong() {
-    let place = Place::new("bad");
+    let folder = Folder::new("bad");
     let max = u64::MAX;
     let one = |entry: Value| file(json!({ "a": entry }).to_string(), 8);
     let two = |a: Value, b: Value| file(json!({ "a": a, "b": b }).to_string(), 8);
@@ -180,23 +180,23 @@ fn bad_safetensors_are_errors_that_name_what_is_wrong() {
         ("half a byte", one(entry("F4", &[1], 0, 8)), "byte boundary"),
     ];
     for (what, bytes, expected) in cases {
-        let message = sentence(what, Weights::read(&place.put("bad.safetensors", bytes)));
+        let message = sentence(what, Weights::read(&folder.put("bad.safetensors", bytes)));
         assert!(message.contains("bad.safetensors: is not a valid safetensors file (") && message.contains(expected), "{what}: {message}");
     }
     for len in 0..whole.len() {
-        sentence("cut short", Weights::read(&place.put("bad.safetensors", &whole[..len])));
+        sentence("cut short", Weights::read(&folder.put("bad.safetensors", &whole[..len])));
     }
-    assert!(Weights::read(&place.put("bad.safetensors", &whole)).is_ok());
-    assert!(sentence("a directory", Weights::read(&place.0)).contains("is not a file; give the path of a .safetensors file"));
-    assert!(sentence("nothing", Weights::read(&place.0.join("nothing"))).contains("nothing: cannot be read"));
+    assert!(Weights::read(&folder.put("bad.safetensors", &whole)).is_ok());
+    assert!(sentence("a directory", Weights::read(&folder.0)).contains("is not a file; give the path of a .safetensors file"));
+    assert!(sentence("nothing", Weights::read(&folder.0.join("nothing"))).contains("nothing: cannot be read"));
 }
 
 #[test]
 fn a_tensor_is_given_out_only_as_it_was_asked_for() {
-    let place = Place::new("get");
+    let folder = Folder::new("get");
     let header = json!({ "f32": entry("F32", &[2, 2], 0, 16), "f16": entry("F16", &[2], 16, 20), "bf16": entry("BF16", &[2], 20, 24) });
     let good = file(header.to_string(), 24);
-    let path = place.put("a.safetensors", &good);
+    let path = folder.put("a.safetensors", &good);
     let weights = Weights::read(&path).expect("a file");
     weights.get("f32", &[2, 2].into()).expect("a tensor");
     weights.check().expect("all finite");
@@ -215,7 +215,7 @@ fn a_tensor_is_given_out_only_as_it_was_asked_for() {
         for bits in values {
             let mut damaged = good.clone();
             damaged[data + at..data + at + 2].copy_from_slice(&bits);
-            let weights = Weights::read(&place.put("a.safetensors", damaged)).expect("a file that is whole");
+            let weights = Weights::read(&folder.put("a.safetensors", damaged)).expect("a file that is whole");
             let expected = format!("tensor '{name}' has a number that is not finite at element {element};");
             for message in [sentence("NaN", weights.get(name, &shape)), sentence("NaN", weights.check())] {
                 assert!(message.contains(&expected), "{message}");
@@ -226,21 +226,21 @@ fn a_tensor_is_given_out_only_as_it_was_asked_for() {
 
 #[test]
 fn a_directory_has_its_weights_in_one_file_or_in_several() {
-    let place = Place::new("directory");
-    let read = || Weights::read_directory(&place.0);
+    let folder = Folder::new("directory");
+    let read = || Weights::read_directory(&folder.0);
     let message = sentence("an empty directory", read());
     assert!(message.contains("has no model.safetensors and no model.safetensors.index.json"), "{message}");
-    place.put("pytorch_model.bin", []);
+    folder.put("pytorch_model.bin", []);
     assert!(sentence("pickled weights", read()).contains("convert them to safetensors"));
 
     let part = |names: &[&str]| {
         let entries = names.iter().enumerate().map(|(i, name)| (name.to_string(), entry("F32", &[1], 4 * i as u64, 4 * i as u64 + 4)));
         file(Value::Object(entries.collect()).to_string(), 4 * names.len())
     };
-    place.put("one.safetensors", part(&["a", "b"]));
-    place.put("two.safetensors", file(json!({ "c": entry("F32", &[1], 0, 4), "mask": entry("BOOL", &[1], 4, 5) }).to_string(), 5));
-    place.put("both.safetensors", part(&["a", "c"]));
-    let index = |map: Value| drop(place.put("model.safetensors.index.json", json!({ "metadata": {}, "weight_map": map }).to_string()));
+    folder.put("one.safetensors", part(&["a", "b"]));
+    folder.put("two.safetensors", file(json!({ "c": entry("F32", &[1], 0, 4), "mask": entry("BOOL", &[1], 4, 5) }).to_string(), 5));
+    folder.put("both.safetensors", part(&["a", "c"]));
+    let index = |map: Value| drop(folder.put("model.safetensors.index.json", json!({ "metadata": {}, "weight_map": map }).to_string()));
     let good = json!({ "a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors", "mask": "two.safetensors" });
     index(good.clone());
     let weights = read().expect("two files");
@@ -298,17 +298,17 @@ fn a_directory_has_its_weights_in_one_file_or_in_several() {
         (r#"{"weight_map": []}"#, "has no object 'weight_map'"),
         (r#"{"weight_map": {"a": "one.safetensors", "a": "two.safetensors"}}"#, "the key 'a' appears twice"),
     ] {
-        place.put("model.safetensors.index.json", text);
+        folder.put("model.safetensors.index.json", text);
         let message = sentence(text, read());
         assert!(message.contains(expected), "{text}: {message}");
     }
-    place.put("model.safetensors.index.json", [0xff]);
+    folder.put("model.safetensors.index.json", [0xff]);
     assert!(sentence("not text", read()).contains("line 1 is not UTF-8"));
 
     // A single file takes precedence over the index.
-    place.put("model.safetensors", part(&["x"]));
+    folder.put("model.safetensors", part(&["x"]));
     assert_eq!(read().expect("one file").tensors.len(), 1);
-    assert!(sentence("a file", Weights::read_directory(&place.0.join("one.safetensors"))).contains("is not a directory"));
+    assert!(sentence("a file", Weights::read_directory(&folder.0.join("one.safetensors"))).contains("is not a directory"));
 }
 
 #[test]

@@ -20,17 +20,17 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 /// A temporary directory with a text to learn from and a copy of the base. It is removed at the end of the test.
-struct Place(PathBuf);
+struct Folder(PathBuf);
 
-impl Place {
-    fn new(name: &str) -> Place {
-        let place = std::env::temp_dir().join(format!("graftling-{}-bases-{name}", std::process::id()));
-        fs::create_dir_all(place.join("model")).expect("a directory");
-        fs::write(place.join("text.txt"), "let y = g(x); // and no more\n".repeat(4)).expect("a text");
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("graftling-{}-bases-{name}", std::process::id()));
+        fs::create_dir_all(folder.join("model")).expect("a directory");
+        fs::write(folder.join("text.txt"), "let y = g(x); // and no more\n".repeat(4)).expect("a text");
         for file in fs::read_dir(BASE).expect("the base").map(|entry| entry.expect("an entry")) {
-            fs::copy(file.path(), place.join("model").join(file.file_name())).expect("a copy");
+            fs::copy(file.path(), folder.join("model").join(file.file_name())).expect("a copy");
         }
-        Place(place)
+        Folder(folder)
     }
 
     fn run(&self, line: &str) -> Output {
@@ -70,7 +70,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Folder {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.0));
     }
@@ -80,7 +80,7 @@ impl Drop for Place {
 /// on top of either file.
 #[test]
 fn saved_bases_have_the_order_of_their_names() {
-    let place = Place::new("order");
+    let folder = Folder::new("order");
     for (gguf, directory) in [("llama.gguf", "llama"), ("gpt2.gguf", "gpt2"), ("qwen2.gguf", "qwen2")] {
         let (config, weights) = Base::open_weights(&fixture(gguf)).expect("a model");
         let (hf_config, hf_weights) = Base::open_weights(&fixture(directory)).expect("a model");
@@ -91,8 +91,8 @@ fn saved_bases_have_the_order_of_their_names() {
         let model = Model::new(&config, &[&weights], Some(&AdapterConfig::identity_bn(4)), Trains::everything()).expect("a model");
         let memory = model.upload(device(), &[&weights], 0, true).expect("memory");
         let all = model.download(device(), &memory, |_| true).expect("weights");
-        write_adapter(&place.0, &SavedAdapter::of(&model, &all, "default", &identity).expect("an adapter")).expect("an adapter");
-        let (saved, original) = (Weights::read(&place.0.join("base.safetensors")), Weights::read_directory(&fixture(directory)));
+        write_adapter(&folder.0, &SavedAdapter::of(&model, &all, "default", &identity).expect("an adapter")).expect("an adapter");
+        let (saved, original) = (Weights::read(&folder.0.join("base.safetensors")), Weights::read_directory(&fixture(directory)));
         let (saved, original) = (saved.expect("a file").tensors, original.expect("a model").tensors);
         assert!(saved.len() > 10);
         for (name, weight) in &saved {
@@ -102,7 +102,7 @@ fn saved_bases_have_the_order_of_their_names() {
 
         let batch = Batch::new(&[&[3, 1, 4, 1, 5, 9, 2, 6][..]]);
         let want: Vec<f64> = logits(&model, &memory, &batch).into_iter().map(f64::from).collect();
-        let read = read_adapter(&place.0).expect("an adapter");
+        let read = read_adapter(&folder.0).expect("an adapter");
         for (config, weights) in [(&config, &weights), (&hf_config, &hf_weights)] {
             // None of the base's own weights should remain.
             let zeros = |(name, weight): (&String, &Weight)| {
@@ -118,8 +118,8 @@ fn saved_bases_have_the_order_of_their_names() {
         }
 
         // If a directory has no information about its base, all tensors are taken as they are in the model.
-        fs::remove_file(place.0.join("base.json")).expect("it goes");
-        let old = read_adapter(&place.0).expect("an adapter");
+        fs::remove_file(folder.0.join("base.json")).expect("it goes");
+        let old = read_adapter(&folder.0).expect("an adapter");
         assert_eq!(old.sources(&config).expect("its tensors").pop().expect("a base").tensors, saved);
     }
 }
@@ -127,54 +127,54 @@ fn saved_bases_have_the_order_of_their_names() {
 /// A head saved with an adapter is used, saved again, and trained only on request.
 #[test]
 fn a_head_that_comes_along_does_not_train() {
-    let place = Place::new("head");
+    let folder = Folder::new("head");
     let common = "--model model --data text.txt --max-length 16 --batch-size 2 --steps 2 --learning-rate 1e-2";
-    let (said, first) = place.succeeds(&format!("train {common} --out first --train head,norms"));
+    let (said, first) = folder.succeeds(&format!("train {common} --out first --train head,norms"));
     assert!(said.contains("trains     adapters 132,608, head 33,024, norms 2,048"), "{said}");
     assert_eq!(first["trains"], serde_json::json!({"adapters": 132_608, "head": 33_024, "norms": 2_048}));
-    let eval = |adapter: &str| place.succeeds(&format!("eval --model model --data text.txt --max-length 16 {adapter}")).1["loss"].clone();
+    let eval = |adapter: &str| folder.succeeds(&format!("eval --model model --data text.txt --max-length 16 {adapter}")).1["loss"].clone();
     assert_ne!(eval("--adapter first/adapter"), eval(""));
 
-    let (said, second) = place.succeeds(&format!("train {common} --out second --init-adapter first/adapter --save-every 1"));
+    let (said, second) = folder.succeeds(&format!("train {common} --out second --init-adapter first/adapter --save-every 1"));
     assert!(said.contains("trains     adapters 132,608\n"), "{said}");
     assert_eq!(second["trains"], serde_json::json!({"adapters": 132_608}));
     assert_eq!(second["trainable_params"], 132_608);
-    let file = |run: &str, file: &str| fs::read(place.0.join(run).join(file)).expect("a file");
+    let file = |run: &str, file: &str| fs::read(folder.0.join(run).join(file)).expect("a file");
     for part in ["model_head.safetensors", "base.safetensors"] {
-        for place in ["adapter", "checkpoints/step-000001", "checkpoints/step-000002"] {
-            assert_eq!(file(&format!("second/{place}"), part), file("first/adapter", part), "{place}/{part}");
+        for folder in ["adapter", "checkpoints/step-000001", "checkpoints/step-000002"] {
+            assert_eq!(file(&format!("second/{folder}"), part), file("first/adapter", part), "{folder}/{part}");
         }
     }
     assert_ne!(file("second/adapter", "adapter.safetensors"), file("first/adapter", "adapter.safetensors"));
 
-    let (_, third) = place.succeeds(&format!("train {common} --out third --init-adapter first/adapter --train head"));
+    let (_, third) = folder.succeeds(&format!("train {common} --out third --init-adapter first/adapter --train head"));
     assert_eq!(third["trains"], serde_json::json!({"adapters": 132_608, "head": 33_024}));
     assert_ne!(file("third/adapter", "model_head.safetensors"), file("first/adapter", "model_head.safetensors"));
-    assert_eq!(place.succeeds("inspect model").1["trains"], serde_json::json!({"adapters": 132_608}));
+    assert_eq!(folder.succeeds("inspect model").1["trains"], serde_json::json!({"adapters": 132_608}));
 }
 
 /// The same base is accepted, also under another path; other weights cause a warning, another architecture is refused, and a run resumes
 /// only with its own model.
 #[test]
 fn bases_are_told_apart() {
-    let place = Place::new("apart");
+    let folder = Folder::new("apart");
     let common = "--data text.txt --max-length 16 --batch-size 2";
-    place.succeeds(&format!("train {common} --model model --out run --steps 2"));
-    let eval = |model: &str| place.succeeds(&format!("eval {common} --model {model} --adapter run/adapter")).0;
+    folder.succeeds(&format!("train {common} --model model --out run --steps 2"));
+    let eval = |model: &str| folder.succeeds(&format!("eval {common} --model {model} --adapter run/adapter")).0;
     for same in ["model", BASE, "builtin", "model --precision f16"] {
         assert!(!eval(same).contains("warning"), "{same}: {}", eval(same));
     }
-    place.change_base();
+    folder.change_base();
     let said = eval("model");
     assert!(said.contains("warning: run/adapter was trained on 'model'") && said.contains("has other weights"), "{said}");
     let llama = fixture("llama.gguf").display().to_string();
     let words = ["run/adapter: was trained on another base", "the architecture of 'model' is graftling, but that of", "is llama"];
-    place.fails(&format!("eval {common} --model {llama} --adapter run/adapter"), &words);
-    place.fails("train --out run --resume --steps 3", &["model: is not the model that this run began with", "begin a new run"]);
+    folder.fails(&format!("eval {common} --model {llama} --adapter run/adapter"), &words);
+    folder.fails("train --out run --resume --steps 3", &["model: is not the model that this run began with", "begin a new run"]);
 
     // Like a directory of the library or of an earlier version: nothing is known about the base.
-    fs::remove_file(place.0.join("run/adapter/base.json")).expect("it goes");
+    fs::remove_file(folder.0.join("run/adapter/base.json")).expect("it goes");
     assert!(!eval("model").contains("warning"));
-    fs::write(place.0.join("run/adapter/base.json"), "{").expect("a file");
-    place.fails(&format!("eval {common} --model model --adapter run/adapter"), &["run/adapter/base.json: does not say which base"]);
+    fs::write(folder.0.join("run/adapter/base.json"), "{").expect("a file");
+    folder.fails(&format!("eval {common} --model model --adapter run/adapter"), &["run/adapter/base.json: does not say which base"]);
 }

@@ -34,13 +34,13 @@ fn fails(arguments: &[&str], code: i32, words: &[&str]) {
 }
 
 /// A directory that is removed at the end of the test.
-struct Place(PathBuf);
+struct Folder(PathBuf);
 
-impl Place {
-    fn new(name: &str) -> Place {
+impl Folder {
+    fn new(name: &str) -> Folder {
         let path = std::env::temp_dir().join(format!("graftling-{}-cli-{name}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a directory");
-        Place(path)
+        Folder(path)
     }
 
     /// The path of a file, which is written if there is a text for it.
@@ -51,7 +51,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -78,8 +78,8 @@ fn inspecting() {
 /// f32 matrices take half the memory as f16, and the loss changes only by their rounding.
 #[test]
 fn half_precision() {
-    let place = Place::new("half");
-    let text = place.file("text.txt", Some("hello world, hello model"));
+    let folder = Folder::new("half");
+    let text = folder.file("text.txt", Some("hello world, hello model"));
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/llama.gguf");
     let in_precision = |precision: &str| {
         let inspected = json(&["inspect", model, "--precision", precision]);
@@ -108,12 +108,12 @@ fn benching() {
 /// From rows of data to a saved adapter, its loss, and a text.
 #[test]
 fn training_evaluating_and_generating() {
-    let place = Place::new("train");
+    let folder = Folder::new("train");
     let rows: Vec<String> =
         (0..12).map(|i| format!("{{\"prompt\": \"{i} plus {i} is \", \"completion\": \"{}.\", \"id\": {i}}}", 2 * i)).collect();
-    place.file("train.jsonl", Some(&rows[..9].join("\n")));
-    place.file("valid.jsonl", Some(&rows[9..].join("\n")));
-    let (data, run) = (place.0.to_str().expect("a path"), place.file("run", None));
+    folder.file("train.jsonl", Some(&rows[..9].join("\n")));
+    folder.file("valid.jsonl", Some(&rows[9..].join("\n")));
+    let (data, run) = (folder.0.to_str().expect("a path"), folder.file("run", None));
     let common = ["--model", BASE, "--data", data, "--max-length", "32"];
     let before = json(&[&["eval"], &common[..]].concat());
 
@@ -169,7 +169,7 @@ fn training_evaluating_and_generating() {
     assert_eq!((&generated_twice["results"][2]["text"], generated_twice["results"][0]["tokens"].as_u64()), (&generated["text"], Some(5)));
 
     // Training from a saved adapter starts where it ended.
-    let again = place.file("again", None);
+    let again = folder.file("again", None);
     let go_on = ["train", "--out", &again, "--init-adapter", &adapter, "--steps", "1", "--batch-size", "3"];
     assert!(json(&[&go_on[..], &common].concat())["loss_before"].as_f64() < result["loss_before"].as_f64());
     fails(&[&["train", "--out", &run], &common[..]].concat(), 2, &["already"]);
@@ -178,13 +178,13 @@ fn training_evaluating_and_generating() {
 /// A LoRA from a config string to a directory that PEFT reads, its loss, a text, and further training; stopped and resumed, it ends the same.
 #[test]
 fn a_lora() {
-    let place = Place::new("lora");
-    let data = place.file("text.txt", Some(&"fn main() { let x = f(y, z); }\n".repeat(12)));
+    let folder = Folder::new("lora");
+    let data = folder.file("text.txt", Some(&"fn main() { let x = f(y, z); }\n".repeat(12)));
     let common = ["--model", BASE, "--data", &data, "--max-length", "16"];
     let spec = "lora[r=4,alpha=16,dropout=0.1,target_modules=[in_proj,down_proj],rslora=true]";
     let inspected = json(&["inspect", BASE, "--adapter", spec, "--batch-size", "1"]);
     let train = ["--batch-size", "2", "--learning-rate", "1e-2", "--adapter", spec];
-    let [run, parts] = ["run", "parts"].map(|name| place.file(name, None));
+    let [run, parts] = ["run", "parts"].map(|name| folder.file(name, None));
     let result = json(&[&["train", "--out", &run, "--steps", "8"], &common[..], &train].concat());
     assert!(result["loss_after"].as_f64() < result["loss_before"].as_f64(), "{result}");
     assert_eq!((&result["trainable_params"], &result["trains"]), (&inspected["trainable_params"], &inspected["trains"]));
@@ -202,16 +202,16 @@ fn a_lora() {
     assert!(after["loss"].as_f64() < before["loss"].as_f64(), "{before} {after}");
     let generated = json(&["generate", "--model", BASE, "--adapter", &adapter, "--prompt", "fn main", "--max-tokens", "5"]);
     assert_eq!(generated["tokens"], 5);
-    let again = place.file("again", None);
+    let again = folder.file("again", None);
     let go_on = json(&[&["train", "--out", &again, "--init-adapter", &adapter, "--steps", "1", "--dropout", "0"], &common[..]].concat());
     assert!(go_on["loss_before"].as_f64() < before["loss"].as_f64(), "{go_on} {before}");
 }
 
 #[test]
 fn failures() {
-    let place = Place::new("fails");
-    let text = place.file("text.txt", Some("In the beginning was the word, and the word was with the model."));
-    let (out, empty) = (place.file("run", None), place.file("empty.txt", Some("")));
+    let folder = Folder::new("fails");
+    let text = folder.file("text.txt", Some("In the beginning was the word, and the word was with the model."));
+    let (out, empty) = (folder.file("run", None), folder.file("empty.txt", Some("")));
     let train = |more: &[&'static str]| {
         let common = ["train", "--model", BASE, "--out", &out, "--data", &text];
         common.iter().map(ToString::to_string).chain(more.iter().map(ToString::to_string)).collect::<Vec<_>>()

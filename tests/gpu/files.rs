@@ -13,17 +13,17 @@ use graftling::weights::Weights;
 use crate::harness::device;
 
 /// A directory that is removed when the test ends.
-struct Place(PathBuf);
+struct Folder(PathBuf);
 
-impl Place {
-    fn new(name: &str) -> Place {
+impl Folder {
+    fn new(name: &str) -> Folder {
         let path = std::env::temp_dir().join(format!("graftling-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a directory");
-        Place(path)
+        Folder(path)
     }
 }
 
-impl Drop for Place {
+impl Drop for Folder {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.0));
     }
@@ -34,11 +34,11 @@ fn config() -> Config {
 }
 
 /// A base on disk.
-fn base(place: &Place) {
+fn base(folder: &Folder) {
     let model = Model::new(&config(), &[], None, Trains::adapters()).expect("a model");
     let memory = model.upload(device(), &[], 0, false).expect("memory");
     let weights = model.download(device(), &memory, |_| true).expect("weights");
-    Base::write(&place.0, &config(), &weights, &Tokenizer::bytes_json()).expect("a base");
+    Base::write(&folder.0, &config(), &weights, &Tokenizer::bytes_json()).expect("a base");
 }
 
 fn expect(error: Error, code: u8, words: &[&str]) {
@@ -52,9 +52,9 @@ fn expect(error: Error, code: u8, words: &[&str]) {
 
 #[test]
 fn a_base_comes_back() {
-    let place = Place::new("base");
-    base(&place);
-    let base = Base::open(&place.0).expect("a base");
+    let folder = Folder::new("base");
+    base(&folder);
+    let base = Base::open(&folder.0).expect("a base");
     assert_eq!(base.config, config());
     assert_eq!(base.tokenizer.len(), 256);
     let model = Model::new(&base.config, &[&base.weights], None, Trains::adapters()).expect("a model");
@@ -64,9 +64,9 @@ fn a_base_comes_back() {
 
 #[test]
 fn bad_weights() {
-    let place = Place::new("weights");
-    base(&place);
-    let path = place.0.join("model.safetensors");
+    let folder = Folder::new("weights");
+    base(&folder);
+    let path = folder.0.join("model.safetensors");
     let good = std::fs::read(&path).expect("the file");
     let read = |bytes: &[u8]| {
         std::fs::write(&path, bytes).expect("the file");
@@ -88,7 +88,7 @@ fn bad_weights() {
     let mut json = good.clone();
     json[8] = b'x';
     expect(read(&json), 3, &[name]);
-    expect(Weights::read(&place.0.join("missing")).expect_err("a missing file"), 3, &["missing", "cannot be read"]);
+    expect(Weights::read(&folder.0.join("missing")).expect_err("a missing file"), 3, &["missing", "cannot be read"]);
 
     // A file for another config.
     std::fs::write(&path, &good).expect("the file");
@@ -100,8 +100,8 @@ fn bad_weights() {
 
 #[test]
 fn bad_configs() {
-    let place = Place::new("config");
-    let path = place.0.join("config.json");
+    let folder = Folder::new("config");
+    let path = folder.0.join("config.json");
     let good: serde_json::Value = serde_json::from_str(&config().to_json()).expect("JSON");
     let cases: &[(&str, serde_json::Value, &str)] = &[
         ("vocab_size", 0.into(), "vocab_size"),
@@ -125,22 +125,22 @@ fn bad_configs() {
     expect(Config::read(&path).expect_err("cut short"), 3, &["config.json"]);
     std::fs::write(&path, [0xff, 0xfe]).expect("the file");
     expect(Config::read(&path).expect_err("not text"), 3, &["config.json"]);
-    let tokenizer = place.0.join("tokenizer.json");
+    let tokenizer = folder.0.join("tokenizer.json");
     std::fs::write(&tokenizer, "{\"model\": 1}").expect("the file");
     expect(Tokenizer::read(&tokenizer).err().expect("a bad tokenizer"), 3, &["tokenizer.json"]);
 }
 
 #[test]
 fn adapters_come_back() {
-    let place = Place::new("adapter");
+    let folder = Folder::new("adapter");
     for adapters in [BottleneckConfig::identity_bn(6), BottleneckConfig { dropout: 0.0, ..BottleneckConfig::identity_bn(16) }] {
         let trains = Trains { head: true, ..Trains::adapters() };
         let model = Model::new(&config(), &[], Some(&adapters.clone().into()), trains).expect("a model");
         let memory = model.upload(device(), &[], 1, true).expect("memory");
         let trained = model.download(device(), &memory, |n| n.contains("_adapters.") || n.starts_with("cls.")).expect("weights");
         let identity = BaseIdentity::of(&config(), &Weights::default(), "assets/base");
-        write_adapter(&place.0, &SavedAdapter::of(&model, &trained, "default", &identity).expect("an adapter")).expect("an adapter");
-        let read = read_adapter(&place.0).expect("an adapter");
+        write_adapter(&folder.0, &SavedAdapter::of(&model, &trained, "default", &identity).expect("an adapter")).expect("an adapter");
+        let read = read_adapter(&folder.0).expect("an adapter");
         let AdapterConfig::Bottleneck(found) = read.config.clone() else { panic!("{:?}", read.config) };
         let width = Width::Bottleneck(found.bottleneck(0, 16).expect("a bottleneck"));
         assert_eq!(BottleneckConfig { width, ..found }, adapters);
@@ -149,7 +149,7 @@ fn adapters_come_back() {
         weights.extend(read.head.expect("a head").tensors);
         assert_eq!(weights, trained.tensors);
     }
-    let path = place.0.join("adapter_config.json");
+    let path = folder.0.join("adapter_config.json");
     let good: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("the file")).expect("JSON");
     for (field, value) in
         [("non_linearity", "softmax".into()), ("use_gating", true.into()), ("reduction_factor", 0.into()), ("dropout", 2.into())]
@@ -157,24 +157,24 @@ fn adapters_come_back() {
         let mut json = good.clone();
         json["config"][field] = value;
         std::fs::write(&path, json.to_string()).expect("the file");
-        expect(read_adapter(&place.0).expect_err("a bad config"), 3, &["adapter_config.json", field]);
+        expect(read_adapter(&folder.0).expect_err("a bad config"), 3, &["adapter_config.json", field]);
     }
 }
 
 #[test]
 fn files_are_written_whole_or_not_at_all() {
-    let place = Place::new("write");
-    let path = place.0.join("deep/file");
+    let folder = Folder::new("write");
+    let path = folder.0.join("deep/file");
     replace_file(&path, b"one").expect("a file");
     replace_file(&path, b"two").expect("a file");
     assert_eq!(std::fs::read(&path).expect("the file"), b"two");
     assert_eq!(std::fs::read_dir(path.parent().expect("a parent")).expect("a directory").count(), 1);
 
     // A directory in the file's place stays, and the temporary file is removed.
-    let taken = place.0.join("taken");
+    let taken = folder.0.join("taken");
     std::fs::create_dir_all(taken.join("inside")).expect("a directory");
     expect(replace_file(&taken, b"three").expect_err("a directory"), 1, &["taken", "cannot write"]);
-    assert!(taken.join("inside").exists() && !place.0.join("taken.partial").exists());
+    assert!(taken.join("inside").exists() && !folder.0.join("taken.partial").exists());
     if Path::new("/dev/full").exists() {
         expect(replace_file(Path::new("/dev/full/file"), b"x").expect_err("not a directory"), 1, &["/dev/full/file"]);
     }

@@ -96,7 +96,7 @@ fn heads(traits: &Traits, folds: bool, seen: &mut BTreeSet<String>) -> Vec<f32> 
     let (tokens, lengths) = (input(&mut g, "tokens", &shape), input(&mut g, "lengths", &shape[..1]));
     let (order, targets) = (input(&mut g, "order", &[shape[0] * shape[1]]), input(&mut g, "targets", &[shape[0] / 2]));
     let x = ops::embedding(&mut g, tokens, table, Some(order));
-    let (means, last) = (ops::mean_rows(&mut g, x, lengths), ops::gather_rows(&mut g, x, lengths, ops::Place::Last));
+    let (means, last) = (ops::mean_rows(&mut g, x, lengths), ops::gather_rows(&mut g, x, lengths, ops::Pooling::Last));
     let both = ops::add(&mut g, means, last);
     let cosines = ops::cosine(&mut g, both);
     let loss = ops::pointwise_loss(&mut g, cosines, targets, ops::Pointwise::SquaredError);

@@ -15,14 +15,14 @@ fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// A place for the result, which is removed at the end.
-struct Place(PathBuf);
+/// A folder for the result, which is removed at the end.
+struct Folder(PathBuf);
 
-impl Place {
-    fn new(name: &str) -> Place {
-        let place = Place(std::env::temp_dir().join(format!("graftling-merge-{}-{name}", std::process::id())));
-        place.clear();
-        place
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = Folder(std::env::temp_dir().join(format!("graftling-merge-{}-{name}", std::process::id())));
+        folder.clear();
+        folder
     }
 
     fn clear(&self) {
@@ -31,7 +31,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Folder {
     fn drop(&mut self) {
         self.clear();
     }
@@ -62,11 +62,11 @@ fn a_merged_model_is_its_base_with_the_lora() {
         for case in cases {
             let saved = read_adapter(&peft::path(name, case)).expect("an adapter");
             let want = with_lora(&fixture, &saved);
-            let place = Place::new(&format!("{case}-{name}"));
+            let folder = Folder::new(&format!("{case}-{name}"));
             // Some of the bases are in bf16, to which the sum would be rounded.
-            let merged = merge(&base, &saved, &place.0, Some(GgmlType::F32)).expect("a merged model");
+            let merged = merge(&base, &saved, &folder.0, Some(GgmlType::F32)).expect("a merged model");
             assert!(merged.modules > 0, "{name} {case}: {merged:?}");
-            close(&format!("{name} with {case} merged"), &logits_of(&fixture, &place.0), &want, 1e-5);
+            close(&format!("{name} with {case} merged"), &logits_of(&fixture, &folder.0), &want, 1e-5);
         }
     }
 }
@@ -79,7 +79,7 @@ fn models_cross_from_one_format_to_the_other() {
         let base = self::fixture("models").join(name);
         let saved = read_adapter(&peft::path(name, "all")).expect("an adapter");
         let want = with_lora(&fixture, &saved);
-        let (directory, file) = (Place::new(&format!("{name}-directory")), Place::new(&format!("crossed-{name}")));
+        let (directory, file) = (Folder::new(&format!("{name}-directory")), Folder::new(&format!("crossed-{name}")));
         merge(&base, &saved, &directory.0, Some(GgmlType::F32)).expect("a directory");
         close(&format!("{name} in a directory"), &logits_of(&fixture, &directory.0), &want, 1e-5);
 
@@ -111,12 +111,12 @@ fn models_cross_from_one_format_to_the_other() {
 /// Only what has a LoRA changes; all else has the bytes of the base's file, in its order, and so have the metadata.
 #[test]
 fn untouched_tensors_keep_their_bytes() {
-    let (base, place) = (fixture("models/qwen3.gguf"), Place::new("untouched.gguf"));
+    let (base, folder) = (fixture("models/qwen3.gguf"), Folder::new("untouched.gguf"));
     let saved = read_adapter(&peft::path("qwen3", "default")).expect("an adapter");
-    merge(&base, &saved, &place.0, None).expect("a file");
-    let [old, new] = [&base, &place.0].map(|path| std::fs::read(path).expect("the file"));
+    merge(&base, &saved, &folder.0, None).expect("a file");
+    let [old, new] = [&base, &folder.0].map(|path| std::fs::read(path).expect("the file"));
     assert_eq!(old.len(), new.len());
-    let [old, new] = [&base, &place.0].map(|path| Gguf::open(path).expect("a file"));
+    let [old, new] = [&base, &folder.0].map(|path| Gguf::open(path).expect("a file"));
     assert_eq!(old.metadata(), new.metadata());
     for (old, new) in old.tensors().zip(new.tensors()) {
         assert_eq!((old.name, old.shape, old.format), (new.name, new.shape, new.format));
@@ -124,16 +124,16 @@ fn untouched_tensors_keep_their_bytes() {
         assert_eq!(old.bytes != new.bytes, changed, "{}", old.name);
     }
 
-    let (base, place) = (fixture("models/gpt2"), Place::new("untouched"));
+    let (base, folder) = (fixture("models/gpt2"), Folder::new("untouched"));
     let saved = read_adapter(&peft::path("gpt2", "default")).expect("an adapter");
-    merge(&base, &saved, &place.0, None).expect("a directory");
-    let [old, new] = [&base, &place.0].map(|path| Weights::read_directory(path).expect("the weights").tensors);
+    merge(&base, &saved, &folder.0, None).expect("a directory");
+    let [old, new] = [&base, &folder.0].map(|path| Weights::read_directory(path).expect("the weights").tensors);
     assert!(old.keys().eq(new.keys()));
     for (name, old) in &old {
         assert_eq!(*old != new[name], name.contains("c_attn.weight"), "{name}");
     }
     for file in ["config.json", "generation_config.json"] {
-        let [old, new] = [&base, &place.0].map(|path| std::fs::read(path.join(file)).expect(file));
+        let [old, new] = [&base, &folder.0].map(|path| std::fs::read(path.join(file)).expect(file));
         assert_eq!(old, new, "{file}");
     }
 }
@@ -152,9 +152,9 @@ fn matrices_get_the_format_that_is_asked_for() {
         (GgmlType::Q5_1, 9, 0.3),
         (GgmlType::Q4_0, 2, 0.6),
     ] {
-        let place = Place::new(&format!("{format}.gguf"));
-        let Merged { tensors, converted, coarse, .. } = merge(&base, &saved, &place.0, Some(format)).expect("a file");
-        let file = Gguf::open(&place.0).expect("a file");
+        let folder = Folder::new(&format!("{format}.gguf"));
+        let Merged { tensors, converted, coarse, .. } = merge(&base, &saved, &folder.0, Some(format)).expect("a file");
+        let file = Gguf::open(&folder.0).expect("a file");
         assert_eq!(file.tensors().len(), tensors);
         assert_eq!(file.value::<u32>("general.file_type").expect("a number"), Some(file_type), "{format}");
         for tensor in file.tensors() {
@@ -170,7 +170,7 @@ fn matrices_get_the_format_that_is_asked_for() {
         }
         assert!(!converted.is_empty());
         assert_eq!(coarse > 0, [GgmlType::Q5_1, GgmlType::Q4_0].contains(&format), "{coarse} of {format}");
-        close(&format!("qwen3 in {format}"), &logits_of(&fixture, &place.0), &want, tolerance);
+        close(&format!("qwen3 in {format}"), &logits_of(&fixture, &folder.0), &want, tolerance);
     }
 }
 
@@ -179,7 +179,7 @@ fn matrices_get_the_format_that_is_asked_for() {
 fn what_cannot_be_written_becomes_finer() {
     let base = fixture("models/qwen3.gguf");
     let saved = read_adapter(&peft::path("qwen3", "default")).expect("an adapter");
-    let (halves, again) = (Place::new("halves.gguf"), Place::new("again.gguf"));
+    let (halves, again) = (Folder::new("halves.gguf"), Folder::new("again.gguf"));
     // IQ4_NL takes the place of Q4_0, whose blocks have the same size.
     merge(&base, &saved, &halves.0, Some(GgmlType::Q4_0)).expect("a file");
     let mut bytes = std::fs::read(&halves.0).expect("the file");
@@ -216,8 +216,8 @@ fn text(path: &Path) -> &str {
 fn refusals() {
     let (llama, gguf) = (fixture("models/llama"), fixture("models/llama.gguf"));
     let (lora, bottleneck) = (peft::path("llama", "all"), llama.join("seq_bn"));
-    let out = Place::new("refused");
-    let file = Place::new("refused.gguf");
+    let out = Folder::new("refused");
+    let file = Folder::new("refused.gguf");
     let cases: [(&[&str], i32, &str); 7] = [
         (
             &["--model", text(&llama), "--adapter", text(&bottleneck), "--out", text(&out.0)],

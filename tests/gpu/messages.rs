@@ -8,18 +8,18 @@ use serde_json::Value;
 use crate::harness;
 
 /// A directory in which all the mistakes can be made.
-struct Place(PathBuf);
+struct Folder(PathBuf);
 
-impl Place {
-    fn new() -> Place {
-        let place = std::env::temp_dir().join(format!("graftling-{}-messages", std::process::id()));
+impl Folder {
+    fn new() -> Folder {
+        let folder = std::env::temp_dir().join(format!("graftling-{}-messages", std::process::id()));
         for directory in ["lora", "run/adapter", "hub/model", "mine"] {
-            fs::create_dir_all(place.join(directory)).expect("a directory");
+            fs::create_dir_all(folder.join(directory)).expect("a directory");
         }
         let fixtures = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures"));
-        fs::copy(fixtures.join("models/llama.gguf"), place.join("hub/model/tiny.Q4_1.gguf")).expect("a model");
+        fs::copy(fixtures.join("models/llama.gguf"), folder.join("hub/model/tiny.Q4_1.gguf")).expect("a model");
         for file in ["adapter_config.json", "adapter.safetensors"] {
-            fs::copy(fixtures.join("adapters/llama-seq").join(file), place.join("run/adapter").join(file)).expect("an adapter");
+            fs::copy(fixtures.join("adapters/llama-seq").join(file), folder.join("run/adapter").join(file)).expect("an adapter");
         }
         let row = r#"{"prompt": "a", "completion": "b"}"#;
         let chat = |role: &str| format!(r#"{{"messages": [{{"role": "user", "content": "a"}}, {{"role": "{role}", "content": "b"}}]}}"#);
@@ -35,20 +35,20 @@ impl Place {
             ("chat.jinja", "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}".into()),
         ];
         for (file, text) in files {
-            fs::write(place.join(file), text).expect("a file");
+            fs::write(folder.join(file), text).expect("a file");
         }
         // The small GPT with a chat template.
-        fs::create_dir_all(place.join("chatty")).expect("a directory");
+        fs::create_dir_all(folder.join("chatty")).expect("a directory");
         for file in ["config.json", "model.safetensors", "tokenizer.json"] {
-            fs::copy(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base")).join(file), place.join("chatty").join(file))
+            fs::copy(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base")).join(file), folder.join("chatty").join(file))
                 .expect("a file");
         }
-        fs::rename(place.join("chat.jinja"), place.join("chatty/chat_template.jinja")).expect("a template");
-        Place(place)
+        fs::rename(folder.join("chat.jinja"), folder.join("chatty/chat_template.jinja")).expect("a template");
+        Folder(folder)
     }
 }
 
-impl Drop for Place {
+impl Drop for Folder {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.0));
     }
@@ -182,12 +182,12 @@ const MISTAKES: [(&str, i32, &str); 38] = [
 
 #[test]
 fn mistakes_are_told_in_a_sentence_and_as_json() {
-    let place = Place::new();
+    let folder = Folder::new();
     for (line, code, sentence) in MISTAKES {
         // Only Linux's own messages are known here.
         let system = sentence.contains("os error") && !cfg!(target_os = "linux");
         let mut command = harness::command();
-        let output = command.current_dir(&place.0).args(line.split_whitespace()).arg("--json").output().expect("the command runs");
+        let output = command.current_dir(&folder.0).args(line.split_whitespace()).arg("--json").output().expect("the command runs");
         let (out, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(output.status.code(), Some(code), "{line}: {said}");
         assert_eq!(
@@ -207,7 +207,7 @@ fn mistakes_are_told_in_a_sentence_and_as_json() {
         let start = error.split([':', ';']).next().expect("a part");
         assert!(said.contains(&format!("error: {start}")), "{line}: {said}");
     }
-    assert!(!place.0.join("new").exists());
+    assert!(!folder.0.join("new").exists());
 }
 
 /// Without `--json`, errors leave standard output empty; help is never followed by JSON.

@@ -26,14 +26,14 @@ const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/base");
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models");
 
 /// A directory that is removed at the end of the test.
-struct Place(PathBuf);
+struct Folder(PathBuf);
 
-impl Place {
-    fn new(name: &str) -> Place {
-        let place = std::env::temp_dir().join(format!("graftling-{}-self-check-{name}", std::process::id()));
-        std::fs::create_dir_all(&place).expect("a directory");
-        std::fs::write(place.join("text.txt"), "let y = g(x); // and no more\n".repeat(8)).expect("a text");
-        Place(place)
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("graftling-{}-self-check-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a directory");
+        std::fs::write(folder.join("text.txt"), "let y = g(x); // and no more\n".repeat(8)).expect("a text");
+        Folder(folder)
     }
 
     fn verdicts(&self, device: &Device) -> Verdicts {
@@ -71,7 +71,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Folder {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.0));
     }
@@ -90,8 +90,8 @@ fn model(base: &Base) -> Model {
 }
 
 /// The files that a device avoids after the check, and whether anything was compared.
-fn checked(device: &mut Device, place: &Place, model: &Model) -> Result<(Vec<Avoided>, bool)> {
-    let (compared, mut verdicts) = (Cell::new(false), place.verdicts(device));
+fn checked(device: &mut Device, folder: &Folder, model: &Model) -> Result<(Vec<Avoided>, bool)> {
+    let (compared, mut verdicts) = (Cell::new(false), folder.verdicts(device));
     let avoided = self_check(device, &mut verdicts, |traits| recordings(model, traits, [2, 64], true), || compared.set(true))?;
     Ok((avoided, compared.get()))
 }
@@ -111,7 +111,7 @@ fn trained(device: &Device, base: &Base, model: &Model) -> f32 {
 /// Products do not compile, and the fused adapter computes wrong numbers: both are replaced, and training comes out right.
 #[test]
 fn wrong_kernels_are_replaced() {
-    let place = Place::new("replaced");
+    let folder = Folder::new("replaced");
     let base = Base::open(BASE.as_ref()).expect("the base");
     let model = model(&base);
     let tamper = |kernel: &Kernel, source: String| match kernel.file {
@@ -120,7 +120,7 @@ fn wrong_kernels_are_replaced() {
         _ => source,
     };
     let mut device = gpu(tamper);
-    let (avoided, compared) = checked(&mut device, &place, &model).expect("others take their place");
+    let (avoided, compared) = checked(&mut device, &folder, &model).expect("others take their place");
     assert_eq!(avoided.iter().map(|a| a.file).collect::<Vec<_>>(), ["matmul_gpu", "adapter"]);
     assert!(compared && avoided[0].wrong.contains("does not compile") && avoided[1].wrong.contains(" is "), "{avoided:?}");
     assert!(avoided[1].to_string().starts_with("the kernels of adapter compute wrong results on this device, so others"), "{}", avoided[1]);
@@ -136,24 +136,24 @@ fn wrong_kernels_are_replaced() {
 
     // It is remembered: another process compares nothing and avoids the same.
     let mut device = gpu(|_, source| source);
-    assert_eq!(checked(&mut device, &place, &model).expect("remembered"), (avoided, false));
+    assert_eq!(checked(&mut device, &folder, &model).expect("remembered"), (avoided, false));
     assert_eq!(files(device.traits()), used);
 }
 
 /// A wrong kernel without another for its place is an error.
 #[test]
 fn a_kernel_that_cannot_be_replaced_is_an_error() {
-    let place = Place::new("alone");
+    let folder = Folder::new("alone");
     let base = Base::open(BASE.as_ref()).expect("the base");
     let mut device = gpu(|kernel, source| match kernel.file {
         "attention" => source.replace("params.scale", "(1.5 * params.scale)"),
         _ => source,
     });
-    let error = checked(&mut device, &place, &model(&base)).expect_err("attention is wrong");
+    let error = checked(&mut device, &folder, &model(&base)).expect_err("attention is wrong");
     let said = error.to_string();
     assert_eq!(error.exit_code(), 1);
     assert!(said.contains("the kernels of attention compute wrong results (") && said.contains("no others can take their place"), "{said}");
-    assert!(place.verdicts(&device).wrong().any(|(name, _)| name.starts_with("attention ")), "it is remembered");
+    assert!(folder.verdicts(&device).wrong().any(|(name, _)| name.starts_with("attention ")), "it is remembered");
 }
 
 static COMPILED: Mutex<Vec<Kernel>> = Mutex::new(Vec::new());
@@ -184,8 +184,8 @@ fn every_kernel_is_checked() {
             let mut device = Device::open(None).expect("these tests need a device");
             device.limit(|traits| traits.cpu &= cpu);
             device.tamper(collect);
-            let place = Place::new(&format!("every-{:?}-{cpu}", base.config.family));
-            let mut verdicts = place.verdicts(&device);
+            let folder = Folder::new(&format!("every-{:?}-{cpu}", base.config.family));
+            let mut verdicts = folder.verdicts(&device);
             let avoided = self_check(&mut device, &mut verdicts, record, || ()).expect("a working device");
             assert_eq!(avoided, []);
             let of = |kernel: &Kernel| {
@@ -219,8 +219,8 @@ fn large_tiles_are_checked() {
         assert!(g.line().iter().any(|dispatch| large(&dispatch.kernel)));
         Ok(vec![g])
     };
-    let place = Place::new("large");
-    let mut verdicts = place.verdicts(&device);
+    let folder = Folder::new("large");
+    let mut verdicts = folder.verdicts(&device);
     assert_eq!(self_check(&mut device, &mut verdicts, record, || ()).expect("a working device"), []);
     assert!(LARGE.load(Ordering::Relaxed));
 }
@@ -251,8 +251,8 @@ fn block_formats_are_checked() {
         for cpu in [true, false] {
             let mut device = Device::open(None).expect("these tests need a device");
             device.limit(|traits| traits.cpu &= cpu);
-            let place = Place::new(&format!("blocks-{format}-{half}-{cpu}"));
-            let mut verdicts = place.verdicts(&device);
+            let folder = Folder::new(&format!("blocks-{format}-{half}-{cpu}"));
+            let mut verdicts = folder.verdicts(&device);
             assert_eq!(
                 self_check(&mut device, &mut verdicts, record, || ()).expect("a working device"),
                 [],
@@ -264,46 +264,46 @@ fn block_formats_are_checked() {
 
 #[test]
 fn commands_check_once_and_say_what_they_replace() {
-    let place = Place::new("commands");
+    let folder = Folder::new("commands");
     let eval = format!("eval --model {BASE} --data text.txt --max-length 64");
     let first = "checking   kernels on ";
-    let (said, right) = place.succeeds(&eval);
+    let (said, right) = folder.succeeds(&eval);
     assert!(said.contains(first) && !said.contains("warning"), "{said}");
     assert_eq!(right["warnings"], serde_json::json!([]));
-    assert!(!place.succeeds(&eval).0.contains(first));
-    let (_, listed) = place.succeeds("devices --device 0");
+    assert!(!folder.succeeds(&eval).0.contains(first));
+    let (_, listed) = folder.succeeds("devices --device 0");
     assert!(listed["devices"][0]["checked"].as_u64() > Some(5), "{listed}");
 
     let train = format!("train --model {BASE} --data text.txt --max-length 32 --batch-size 1 --steps 1 --out");
-    let (said, trained) = place.succeeds(&format!("{train} right"));
+    let (said, trained) = folder.succeeds(&format!("{train} right"));
     assert!(said.contains(first) && !said.contains("compute wrong results"), "{said}");
 
     // The fast products of this device are called wrong.
     let file = if harness::unchecked().traits().cpu { "matmul_cpu" } else { "matmul_gpu" };
-    assert!(place.condemn(file) > 0);
-    let (said, replaced) = place.succeeds(&eval);
+    assert!(folder.condemn(file) > 0);
+    let (said, replaced) = folder.succeeds(&eval);
     let warning = format!("the kernels of {file} compute wrong results on this device, so others take their place (made up)");
     assert!(said.contains(&format!("warning: {warning}")) && said.contains(first), "{said}");
     assert_eq!(replaced["warnings"], serde_json::json!([warning]));
     let loss = |result: &Value| result["loss"].as_f64().expect("a loss");
     assert!((loss(&right) - loss(&replaced)).abs() < 1e-4 * loss(&right), "{replaced}, not {right}");
-    let (_, replaced) = place.succeeds(&format!("{train} replaced"));
+    let (_, replaced) = folder.succeeds(&format!("{train} replaced"));
     assert_eq!(replaced["warnings"][0], warning);
     let loss_of = |result: &Value| result["loss_after"].as_f64().expect("a loss");
     assert!((loss_of(&trained) - loss_of(&replaced)).abs() < 1e-4 * loss_of(&trained), "{replaced}, not {trained}");
-    let (_, listed) = place.succeeds("devices --device 0");
+    let (_, listed) = folder.succeeds("devices --device 0");
     assert!(listed["devices"][0]["wrong"].as_object().expect("names").values().all(|wrong| wrong == "made up"), "{listed}");
 
     // A kernel that has no other.
-    assert_eq!(place.condemn("optimizer"), 1);
-    let output = place.run(&format!("{train} other"));
+    assert_eq!(folder.condemn("optimizer"), 1);
+    let output = folder.run(&format!("{train} other"));
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("the kernels of optimizer compute wrong results (made up), and no others can take their place"), "{said}");
 
     // A damaged file is as good as none.
-    std::fs::write(place.cache(), "{").expect("written");
-    let (said, again) = place.succeeds(&eval);
+    std::fs::write(folder.cache(), "{").expect("written");
+    let (said, again) = folder.succeeds(&eval);
     assert!(said.contains(first) && !said.contains("warning"), "{said}");
     assert_eq!(loss(&again), loss(&right));
 }

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::graph::wgsl::Constant;
 use crate::graph::{Graph, Kernel, Tensor};
 use crate::ops::{
-    self, Activation, Adapter, Attention, FeedForward, Half, HeadNorm, Linear, Norm, Place, Pointwise, Rope, RopePairs, RopeScaling,
+    self, Activation, Adapter, Attention, FeedForward, Half, HeadNorm, Linear, Norm, Pointwise, Pooling, Rope, RopePairs, RopeScaling,
 };
 use crate::weights::{GgmlType, repack};
 
@@ -392,15 +392,15 @@ pub(in super::super) fn pointwise(bench: &mut Bench, len: usize, kind: Pointwise
     Ok(())
 }
 
-pub(in super::super) fn rows(bench: &mut Bench, hidden: usize, place: Place) -> Result<()> {
+pub(in super::super) fn rows(bench: &mut Bench, hidden: usize, pooling: Pooling) -> Result<()> {
     let (lengths, length) = ([5u32, 1, 3], 5);
     let arrays = [Array::input(&[3, length, hidden], &mut Random(18)), Array::whole(&lengths, &[3])];
-    let chosen = |row: usize| if place == Place::Last { lengths[row] as usize - 1 } else { 0 };
+    let chosen = |row: usize| if pooling == Pooling::Last { lengths[row] as usize - 1 } else { 0 };
     bench.case(
-        &format!("3×{length}×{hidden}, {place:?}"),
+        &format!("3×{length}×{hidden}, {pooling:?}"),
         &arrays,
         true,
-        |g, t| ops::gather_rows(g, t[0], t[1], place),
+        |g, t| ops::gather_rows(g, t[0], t[1], pooling),
         |v| (0..3).flat_map(|row| v[0][(row * length + chosen(row)) * hidden..][..hidden].to_vec()).collect(),
     )
 }

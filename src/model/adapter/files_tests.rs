@@ -8,13 +8,13 @@ use crate::ops::Activation;
 use crate::weights::Weight;
 
 /// A directory that is removed at the end of the test.
-struct Place(PathBuf);
+struct Folder(PathBuf);
 
-impl Place {
-    fn new(name: &str) -> Place {
+impl Folder {
+    fn new(name: &str) -> Folder {
         let path = std::env::temp_dir().join(format!("graftling-unit-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).expect("a directory");
-        Place(path)
+        Folder(path)
     }
 }
 
@@ -22,7 +22,7 @@ fn json_at(directory: &Path, file: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(directory.join(file)).expect("the file")).expect("JSON")
 }
 
-impl Drop for Place {
+impl Drop for Folder {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.0));
     }
@@ -75,18 +75,18 @@ fn what_the_library_saved_is_read_and_written_as_it_was() {
         let memory = adapter.weights_for(of(&adapter), names(prefix), layers, 8).expect(name);
         assert_eq!(memory.tensors.len(), of(&adapter).tensors(prefix, layers, 8).expect(name).len());
 
-        let place = Place::new(name);
-        write_adapter(&place.0, &SavedAdapter { weights: memory.clone(), ..adapter.clone() }).expect(name);
+        let folder = Folder::new(name);
+        write_adapter(&folder.0, &SavedAdapter { weights: memory.clone(), ..adapter.clone() }).expect(name);
         let mut theirs = json_at(&fixture(name), CONFIG);
         if name == "llama-par" {
             // It was saved from a model without a head. Graftling always writes the class of a language model.
             theirs["model_class"] = "LlamaForCausalLM".into();
         }
-        assert_same(&json_at(&place.0, CONFIG), &theirs, name);
+        assert_same(&json_at(&folder.0, CONFIG), &theirs, name);
         if adapter.head.is_some() {
-            assert_same(&json_at(&place.0, HEAD_CONFIG), &json_at(&fixture(name), HEAD_CONFIG), HEAD_CONFIG);
+            assert_same(&json_at(&folder.0, HEAD_CONFIG), &json_at(&fixture(name), HEAD_CONFIG), HEAD_CONFIG);
         }
-        let again = read_adapter(&place.0).expect(name);
+        let again = read_adapter(&folder.0).expect(name);
         assert_eq!(again.config, adapter.config);
         assert_eq!(again.weights_for(of(&again), names(prefix), layers, 8).expect(name).tensors, memory.tensors);
         assert_eq!(again.head.map(|head| head.tensors), adapter.head.map(|head| head.tensors));
@@ -109,13 +109,13 @@ fn adapters_of_whole_models_are_read_and_written_as_they_were() {
             let name = directory.display().to_string();
             let adapter = read_adapter(&directory).expect(&name);
             let memory = adapter.weights_for(of(&adapter), names(prefix), layers, hidden).expect(&name);
-            let place = Place::new(&format!("{model}-{read}"));
-            write_adapter(&place.0, &SavedAdapter { weights: memory.clone(), ..adapter.clone() }).expect(&name);
-            assert_same(&json_at(&place.0, CONFIG), &json_at(&directory, CONFIG), &name);
+            let folder = Folder::new(&format!("{model}-{read}"));
+            write_adapter(&folder.0, &SavedAdapter { weights: memory.clone(), ..adapter.clone() }).expect(&name);
+            assert_same(&json_at(&folder.0, CONFIG), &json_at(&directory, CONFIG), &name);
             if adapter.head.is_some() {
-                assert_same(&json_at(&place.0, HEAD_CONFIG), &json_at(&directory, HEAD_CONFIG), &name);
+                assert_same(&json_at(&folder.0, HEAD_CONFIG), &json_at(&directory, HEAD_CONFIG), &name);
             }
-            let again = read_adapter(&place.0).expect(&name);
+            let again = read_adapter(&folder.0).expect(&name);
             let again = again.weights_for(of(&again), names(prefix), layers, hidden).expect(&name);
             assert_eq!(again.tensors, memory.tensors, "{name}");
             read += 1;
@@ -265,14 +265,14 @@ fn bad_configs_are_refused_in_one_sentence() {
 
 #[test]
 fn bad_files_are_named() {
-    let place = Place::new("bad");
+    let folder = Folder::new("bad");
     let adapter = read_adapter(&fixture("llama-seq")).expect("an adapter");
-    write_adapter(&place.0, &adapter).expect("an adapter");
-    let config = place.0.join(CONFIG);
+    write_adapter(&folder.0, &adapter).expect("an adapter");
+    let config = folder.0.join(CONFIG);
     let good = fs::read_to_string(&config).expect("the file");
     let problem = |text: &[u8]| {
         fs::write(&config, text).expect("the file");
-        let error = read_adapter(&place.0).expect_err("a bad file");
+        let error = read_adapter(&folder.0).expect_err("a bad file");
         assert_eq!(error.exit_code(), 3);
         let message = error.to_string();
         assert!(!message.contains('\n'), "{message}");
@@ -286,11 +286,11 @@ fn bad_files_are_named() {
     assert!(problem(&[0xff, 0xfe]).starts_with("line 1 is not UTF-8"));
     assert!(problem(" ".repeat(1 << 21).as_bytes()).starts_with("is longer than 1 MiB"));
     fs::remove_file(&config).expect("the file");
-    assert!(read_adapter(&place.0).expect_err("no file").to_string().contains("adapter_config.json: cannot be read"));
+    assert!(read_adapter(&folder.0).expect_err("no file").to_string().contains("adapter_config.json: cannot be read"));
 
     fs::write(&config, &good).expect("the file");
-    fs::rename(place.0.join(WEIGHTS), place.0.join("pytorch_adapter.bin")).expect("the file");
-    assert!(read_adapter(&place.0).expect_err("no file").to_string().contains("use_safetensors=True"));
+    fs::rename(folder.0.join(WEIGHTS), folder.0.join("pytorch_adapter.bin")).expect("the file");
+    assert!(read_adapter(&folder.0).expect_err("no file").to_string().contains("use_safetensors=True"));
 
     let wide = adapter.weights_for(of(&adapter), names("model.layers"), 3, 16).expect_err("another width").to_string();
     assert!(wide.ends_with("adapter_config.json: hidden_size is 8, but the model's is 16; use the adapter's own base"), "{wide}");
@@ -305,24 +305,24 @@ fn bad_files_are_named() {
 
 #[test]
 fn a_head_of_an_earlier_adapter_goes() {
-    let place = Place::new("head");
+    let folder = Folder::new("head");
     let adapter = read_adapter(&fixture("llama-seq")).expect("an adapter");
-    write_adapter(&place.0, &adapter).expect("an adapter");
-    assert!(read_adapter(&place.0).expect("an adapter").head.is_some());
-    write_adapter(&place.0, &SavedAdapter { head: None, ..adapter.clone() }).expect("an adapter");
-    assert!(read_adapter(&place.0).expect("an adapter").head.is_none() && !place.0.join(HEAD_CONFIG).exists());
+    write_adapter(&folder.0, &adapter).expect("an adapter");
+    assert!(read_adapter(&folder.0).expect("an adapter").head.is_some());
+    write_adapter(&folder.0, &SavedAdapter { head: None, ..adapter.clone() }).expect("an adapter");
+    assert!(read_adapter(&folder.0).expect("an adapter").head.is_none() && !folder.0.join(HEAD_CONFIG).exists());
 
     let mut damaged = adapter.clone();
     let nan = Weight::from_f32([1].into(), &[f32::NAN]);
     damaged.head.as_mut().expect("a head").tensors.insert("lm_head.bias".into(), nan);
-    let problem = write_adapter(&place.0, &damaged).expect_err("no number").to_string();
-    assert!(problem.contains("'lm_head.bias' is no longer finite") && !place.0.join(HEAD).exists(), "{problem}");
-    write_adapter(&place.0, &adapter).expect("an adapter");
-    let mut bytes = fs::read(place.0.join(HEAD)).expect("a head");
+    let problem = write_adapter(&folder.0, &damaged).expect_err("no number").to_string();
+    assert!(problem.contains("'lm_head.bias' is no longer finite") && !folder.0.join(HEAD).exists(), "{problem}");
+    write_adapter(&folder.0, &adapter).expect("an adapter");
+    let mut bytes = fs::read(folder.0.join(HEAD)).expect("a head");
     let last = bytes.len() - 4;
     bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
-    fs::write(place.0.join(HEAD), bytes).expect("a damaged head");
-    let problem = read_adapter(&place.0).expect_err("no number").to_string();
+    fs::write(folder.0.join(HEAD), bytes).expect("a damaged head");
+    let problem = read_adapter(&folder.0).expect_err("no number").to_string();
     assert!(problem.contains("model_head.safetensors: tensor 'lm_head.weight' has a number that is not finite"), "{problem}");
 
     for adapter in [
@@ -332,6 +332,6 @@ fn a_head_of_an_earlier_adapter_goes() {
             ..adapter.clone()
         },
     ] {
-        assert_eq!(write_adapter(&place.0, &adapter).expect_err("what cannot be").exit_code(), 2);
+        assert_eq!(write_adapter(&folder.0, &adapter).expect_err("what cannot be").exit_code(), 2);
     }
 }

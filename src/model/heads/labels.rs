@@ -4,7 +4,7 @@ use super::HeadConfig;
 use crate::graph::{DType, Graph, Shape, Tensor};
 use crate::model::declared::Declared;
 use crate::model::{Inputs, Model};
-use crate::ops::{self, Linear, Place, Pointwise};
+use crate::ops::{self, Linear, Pointwise, Pooling};
 use crate::text::Task;
 
 /// One or two linear layers on the hidden states of a text. It always trains, as adapters do.
@@ -65,8 +65,8 @@ impl LabelHead {
         let dropout = self.config.dropout.unwrap_or(model.config.dropout.head);
         let mut x = hidden;
         if !matches!(self.config.task, Task::Tagging(_)) {
-            let place = if model.config.encoder.is_some() { Place::First } else { Place::Last };
-            x = ops::gather_rows(g, hidden, inputs.lengths, place);
+            let pooling = if model.config.encoder.is_some() { Pooling::First } else { Pooling::Last };
+            x = ops::gather_rows(g, hidden, inputs.lengths, pooling);
         }
         if self.config.pooler {
             x = model.pooled(g, x);

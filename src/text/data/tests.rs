@@ -9,14 +9,14 @@ use crate::weights::Gguf;
 const NO: u32 = IGNORED;
 
 /// A directory that is removed when the value is dropped.
-struct Place(PathBuf);
+struct Folder(PathBuf);
 
-impl Place {
-    fn new(name: &str) -> Place {
-        let place = std::env::temp_dir().join(format!("graftling-data-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&place);
-        std::fs::create_dir_all(&place).expect("a directory");
-        Place(place)
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("graftling-data-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).expect("a directory");
+        Folder(folder)
     }
 
     fn put(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
@@ -33,7 +33,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -65,16 +65,16 @@ fn shown(sequence: &Sequence) -> (String, String) {
     (text(&sequence.tokens), text(&sequence.targets))
 }
 
-fn one(place: &Place, tokenizer: &Tokenizer, row: &str, options: &DataOptions) -> Result<(String, String)> {
-    let path = place.put("one.jsonl", row);
+fn one(folder: &Folder, tokenizer: &Tokenizer, row: &str, options: &DataOptions) -> Result<(String, String)> {
+    let path = folder.put("one.jsonl", row);
     Dataset::read(&path, tokenizer, options).map(|data| shown(&data.sequences[0]))
 }
 
 #[test]
 fn rows_become_sequences() {
-    let place = Place::new("rows");
-    let tokenizer = place.bytes(CONFIG);
-    let read = |row: &str, options: &DataOptions| one(&place, &tokenizer, row, options).expect("a row");
+    let folder = Folder::new("rows");
+    let tokenizer = folder.bytes(CONFIG);
+    let read = |row: &str, options: &DataOptions| one(&folder, &tokenizer, row, options).expect("a row");
     let pair = |tokens: &str, targets: &str| (tokens.to_owned(), targets.to_owned());
     assert_eq!(read(r#"{"text": "abc", "other": [{}]}"#, &options(9)), pair("abc", "bc."));
     let completion = r#"{"prompt": "ab", "completion": "cd"}"#;
@@ -93,26 +93,26 @@ fn rows_become_sequences() {
 
 #[test]
 fn bos_is_where_the_model_asks_for_it() {
-    let place = Place::new("bos");
+    let folder = Folder::new("bos");
     let config = CONFIG.replacen('{', r#"{"add_bos_token": true, "#, 1);
-    let tokenizer = place.bytes(&config);
-    let read = |row: &str| one(&place, &tokenizer, row, &options(99)).expect("a row").0;
+    let tokenizer = folder.bytes(&config);
+    let read = |row: &str| one(&folder, &tokenizer, row, &options(99)).expect("a row").0;
     assert_eq!(read(r#"{"text": "a"}"#), "^a");
     assert_eq!(read(r#"{"prompt": "a", "completion": "b"}"#), "^ab~");
     assert_eq!(read(r#"{"messages": [{"role": "assistant", "content": "b"}]}"#), "a:b;");
-    let text = Dataset::read(&place.put("t.txt", "abcdefgh"), &tokenizer, &options(3)).expect("a text");
+    let text = Dataset::read(&folder.put("t.txt", "abcdefgh"), &tokenizer, &options(3)).expect("a text");
     assert_eq!(text.sequences.iter().map(|s| shown(s).0).collect::<Vec<_>>(), ["^ab", "cde", "fgh"]);
     // No end token if the model has none.
-    let tokenizer = place.bytes("{}");
-    assert_eq!(one(&place, &tokenizer, r#"{"prompt": "a", "completion": "b"}"#, &options(9)).expect("a row").0, "ab");
+    let tokenizer = folder.bytes("{}");
+    assert_eq!(one(&folder, &tokenizer, r#"{"prompt": "a", "completion": "b"}"#, &options(9)).expect("a row").0, "ab");
 }
 
 #[test]
 fn texts_are_cut_into_full_sequences() {
-    let place = Place::new("texts");
-    let tokenizer = place.bytes("{}");
+    let folder = Folder::new("texts");
+    let tokenizer = folder.bytes("{}");
     let read = |text: &str, length| {
-        let data = Dataset::read(&place.put("t.TXT", text), &tokenizer, &options(length)).expect("a text");
+        let data = Dataset::read(&folder.put("t.TXT", text), &tokenizer, &options(length)).expect("a text");
         assert_eq!((data.cut, data.dropped, data.max_length), (0, 0, length));
         data.sequences
     };
@@ -123,8 +123,8 @@ fn texts_are_cut_into_full_sequences() {
 
 #[test]
 fn rows_that_are_too_long_are_counted() {
-    let place = Place::new("long");
-    let tokenizer = place.bytes(CONFIG);
+    let folder = Folder::new("long");
+    let tokenizer = folder.bytes(CONFIG);
     let rows = [
         r#"{"text": "abcdef"}"#,
         "",
@@ -133,7 +133,7 @@ fn rows_that_are_too_long_are_counted() {
         "  \t",
         r#"{"text": "ab"}"#,
     ];
-    let path = place.put("rows.jsonl", format!("\u{FEFF}{}", rows.join("\r\n")));
+    let path = folder.put("rows.jsonl", format!("\u{FEFF}{}", rows.join("\r\n")));
     let data = Dataset::read(&path, &tokenizer, &options(4)).expect("rows");
     assert_eq!(
         data.sequences.iter().map(shown).collect::<Vec<_>>(),
@@ -170,10 +170,10 @@ fn prompts_keep_their_tokens() {
 #[test]
 fn only_whole_tokens_of_a_turn_are_learned() {
     let tokenizer = fixture("gpt-2");
-    let place = Place::new("turns");
+    let folder = Folder::new("turns");
     // The template of this file writes `<|user|>`, the content and `<|end|>` for everyone.
     let row = r#"{"messages": [{"role": "user", "content": "it's"}, {"role": "assistant", "content": "the garden"}]}"#;
-    let path = place.put("chat.jsonl", row);
+    let path = folder.put("chat.jsonl", row);
     let data = Dataset::read(&path, &tokenizer, &options(99)).expect("a chat");
     let sequence = &data.sequences[0];
     let learned: Vec<u32> = sequence.targets.iter().copied().filter(|&t| t != NO).collect();
@@ -183,11 +183,11 @@ fn only_whole_tokens_of_a_turn_are_learned() {
 
 #[test]
 fn bad_data_are_named() {
-    let place = Place::new("bad");
-    let tokenizer = place.bytes(CONFIG);
+    let folder = Folder::new("bad");
+    let tokenizer = folder.bytes(CONFIG);
     let plain = fixture("llama");
     let error = |tokenizer: &Tokenizer, name: &str, bytes: &[u8]| -> Error {
-        Dataset::read(&place.put(name, bytes), tokenizer, &options(8)).err().unwrap_or_else(|| panic!("{name}"))
+        Dataset::read(&folder.put(name, bytes), tokenizer, &options(8)).err().unwrap_or_else(|| panic!("{name}"))
     };
     let cases: [(&str, &[u8], &str); 26] = [
         ("a.jsonl", b"", "no rows"),
@@ -229,40 +229,40 @@ fn bad_data_are_named() {
     assert!(error(&tokenizer, "a.jsonl", &deep).to_string().contains("line 1"));
     let chat = b"{\"messages\": [{\"role\": \"assistant\", \"content\": \"b\"}]}";
     assert!(error(&plain, "a.jsonl", chat).to_string().contains("without a chat template"));
-    let refuses = place.bytes(r#"{"chat_template": "{{ raise_exception('no') }}"}"#);
+    let refuses = folder.bytes(r#"{"chat_template": "{{ raise_exception('no') }}"}"#);
     let refused = error(&refuses, "a.jsonl", chat);
     assert!(refused.exit_code() == 3 && refused.to_string().contains("a.jsonl: line 1: the model's chat template"), "{refused}");
-    let invalid = place.bytes(r#"{"chat_template": "{% for %}"}"#);
+    let invalid = folder.bytes(r#"{"chat_template": "{% for %}"}"#);
     assert_eq!(error(&invalid, "a.jsonl", chat).exit_code(), 3);
-    assert_eq!(Dataset::read(&place.put("a.txt", "abc"), &tokenizer, &options(1)).expect_err("too short").exit_code(), 2);
-    for path in [place.0.join("none.jsonl"), place.0.join("none"), place.0.clone()] {
+    assert_eq!(Dataset::read(&folder.put("a.txt", "abc"), &tokenizer, &options(1)).expect_err("too short").exit_code(), 2);
+    for path in [folder.0.join("none.jsonl"), folder.0.join("none"), folder.0.clone()] {
         assert_eq!(Dataset::read(&path, &tokenizer, &options(8)).expect_err("no file").exit_code(), 3);
     }
 }
 
 #[test]
 fn directories_have_splits() {
-    let place = Place::new("splits");
-    let tokenizer = place.bytes("{}");
-    let read = || Splits::read(&place.0, &tokenizer, &options(8));
+    let folder = Folder::new("splits");
+    let tokenizer = folder.bytes("{}");
+    let read = || Splits::read(&folder.0, &tokenizer, &options(8));
     assert!(read().expect_err("no train.jsonl").to_string().contains("train.jsonl"));
-    place.put("train.txt", "abc");
+    folder.put("train.txt", "abc");
     let splits = read().expect("a text");
     assert!(splits.train.path.ends_with("train.txt") && splits.valid.is_none() && splits.test.is_none());
     for name in ["train.jsonl", "valid.jsonl", "test.jsonl"] {
-        place.put(name, r#"{"text": "ab"}"#);
+        folder.put(name, r#"{"text": "ab"}"#);
     }
     let splits = read().expect("three files");
     assert!(splits.train.path.ends_with("train.jsonl") && splits.valid.is_some() && splits.test.is_some());
-    assert!(Splits::read(&place.0.join("test.jsonl"), &tokenizer, &options(8)).expect("a file").valid.is_none());
+    assert!(Splits::read(&folder.0.join("test.jsonl"), &tokenizer, &options(8)).expect("a file").valid.is_none());
 }
 
 #[test]
 fn batches_go_on_where_they_were() {
-    let place = Place::new("batches");
-    let tokenizer = place.bytes("{}");
+    let folder = Folder::new("batches");
+    let tokenizer = folder.bytes("{}");
     let rows: String = ('a'..='g').map(|c| format!("{{\"text\": \"{c}{c}\"}}\n")).collect();
-    let data = Dataset::read(&place.put("a.jsonl", rows), &tokenizer, &options(512)).expect("rows");
+    let data = Dataset::read(&folder.put("a.jsonl", rows), &tokenizer, &options(512)).expect("rows");
     let firsts = |batch: crate::text::Batch| batch.tokens.chunks(batch.length as usize).map(|row| row[0]).collect::<Vec<_>>();
     let mut batches = Batches::new(&data, 3, Some(7));
     assert_eq!((batches.per_epoch(), batches.position()), (3, Position { epoch: 0, index: 0 }));
@@ -283,11 +283,11 @@ fn batches_go_on_where_they_were() {
 }
 
 /// The task of a file, and what its rows become.
-fn labelled(place: &Place, name: &str, rows: &str, wanted: Option<TaskKind>) -> Result<(Task, Vec<Sequence>)> {
-    let path = place.put(name, rows);
+fn labelled(folder: &Folder, name: &str, rows: &str, wanted: Option<TaskKind>) -> Result<(Task, Vec<Sequence>)> {
+    let path = folder.put(name, rows);
     let task = Task::of(&path, wanted)?;
     let options = DataOptions { max_length: 8, train_on_prompt: false, task: task.clone() };
-    Ok((task, Dataset::read(&path, &place.bytes("{}"), &options)?.sequences))
+    Ok((task, Dataset::read(&path, &folder.bytes("{}"), &options)?.sequences))
 }
 
 fn names(task: &Task) -> Vec<&str> {
@@ -296,25 +296,25 @@ fn names(task: &Task) -> Vec<&str> {
 
 #[test]
 fn labels_become_targets() {
-    let place = Place::new("labels");
+    let folder = Folder::new("labels");
     let rows = "{\"text\": \"ab\", \"label\": \"spam\"}\n{\"text\": \"c\", \"label\": \"ham\"}\n";
-    let (task, sequences) = labelled(&place, "a.jsonl", rows, None).expect("labels");
+    let (task, sequences) = labelled(&folder, "a.jsonl", rows, None).expect("labels");
     assert_eq!((task.kind(), names(&task)), (TaskKind::Classification, vec!["ham", "spam"]));
     assert_eq!(sequences[0], Sequence { tokens: ids("ab"), types: vec![], targets: vec![1], of_row: true });
     assert_eq!(sequences[1].targets, [0]);
 
     // Whole numbers are in the order of numbers, and labels all the same.
     let rows: String = [10, 9, 2].iter().map(|n| format!("{{\"text\": \"a\", \"label\": {n}}}\n")).collect();
-    let (task, sequences) = labelled(&place, "b.jsonl", &rows, None).expect("labels");
+    let (task, sequences) = labelled(&folder, "b.jsonl", &rows, None).expect("labels");
     assert_eq!((names(&task), sequences[0].targets[0]), (vec!["2", "9", "10"], 2));
-    let (task, sequences) = labelled(&place, "b.jsonl", &rows, Some(TaskKind::Regression)).expect("scores");
+    let (task, sequences) = labelled(&folder, "b.jsonl", &rows, Some(TaskKind::Regression)).expect("scores");
     assert_eq!((task, f32::from_bits(sequences[0].targets[0])), (Task::Regression, 10.0));
     // One fraction makes scores of all.
-    let (task, sequences) = labelled(&place, "b.jsonl", &(rows + "{\"text\": \"a\", \"label\": -0.5}"), None).expect("scores");
+    let (task, sequences) = labelled(&folder, "b.jsonl", &(rows + "{\"text\": \"a\", \"label\": -0.5}"), None).expect("scores");
     assert_eq!((task, f32::from_bits(sequences[3].targets[0])), (Task::Regression, -0.5));
 
     let rows = "{\"text\": \"ab\", \"label\": [\"x\", \"z\"]}\n{\"text\": \"c\", \"label\": []}\n{\"text\": \"d\", \"label\": [\"y\"]}";
-    let (task, sequences) = labelled(&place, "c.jsonl", rows, None).expect("labels");
+    let (task, sequences) = labelled(&folder, "c.jsonl", rows, None).expect("labels");
     let numbers = |at: usize| sequences[at].targets.iter().map(|&bits| f32::from_bits(bits)).collect::<Vec<_>>();
     assert_eq!((task.kind(), names(&task)), (TaskKind::MultiLabel, vec!["x", "y", "z"]));
     assert_eq!([numbers(0), numbers(1), numbers(2)], [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]);
@@ -322,40 +322,40 @@ fn labels_become_targets() {
     assert_eq!(data.label_counts(&task), [1, 1, 1]);
 
     let rows = "{\"text\": \"ab\", \"label\": \"x\"}\n{\"text\": \"cd\", \"label\": \"y\"}";
-    let (task, sequences) = labelled(&place, "d.jsonl", rows, Some(TaskKind::Language)).expect("texts");
+    let (task, sequences) = labelled(&folder, "d.jsonl", rows, Some(TaskKind::Language)).expect("texts");
     assert_eq!((task, &sequences[0]), (Task::Language, &Sequence::new(ids("ab"))));
 }
 
 #[test]
 fn the_first_token_of_a_word_has_its_label() {
-    let place = Place::new("tags");
+    let folder = Folder::new("tags");
     let rows = "{\"tokens\": [\"ab\", \"c\", \"de\"], \"labels\": [\"B\", \"O\", \"B\"]}";
-    let (task, sequences) = labelled(&place, "a.jsonl", rows, None).expect("tags");
+    let (task, sequences) = labelled(&folder, "a.jsonl", rows, None).expect("tags");
     assert_eq!((task.kind(), names(&task)), (TaskKind::Tagging, vec!["B", "O"]));
     // In bytes, a space is a token, which belongs to the word after it.
     assert_eq!((&sequences[0].tokens, &sequences[0].targets), (&ids("ab c de"), &vec![0, NO, 1, NO, 0, NO, NO]));
     let rows = "{\"tokens\": [\"abcdefg\", \"hij\"], \"labels\": [\"B\", \"O\"]}";
-    let (_, sequences) = labelled(&place, "b.jsonl", rows, None).expect("tags");
+    let (_, sequences) = labelled(&folder, "b.jsonl", rows, None).expect("tags");
     assert_eq!(sequences[0].targets, [0, NO, NO, NO, NO, NO, NO, 1]);
 }
 
 #[test]
 fn tables_have_rows() {
-    let place = Place::new("tables");
+    let folder = Folder::new("tables");
     let csv = "\u{FEFF}label,text,id\nx,\"a, \"\"b\"\"\",1\ny,c,2\n";
-    let (task, sequences) = labelled(&place, "a.csv", csv, None).expect("a table");
+    let (task, sequences) = labelled(&folder, "a.csv", csv, None).expect("a table");
     assert_eq!((names(&task), &sequences[0].tokens), (vec!["x", "y"], &ids("a, \"b\"")));
-    let (task, sequences) = labelled(&place, "a.tsv", "text\tlabel\na \"b\t1\nc\t2.5\n", None).expect("a table");
+    let (task, sequences) = labelled(&folder, "a.tsv", "text\tlabel\na \"b\t1\nc\t2.5\n", None).expect("a table");
     assert_eq!((task, &sequences[0].tokens), (Task::Regression, &ids("a \"b")));
-    let error = |name: &str, text: &str| labelled(&place, name, text, None).expect_err(text).to_string();
+    let error = |name: &str, text: &str| labelled(&folder, name, text, None).expect_err(text).to_string();
     assert!(error("b.csv", "sentence,label\na,x\n").contains("no column 'text'"));
     assert!(error("b.csv", "text,label\na,x\nb\n").contains("line 3 is not a row of the table (it has 1 cells, but the header has 2)"));
 }
 
 #[test]
 fn labels_that_cannot_be_are_named() {
-    let place = Place::new("wrong-labels");
-    let error = |rows: &str, wanted| labelled(&place, "a.jsonl", rows, wanted).expect_err(rows).to_string();
+    let folder = Folder::new("wrong-labels");
+    let error = |rows: &str, wanted| labelled(&folder, "a.jsonl", rows, wanted).expect_err(rows).to_string();
     let (a, b) = (r#"{"text": "a", "label": "x"}"#, r#"{"text": "b", "label": "y"}"#);
     let cases = [
         (format!("{a}\n{a}"), None, "has only the label 'x'"),
@@ -374,22 +374,22 @@ fn labels_that_cannot_be_are_named() {
         assert!(error.contains("a.jsonl") && error.contains(words), "'{error}' does not say '{words}'");
     }
     // A label that only the data to measure have.
-    let task = Task::of(&place.put("train.jsonl", format!("{a}\n{b}")), None).expect("two labels");
+    let task = Task::of(&folder.put("train.jsonl", format!("{a}\n{b}")), None).expect("two labels");
     let options = DataOptions { max_length: 8, train_on_prompt: false, task };
-    let other = place.put("test.jsonl", format!("{a}\n{{\"text\": \"a\", \"label\": \"new\"}}"));
-    let error = Dataset::read(&other, &place.bytes("{}"), &options).expect_err("an unknown label").to_string();
+    let other = folder.put("test.jsonl", format!("{a}\n{{\"text\": \"a\", \"label\": \"new\"}}"));
+    let error = Dataset::read(&other, &folder.bytes("{}"), &options).expect_err("an unknown label").to_string();
     assert!(error.contains("line 2 has the label 'new', which is not one of the 2 labels that the head knows (x, y)"), "{error}");
     // Rows to predict need no label, and lines of a text are rows.
-    let data = Dataset::read_unlabelled(&place.put("new.txt", "ab\ncdefghijk\n"), &place.bytes("{}"), &options).expect("two texts");
+    let data = Dataset::read_unlabelled(&folder.put("new.txt", "ab\ncdefghijk\n"), &folder.bytes("{}"), &options).expect("two texts");
     assert_eq!((data.sequences.len(), data.cut, &data.sequences[0].tokens), (2, 1, &ids("ab")));
 }
 
 #[test]
 fn batches_have_rows_of_like_lengths() {
-    let place = Place::new("lengths");
-    let tokenizer = place.bytes("{}");
+    let folder = Folder::new("lengths");
+    let tokenizer = folder.bytes("{}");
     let rows: String = (0..100).map(|n| format!("{{\"text\": \"{}\"}}\n", "a".repeat(2 + 7 * n % 50))).collect();
-    let data = Dataset::read(&place.put("a.jsonl", rows), &tokenizer, &options(512)).expect("rows");
+    let data = Dataset::read(&folder.put("a.jsonl", rows), &tokenizer, &options(512)).expect("rows");
     let padding = |batches: Vec<crate::text::Batch>| {
         let padded: u32 = batches.iter().map(|batch| batch.rows * batch.length).sum();
         let tokens: u32 = batches.iter().flat_map(|batch| &batch.lengths).sum();
@@ -434,9 +434,9 @@ fn rows_are_held_out() {
 #[test]
 fn encoders_learn_the_words_between_their_frames() {
     let pairs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pairs");
-    let place = Place::new("masked");
-    let rows = place.put("rows.jsonl", "{\"text\":\"the dog sleeps\",\"label\":\"x\"}\n{\"text\":\"fox\",\"text_pair\":\"the dog\"}\n");
-    let text = place.put("text.txt", "The quick brown fox jumps over the lazy dog. ".repeat(20));
+    let folder = Folder::new("masked");
+    let rows = folder.put("rows.jsonl", "{\"text\":\"the dog sleeps\",\"label\":\"x\"}\n{\"text\":\"fox\",\"text_pair\":\"the dog\"}\n");
+    let text = folder.put("text.txt", "The quick brown fox jumps over the lazy dog. ".repeat(20));
     for (kind, mask) in [("uncased", "[MASK]"), ("roberta", "<mask>")] {
         let tokenizer = Tokenizer::read(&pairs.join(kind)).expect("a tokenizer");
         let options = |max_length| DataOptions { max_length, train_on_prompt: false, task: Task::Language };
@@ -464,8 +464,8 @@ fn encoders_learn_the_words_between_their_frames() {
         assert!(short.contains("the tokenizer adds 2 tokens to a text"), "{short}");
     }
     let tokenizer = Tokenizer::read(&pairs.join("uncased")).expect("a tokenizer");
-    let chat = place.put("chat.jsonl", "{\"prompt\":\"a\",\"completion\":\"b\"}\n");
-    let empty = place.put("empty.jsonl", "{\"text\":\" \"}\n");
+    let chat = folder.put("chat.jsonl", "{\"prompt\":\"a\",\"completion\":\"b\"}\n");
+    let empty = folder.put("empty.jsonl", "{\"text\":\" \"}\n");
     for (file, words) in
         [(chat, "chat.jsonl: line 1 has no 'text', which is what an encoder learns"), (empty, "empty.jsonl: line 1 has no words")]
     {

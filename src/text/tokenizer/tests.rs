@@ -18,14 +18,14 @@ fn of(kind: &str) -> Tokenizer {
 }
 
 /// A directory that is removed at the end of the test.
-struct Place(PathBuf);
+struct Folder(PathBuf);
 
-impl Place {
-    fn new(name: &str) -> Place {
-        let place = std::env::temp_dir().join(format!("graftling-tokenizer-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&place);
-        std::fs::create_dir_all(&place).expect("a directory");
-        Place(place)
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("graftling-tokenizer-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).expect("a directory");
+        Folder(folder)
     }
 
     fn put(&self, name: &str, text: &str) {
@@ -33,7 +33,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -130,9 +130,9 @@ fn long_texts_have_the_tokens_of_the_whole() {
         let whole = tokenizer.inner.encode_fast(text.as_str(), false).expect("tokens");
         assert!(tokenizer.encode(&text).expect("tokens") == whole.get_ids(), "{kind}");
         // The same vocabulary from a tokenizer.json.
-        let place = Place::new("long");
-        place.put("tokenizer.json", &tokenizer.inner.to_string(false).expect("JSON"));
-        let read = Tokenizer::read(&place.0).expect("a tokenizer");
+        let folder = Folder::new("long");
+        folder.put("tokenizer.json", &tokenizer.inner.to_string(false).expect("JSON"));
+        let read = Tokenizer::read(&folder.0).expect("a tokenizer");
         assert_eq!((read.in_chunks, read.adds_space), (tokenizer.in_chunks, tokenizer.adds_space), "{kind}");
         let at = (1000..).find(|&at| text.is_char_boundary(at)).expect("there is one");
         assert_eq!(read.encode(&text[..at]).ok(), tokenizer.encode(&text[..at]).ok());
@@ -173,27 +173,27 @@ fn files_beside_the_vocabulary_name_special_tokens() {
         "special_tokens": {"a": {"id": "a", "ids": [97], "tokens": ["a"]}},
     });
     json["truncation"] = serde_json::json!({"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0});
-    let place = Place::new("beside");
-    place.put("tokenizer.json", &json.to_string());
-    let read = || Tokenizer::read(&place.0).expect("a tokenizer");
+    let folder = Folder::new("beside");
+    folder.put("tokenizer.json", &json.to_string());
+    let read = || Tokenizer::read(&folder.0).expect("a tokenizer");
     assert_eq!((read().bos(), read().end_tokens(), read().chat_template()), (Some(97), [].as_slice(), None));
     assert_eq!(read().encode_document("xyzxyz").expect("tokens"), [97, 120, 121, 122, 120, 121, 122]);
     assert_eq!(read().encode("x").expect("tokens"), [120]);
 
-    place.put("config.json", r#"{"eos_token_id": 100, "bos_token_id": 5}"#);
-    place.put("generation_config.json", r#"{"eos_token_id": [101, 100, 70000, -1]}"#);
-    place.put("special_tokens_map.json", r#"{"eos_token": {"content": "f"}, "bos_token": "g"}"#);
+    folder.put("config.json", r#"{"eos_token_id": 100, "bos_token_id": 5}"#);
+    folder.put("generation_config.json", r#"{"eos_token_id": [101, 100, 70000, -1]}"#);
+    folder.put("special_tokens_map.json", r#"{"eos_token": {"content": "f"}, "bos_token": "g"}"#);
     assert_eq!((read().bos(), read().end_tokens()), (Some(103), [102, 101, 100].as_slice()));
-    place.put(
+    folder.put(
         "tokenizer_config.json",
         r#"{"eos_token": "h", "bos_token": null, "add_bos_token": false,
             "chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}"#,
     );
     assert_eq!((read().bos(), read().end_tokens(), read().chat_template()), (None, [104, 102, 101, 100].as_slice(), Some("D")));
     assert_eq!(read().encode_document("x").expect("tokens"), [120]);
-    place.put("chat_template.jinja", "J");
+    folder.put("chat_template.jinja", "J");
     assert_eq!(read().chat_template(), Some("J"));
-    std::fs::remove_file(place.0.join("chat_template.jinja")).expect("it is there");
+    std::fs::remove_file(folder.0.join("chat_template.jinja")).expect("it is there");
 
     for (name, text, word) in [
         ("tokenizer_config.json", "[]", "JSON object"),
@@ -204,26 +204,26 @@ fn files_beside_the_vocabulary_name_special_tokens() {
         ("generation_config.json", r#"{"eos_token_id": [[]]}"#, "eos_token_id"),
         ("config.json", "{", "JSON object"),
     ] {
-        let before = std::fs::read_to_string(place.0.join(name)).expect("the file");
-        place.put(name, text);
-        let error = Tokenizer::read(&place.0).err().expect("a bad file");
+        let before = std::fs::read_to_string(folder.0.join(name)).expect("the file");
+        folder.put(name, text);
+        let error = Tokenizer::read(&folder.0).err().expect("a bad file");
         assert!(error.exit_code() == 3 && error.to_string().contains(name) && error.to_string().contains(word), "{error}");
-        place.put(name, &before);
+        folder.put(name, &before);
     }
 }
 
 #[test]
 fn a_tokenizer_json_beside_a_gguf_counts() {
-    let place = Place::new("gguf");
-    let gguf = place.0.join("model.gguf");
+    let folder = Folder::new("gguf");
+    let gguf = folder.0.join("model.gguf");
     std::fs::copy(fixtures().join("gpt-2.gguf"), &gguf).expect("a copy");
-    place.put("tokenizer.json", &Tokenizer::bytes_json());
+    folder.put("tokenizer.json", &Tokenizer::bytes_json());
     let gguf = Gguf::open(&gguf).expect("a file");
     let tokenizer = Tokenizer::from_gguf(&gguf).expect("a tokenizer");
     assert_eq!((tokenizer.len(), tokenizer.bos(), tokenizer.end_tokens()), (256, Some(0), [2].as_slice()));
     assert!(tokenizer.chat_template().is_some() && tokenizer.path().ends_with("tokenizer.json"));
     let larger = Tokenizer::bytes_json().replace("\"!\": 33", "\"!\": 3300");
-    place.put("tokenizer.json", &larger);
+    folder.put("tokenizer.json", &larger);
     let error = Tokenizer::from_gguf(&gguf).err().expect("another model's");
     assert!(error.to_string().contains("replace it with the model's own tokenizer"), "{error}");
 }
@@ -341,9 +341,9 @@ fn bad_metadata_are_named() {
 
 #[test]
 fn bytes_are_tokens() {
-    let place = Place::new("bytes");
-    place.put("tokenizer.json", &Tokenizer::bytes_json());
-    let tokenizer = Tokenizer::read(&place.0.join("tokenizer.json")).expect("a tokenizer");
+    let folder = Folder::new("bytes");
+    folder.put("tokenizer.json", &Tokenizer::bytes_json());
+    let tokenizer = Tokenizer::read(&folder.0.join("tokenizer.json")).expect("a tokenizer");
     let text = "fn main() {\n\tprintln!(\"Größe ≤ 5\");\r\n}\0";
     let tokens = tokenizer.encode(text).expect("any text is bytes");
     assert_eq!(tokens, text.bytes().map(u32::from).collect::<Vec<_>>());
@@ -392,8 +392,8 @@ fn encoders_frame_their_texts() {
 
 #[test]
 fn a_vocabulary_without_its_special_tokens_is_refused() {
-    let place = Place::new("vocabulary");
-    place.put("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n");
-    let error = Tokenizer::read(&place.0).err().expect("no mask").to_string();
+    let folder = Folder::new("vocabulary");
+    folder.put("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n");
+    let error = Tokenizer::read(&folder.0).err().expect("no mask").to_string();
     assert!(error.contains("vocab.txt: has no line [MASK]"), "{error}");
 }
