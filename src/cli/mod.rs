@@ -88,8 +88,8 @@ enum Command {
     Embed(embed::Embed),
     Predict(predict::Predict),
     Export(export::Export),
-    Adapters(adapters::Adapters),
     Merge(merge::Merge),
+    Adapters(adapters::Adapters),
     Bench(bench::Bench),
     Completions(completions::Completions),
 }

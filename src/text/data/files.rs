@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::rows::Row;
 use crate::error::{Error, Result};
 use crate::files::{not_utf8, open, unreadable};
-use crate::words::one_line;
+use crate::words::{count, one_line};
 
 /// The extensions of data files, in the order in which a directory is searched for them.
 const EXTENSIONS: [&str; 4] = ["jsonl", "csv", "tsv", "txt"];
@@ -85,7 +85,9 @@ fn each_of_table(path: &Path, separator: u8, mut each: impl FnMut(usize, std::re
         let reason = match e.kind() {
             csv::ErrorKind::Io(_) => one_line(&e),
             csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".into(),
-            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => format!("it has {len} cells, but the header has {expected_len}"),
+            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                format!("it has {}, but the header has {expected_len}", count(*len, "cell"))
+            }
             _ => one_line(&e),
         };
         Error::file(path, format!("line {line} is not a row of the table ({reason}); correct it"))

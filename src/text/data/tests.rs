@@ -349,7 +349,7 @@ fn tables_have_rows() {
     assert_eq!((task, &sequences[0].tokens), (Task::Regression, &ids("a \"b")));
     let error = |name: &str, text: &str| labelled(&folder, name, text, None).expect_err(text).to_string();
     assert!(error("b.csv", "sentence,label\na,x\n").contains("no column 'text'"));
-    assert!(error("b.csv", "text,label\na,x\nb\n").contains("line 3 is not a row of the table (it has 1 cells, but the header has 2)"));
+    assert!(error("b.csv", "text,label\na,x\nb\n").contains("line 3 is not a row of the table (it has 1 cell, but the header has 2)"));
 }
 
 #[test]
