@@ -1,4 +1,4 @@
-# make demo: adapts a small model to this project's source code in about a minute, on any device.
+# make demo: adapts a small model to this project's source code in about two minutes, on any device.
 # make test: runs everything that CI runs.
 
 # wgpu first probes the window system, which complains without a directory for its sockets.
