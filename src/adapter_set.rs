@@ -137,7 +137,7 @@ impl Compiled {
         let mut g = Graph::new(device.traits(), &model.parameters, false);
         let inputs = model.inputs(&mut g, rows, length, length);
         let hidden = model.hidden(&mut g, &inputs, None);
-        let last = ops::gather_rows(&mut g, hidden, inputs.lengths, Pooling::Last);
+        let last = ops::pool(&mut g, hidden, inputs.lengths, Pooling::Last);
         let logits = model.logits(&mut g, last);
         g.keep(logits);
         g.check_limits()?;

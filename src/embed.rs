@@ -10,8 +10,9 @@ use crate::files::{CONFIG_BYTES, read_text_if_any};
 use crate::gpu::{Device, Memory, Program};
 use crate::graph::{Graph, Tensor, Traits, fitting};
 use crate::model::{Inputs, Model};
-use crate::ops;
+use crate::ops::{self, Pooling};
 use crate::text::Batch;
+use crate::weights::parse_json;
 
 /// A model ready to turn texts into vectors.
 pub struct Embedder<'a> {
@@ -86,7 +87,7 @@ fn record(model: &Model, traits: &Traits, [rows, length]: [u32; 2]) -> (Graph, I
     g.set_half(model.half);
     let inputs = model.inputs(&mut g, rows, length, length);
     let hidden = model.hidden(&mut g, &inputs, None);
-    let means = g.scoped("sentence", |g| ops::mean_rows(g, hidden, inputs.lengths));
+    let means = g.scoped("sentence", |g| ops::pool(g, hidden, inputs.lengths, Pooling::Mean));
     g.keep(means);
     (g, inputs, means)
 }
@@ -118,8 +119,7 @@ fn normalised(mean: &[f32]) -> Result<Vec<f32>> {
 pub fn check_pooling(directory: &Path) -> Result<()> {
     let path = directory.join("1_Pooling/config.json");
     let Some(text) = read_text_if_any(&path, CONFIG_BYTES)? else { return Ok(()) };
-    let json: serde_json::Value =
-        serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("is not JSON ({e}); copy it again from the model")))?;
+    let json = parse_json(&text).map_err(|problem| Error::file(&path, problem))?;
     let is = |(key, value): (&String, &serde_json::Value)| key.starts_with("pooling_mode_") && *value == true;
     let modes: Vec<_> = json.as_object().into_iter().flatten().filter(|entry| is(*entry)).map(|(key, _)| key.as_str()).collect();
     if modes == ["pooling_mode_mean_tokens"] {

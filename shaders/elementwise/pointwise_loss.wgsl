@@ -1,4 +1,4 @@
-//! use grid, metrics, step
+//! use grid, metrics, step, loss_sum
 
 // The loss of predictions that are judged one by one: the squared error of a score, or the binary cross-entropy of a label's logit.
 
@@ -23,7 +23,6 @@ struct Params {
 @group(0) @binding(4) var<storage, read> kept_metrics: Metrics;
 
 // The slopes, and metrics.loss += Σ loss · target_weight. One workgroup.
-var<workgroup> partial_losses: array<f32, 64>;
 @compute @workgroup_size(64)
 fn forward(@builtin(local_invocation_index) local: u32) {
     var sum = 0.0;
@@ -43,13 +42,7 @@ fn forward(@builtin(local_invocation_index) local: u32) {
         }
         slopes[i] = slope;
     }
-    partial_losses[local] = sum;
-    workgroupBarrier();
-    if (local == 0u) {
-        var total = 0.0;
-        for (var i = 0u; i < 64u; i++) { total += partial_losses[i]; }
-        metrics.loss += total * step_values.target_weight;
-    }
+    add_to_loss(local, sum);
 }
 
 // dx = slope · target_weight · backward_scale · loss_scale + addend

@@ -1,4 +1,4 @@
-//! use row_sum, step, metrics
+//! use row_sum, step, metrics, loss_sum
 
 // Cross-entropy over a vocabulary that is processed in slices: an online log-sum-exp forward (Milakov and Gimelshein 2018), and a backward
 // pass from the logits of each slice, which are computed again if they are no longer in memory.
@@ -74,7 +74,6 @@ fn slice(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_inde
 }
 
 // The rows' log-sum-exp, and metrics.loss += Σ (log-sum-exp - target's logit) · target_weight. One workgroup.
-var<workgroup> partial_losses: array<f32, 64>;
 @compute @workgroup_size(64)
 fn finish(@builtin(local_invocation_index) local: u32) {
     var sum = 0.0;
@@ -83,13 +82,7 @@ fn finish(@builtin(local_invocation_index) local: u32) {
         log_sum_exp[row] = value;
         if (targets[row] != IGNORED) { sum += value - kept_states[3u * row + 2u]; }
     }
-    partial_losses[local] = sum;
-    workgroupBarrier();
-    if (local == 0u) {
-        var total = 0.0;
-        for (var i = 0u; i < 64u; i++) { total += partial_losses[i]; }
-        metrics.loss += total * step_values.target_weight;
-    }
+    add_to_loss(local, sum);
 }
 
 // dlogits = (softmax - [word is the target]) · target_weight · backward_scale · loss_scale, in place; 0 for rows without a target and past

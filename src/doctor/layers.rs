@@ -2,13 +2,11 @@
 
 use super::array::{Array, Kind, Random};
 use super::reference::{self, Turn};
-use super::small::cases as small;
-use super::special::{Loss, adam_steps, cached_attention, head_loss, loss_scaling, pull, skipped_steps};
+use super::special::cached_attention;
 use super::{Bench, Family};
 use crate::error::Result;
 use crate::graph::{DType, Graph, Tensor};
-use crate::ops::optimizer::Adam;
-use crate::ops::{self, Activation, Adapter, Attention, Half, HeadNorm, Linear, Norm, Pointwise, Pooling, Rope, RopePairs, RopeScaling};
+use crate::ops::{self, Activation, Adapter, Attention, Half, HeadNorm, Linear, Norm, Rope, RopePairs, RopeScaling};
 use crate::weights::GgmlType;
 
 const FROZEN: Kind = Kind::Frozen(DType::F32);
@@ -33,12 +31,6 @@ pub(super) fn families() -> Vec<Family> {
         Family::new("scale", 5e-6, scale),
         Family::new("embedding", 2e-6, embedding),
         Family::new("positions", 2e-6, positions),
-        Family::new("loss", 2e-5, loss),
-        Family::new("pointwise_loss", 1e-5, pointwise),
-        Family::new("rows", 1e-6, rows),
-        Family::new("mean", 1e-6, mean),
-        Family::new("cosine", 1e-5, cosine),
-        Family::new("optimizer", 5e-6, optimizer),
     ]
 }
 
@@ -379,77 +371,5 @@ fn positions(bench: &mut Bench) -> Result<()> {
             |v| v[0].iter().enumerate().map(|(i, x)| x + v[1][(first + i / hidden % length) * hidden + i % hidden]).collect(),
         )?;
     }
-    Ok(())
-}
-
-/// The loss over a whole vocabulary and in slices, with a trainable head and a frozen one.
-fn loss(bench: &mut Bench) -> Result<()> {
-    for (rows, hidden, vocabulary, max_binding, head) in
-        [(7, 8, 67, None, Kind::Weight), (5, 12, 259, Some(128 * 12 * 4), Kind::Weight), (70, 12, 130, None, FROZEN)]
-    {
-        let mut random = Random(14);
-        let mut targets: Vec<u32> = (0..rows).map(|_| random.below(vocabulary)).collect();
-        targets[rows / 2] = crate::text::IGNORED;
-        targets[0] = vocabulary - 1;
-        let hidden = hidden as usize;
-        let arrays = [
-            Array::input(&[rows, hidden], &mut random),
-            Array::new(head, &[vocabulary as usize, hidden], &mut random),
-            Array::new(head, &[vocabulary as usize], &mut random),
-        ];
-        let name = format!("{rows}×{hidden}, {vocabulary} tokens");
-        let case = Loss { name: &name, arrays: &arrays, targets: &targets, tolerance: [bench.tolerance; 2], half: bench.half };
-        let mut traits = bench.traits.clone();
-        traits.max_binding = max_binding.unwrap_or(traits.max_binding);
-        let want = |v: &[Vec<f64>]| reference::cross_entropy(&v[0], &v[1], Some(&v[2]), hidden, &targets);
-        let outcome = case.run(bench.device, &traits, head_loss, want)?;
-        bench.add(outcome);
-    }
-    Ok(())
-}
-
-/// Scores and logits, more than a workgroup takes at once, with logits far from zero and targets that are ignored.
-fn pointwise(bench: &mut Bench) -> Result<()> {
-    for len in [3, 257] {
-        for kind in [Pointwise::SquaredError, Pointwise::Logistic] {
-            small::pointwise(bench, len, kind)?;
-        }
-    }
-    Ok(())
-}
-
-/// The first and the last token of sequences of several lengths, with whole vectors of four and without.
-fn rows(bench: &mut Bench) -> Result<()> {
-    for pooling in [Pooling::First, Pooling::Last] {
-        for hidden in [67, 68] {
-            small::rows(bench, hidden, pooling)?;
-        }
-    }
-    Ok(())
-}
-
-/// Means over sequences of several lengths, with whole vectors of four and without.
-fn mean(bench: &mut Bench) -> Result<()> {
-    [67, 68].into_iter().try_for_each(|hidden| small::mean(bench, hidden))
-}
-
-/// Cosines of more pairs than a workgroup has, with whole vectors of four and without.
-fn cosine(bench: &mut Bench) -> Result<()> {
-    [67, 68].into_iter().try_for_each(|hidden| small::cosine(bench, hidden))
-}
-
-/// Adam and AdamW, with and without clipping; the pull of a matrix towards the identity; steps that are not finite, and the loss scale that they change.
-fn optimizer(bench: &mut Bench) -> Result<()> {
-    let adam = Adam { weight_decay: 0.1, ..Adam::default() };
-    for (config, len) in [(adam, 257), (Adam { decoupled: true, clip_norm: Some(0.05), ..adam }, 20_000)] {
-        let outcome = adam_steps(bench.device, bench.traits, &config, len, bench.tolerance)?;
-        bench.add(outcome);
-    }
-    let outcome = skipped_steps(bench.device, bench.traits)?;
-    bench.add(outcome);
-    let outcome = pull(bench.device, bench.traits, 17, bench.tolerance)?;
-    bench.add(outcome);
-    let outcome = loss_scaling(bench.device, bench.traits, bench.tolerance)?;
-    bench.add(outcome);
     Ok(())
 }

@@ -6,6 +6,7 @@
 mod array;
 mod case;
 mod fused;
+mod heads;
 mod kernels;
 mod layers;
 mod outcome;
@@ -105,7 +106,7 @@ impl Family {
 }
 
 fn all(traits: &Traits) -> Vec<Family> {
-    products::families(traits).into_iter().chain(layers::families()).chain(fused::families()).collect()
+    products::families(traits).into_iter().chain(layers::families()).chain(fused::families()).chain(heads::families()).collect()
 }
 
 /// The environment of one family's cases, and their results so far.

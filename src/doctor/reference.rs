@@ -2,7 +2,7 @@
 
 use super::STEP;
 use crate::ops::optimizer::Adam;
-use crate::ops::{Activation, Attention, Half, Pointwise, RopePairs};
+use crate::ops::{Activation, Attention, Half, Pointwise, Pooling, RopePairs};
 use crate::text::IGNORED;
 
 /// y = x·Wᵀ + b: x (rows, inputs), w (outputs, inputs).
@@ -285,20 +285,19 @@ pub fn self_attention(x: &[f64], w: &[f64], b: Option<&[f64]>, turn: &Turn, leng
     attention(&rope(&qkv, turn), lengths, turn.length, form, 1)
 }
 
-/// The means of x (lengths, length, hidden) over the first `lengths` tokens of each sequence.
-pub fn mean_rows(x: &[f64], lengths: &[u32], length: usize, hidden: usize) -> Vec<f64> {
-    let mean = |(row, &count): (usize, &u32)| -> Vec<f64> {
+/// What stands for each sequence of x (lengths, length, hidden), without the padding after its first `lengths` tokens.
+pub fn pool(x: &[f64], lengths: &[u32], length: usize, hidden: usize, pooling: Pooling) -> Vec<f64> {
+    let pooled = |(row, &count): (usize, &u32)| -> Vec<f64> {
         let at = |token: usize, c: usize| x[(row * length + token) * hidden + c];
-        (0..hidden).map(|c| (0..count as usize).map(|token| at(token, c)).sum::<f64>() / f64::from(count)).collect()
+        let count = count as usize;
+        let column = |c: usize| match pooling {
+            Pooling::First => at(0, c),
+            Pooling::Last => at(count - 1, c),
+            Pooling::Mean => (0..count).map(|token| at(token, c)).sum::<f64>() / count as f64,
+        };
+        (0..hidden).map(column).collect()
     };
-    lengths.iter().enumerate().flat_map(mean).collect()
-}
-
-/// The cosine of each two neighbouring rows.
-pub fn cosine(x: &[f64], hidden: usize) -> Vec<f64> {
-    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    let pairs = x.chunks(2 * hidden).map(|pair| pair.split_at(hidden));
-    pairs.map(|(a, b)| product(a, b) / (product(a, a) * product(b, b)).sqrt()).collect()
+    lengths.iter().enumerate().flat_map(pooled).collect()
 }
 
 /// target_weight · Σ (x − target)², or Σ of the binary cross-entropy of σ(x), over the targets that are not ignored. `targets` holds the bits

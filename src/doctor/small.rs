@@ -214,17 +214,9 @@ fn comparison(kernel: &Kernel, before: Option<&Kernel>, trains: bool) -> Option<
             let kind = if is("LOGISTIC") { Pointwise::Logistic } else { Pointwise::SquaredError };
             comparison(format!("{kind:?}"), 1e-5, Box::new(move |bench| cases::pointwise(bench, 67, kind)))
         }
-        ("rows", _) => {
-            let (hidden, pooling) = (width(kernel.constant("VECTOR")), if is("LAST") { Pooling::Last } else { Pooling::First });
-            comparison(format!("{pooling:?}, {hidden} wide"), 1e-6, Box::new(move |bench| cases::rows(bench, hidden, pooling)))
-        }
-        ("mean", _) => {
-            let hidden = width(kernel.constant("VECTOR"));
-            comparison(format!("{hidden} wide"), 1e-6, Box::new(move |bench| cases::mean(bench, hidden)))
-        }
-        ("cosine", _) => {
-            let hidden = width(kernel.constant("VECTOR"));
-            comparison(format!("{hidden} wide"), 1e-5, Box::new(move |bench| cases::cosine(bench, hidden)))
+        ("pooling", _) => {
+            let (hidden, pooling) = (width(kernel.constant("VECTOR")), Pooling::ALL[kernel.constant("POOLING") as usize]);
+            comparison(format!("{pooling:?}, {hidden} wide"), 1e-6, Box::new(move |bench| cases::pooling(bench, hidden, pooling)))
         }
         ("optimizer", _) => {
             let run = |bench: &mut Bench| {

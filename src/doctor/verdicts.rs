@@ -112,6 +112,7 @@ fn cache_directory() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::Folder;
     use crate::graph::Traits;
 
     fn device(driver: &str) -> DeviceInfo {
@@ -128,28 +129,15 @@ mod tests {
         }
     }
 
-    /// A file in a directory that does not exist yet, and that is removed at the end.
-    struct Folder(PathBuf);
-
     impl Folder {
-        fn new(name: &str) -> Folder {
-            Folder(std::env::temp_dir().join(format!("graftling-{}-verdicts-{name}", std::process::id())))
-        }
-
         fn read(&self, driver: &str, binary: &str) -> Verdicts {
             Verdicts::read(Some(self.0.join("cache/kernels.json")), &device(driver), binary)
         }
     }
 
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            drop(std::fs::remove_dir_all(&self.0));
-        }
-    }
-
     #[test]
     fn verdicts_are_remembered_for_one_driver_and_one_binary() {
-        let folder = Folder::new("remembered");
+        let folder = Folder::new("verdicts-remembered");
         let mut verdicts = folder.read("1.0", "a");
         assert!(verdicts.is_empty());
         verdicts.add("norm".into(), None);
@@ -171,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_damaged_or_unwritable_file_is_none() {
-        let folder = Folder::new("damaged");
+        let folder = Folder::new("verdicts-damaged");
         let path = folder.0.join("cache/kernels.json");
         std::fs::create_dir_all(folder.0.join("cache")).expect("a directory");
         for text in ["", "{\"GPU (vulkan, 1.0), a\":", "[1]", "{\"GPU (vulkan, 1.0), a\": {\"norm\": 7}}", "\u{1F600}"] {
@@ -193,7 +181,7 @@ mod tests {
 
     #[test]
     fn old_binaries_are_forgotten() {
-        let folder = Folder::new("forgotten");
+        let folder = Folder::new("verdicts-forgotten");
         for binary in 0..KEPT + 1 {
             let mut verdicts = folder.read("1.0", &binary.to_string());
             verdicts.add("norm".into(), None);
@@ -206,7 +194,7 @@ mod tests {
     /// Writers at the same time leave a whole file.
     #[test]
     fn writers_do_not_disturb_each_other() {
-        let folder = Folder::new("together");
+        let folder = Folder::new("verdicts-together");
         std::thread::scope(|scope| {
             for writer in 0..4 {
                 let folder = &folder;

@@ -27,12 +27,12 @@ macro_rules! shaders {
 pub const FILES: &[(&str, &str)] = shaders! {
     "adapter": "adapter" "adapter_params" "adapter_weights" "fusion";
     "attention": "attention" "attention_cpu" "attention_params" "cached_attention" "rope";
-    "elementwise": "cosine" "elementwise" "gated" "halves" "mean" "pointwise_loss" "rows" "scale";
+    "elementwise": "elementwise" "gated" "halves" "pointwise_loss" "pooling" "scale";
     "norms": "head_norm" "norm";
     "optimizer": "identity" "optimizer";
     "products": "epilogue_act" "epilogue_derivative" "epilogue_gated" "epilogue_plain" "epilogue_rope" "lora" "matmul_any" "matmul_cpu" "matmul_gpu"
                 "matmul_matrix" "matmul_params" "matmul_row" "reduce";
-    "shared": "activation" "grid" "metrics" "random" "row_sum" "step" "value";
+    "shared": "activation" "grid" "loss_sum" "metrics" "random" "row_sum" "step" "value";
     "vocabulary": "embedding" "loss";
     "weights": "quant" "weight_bf16" "weight_f16" "weight_f32" "weight_iq4_nl" "weight_iq4_xs" "weight_mxfp4" "weight_q2_k" "weight_q3_k"
                "weight_q4_0" "weight_q4_1" "weight_q4_k" "weight_q5_0" "weight_q5_1" "weight_q5_k" "weight_q6_k" "weight_q8_0";

@@ -8,8 +8,8 @@ use graftling::gpu::{Device, Memory, Program, State, Step};
 use graftling::graph::wgsl::FILES;
 use graftling::graph::{DType, Graph, Parameters, Tensor, Traits};
 use graftling::model::{AdapterConfig, AdapterSetup, BaseDropout, Config, FusionConfig, Model, NamedAdapter, Trains};
-use graftling::ops;
 use graftling::ops::optimizer::{Adam, adam};
+use graftling::ops::{self, Pointwise, Pooling};
 use graftling::text::{Batch, order_of};
 use graftling::train::{Estimate, Evaluator, TrainOptions, Trainer, TrainerState};
 
@@ -85,7 +85,7 @@ fn generated(traits: &Traits, model: &Model, folds: bool, seen: &mut BTreeSet<St
     [logits(&batch(1).tokens[..17], 0), logits(&[9], 17)]
 }
 
-/// What the ops of heads leave of 140 pairs of texts: the loss, and the gradient of the embeddings.
+/// What the ops of heads leave of 280 texts: the loss, and the gradient of the embeddings.
 fn heads(traits: &Traits, folds: bool, seen: &mut BTreeSet<String>) -> Vec<f32> {
     let (device, [batch, length, hidden, vocabulary]) = (unchecked(), [280, 5, 12, 67]);
     let mut parameters = Parameters::default();
@@ -94,12 +94,11 @@ fn heads(traits: &Traits, folds: bool, seen: &mut BTreeSet<String>) -> Vec<f32> 
     let input = |g: &mut Graph, name: &str, shape: &[usize]| g.input(name, shape, DType::U32);
     let shape = [batch as usize, length as usize];
     let (tokens, lengths) = (input(&mut g, "tokens", &shape), input(&mut g, "lengths", &shape[..1]));
-    let (order, targets) = (input(&mut g, "order", &[shape[0] * shape[1]]), input(&mut g, "targets", &[shape[0] / 2]));
+    let (order, targets) = (input(&mut g, "order", &[shape[0] * shape[1]]), input(&mut g, "targets", &[shape[0], hidden as usize]));
     let x = ops::embedding(&mut g, tokens, table, Some(order));
-    let (means, last) = (ops::mean_rows(&mut g, x, lengths), ops::gather_rows(&mut g, x, lengths, ops::Pooling::Last));
-    let both = ops::add(&mut g, means, last);
-    let cosines = ops::cosine(&mut g, both);
-    let loss = ops::pointwise_loss(&mut g, cosines, targets, ops::Pointwise::SquaredError);
+    let [means, last] = [Pooling::Mean, Pooling::Last].map(|pooling| ops::pool(&mut g, x, lengths, pooling));
+    let scores = ops::add(&mut g, means, last);
+    let loss = ops::pointwise_loss(&mut g, scores, targets, Pointwise::SquaredError);
     g.backward(loss, loss);
     if folds {
         g.fold();
@@ -112,7 +111,7 @@ fn heads(traits: &Traits, folds: bool, seen: &mut BTreeSet<String>) -> Vec<f32> 
     program.write(device, tokens, &words);
     program.write(device, order, &order_of(&words));
     program.write(device, lengths, &(0..batch).map(|row| 1 + row % length).collect::<Vec<_>>());
-    program.write(device, targets, &(0..batch / 2).map(|pair| (pair as f32 / 140.0).to_bits()).collect::<Vec<_>>());
+    program.write(device, targets, &(0..batch * hidden).map(|i| (i as f32 / 3360.0).to_bits()).collect::<Vec<_>>());
     memory.clear(device);
     memory.set_step(device, Step { target_weight: 0.01, ..Step::default() });
     program.run(device).expect("a run");

@@ -392,32 +392,14 @@ pub(in super::super) fn pointwise(bench: &mut Bench, len: usize, kind: Pointwise
     Ok(())
 }
 
-pub(in super::super) fn rows(bench: &mut Bench, hidden: usize, pooling: Pooling) -> Result<()> {
+pub(in super::super) fn pooling(bench: &mut Bench, hidden: usize, pooling: Pooling) -> Result<()> {
     let (lengths, length) = ([5u32, 1, 3], 5);
     let arrays = [Array::input(&[3, length, hidden], &mut Random(18)), Array::whole(&lengths, &[3])];
-    let chosen = |row: usize| if pooling == Pooling::Last { lengths[row] as usize - 1 } else { 0 };
     bench.case(
         &format!("3×{length}×{hidden}, {pooling:?}"),
         &arrays,
         true,
-        |g, t| ops::gather_rows(g, t[0], t[1], pooling),
-        |v| (0..3).flat_map(|row| v[0][(row * length + chosen(row)) * hidden..][..hidden].to_vec()).collect(),
+        |g, t| ops::pool(g, t[0], t[1], pooling),
+        |v| reference::pool(&v[0], &lengths, length, hidden, pooling),
     )
-}
-
-pub(in super::super) fn mean(bench: &mut Bench, hidden: usize) -> Result<()> {
-    let (lengths, length) = ([5u32, 1, 3], 5);
-    let arrays = [Array::input(&[3, length, hidden], &mut Random(19)), Array::whole(&lengths, &[3])];
-    bench.case(
-        &format!("3×{length}×{hidden}"),
-        &arrays,
-        true,
-        |g, t| ops::mean_rows(g, t[0], t[1]),
-        |v| reference::mean_rows(&v[0], &lengths, length, hidden),
-    )
-}
-
-pub(in super::super) fn cosine(bench: &mut Bench, hidden: usize) -> Result<()> {
-    let arrays = [Array::input(&[2 * 19, hidden], &mut Random(20))];
-    bench.case(&format!("19 pairs of {hidden}"), &arrays, true, |g, t| ops::cosine(g, t[0]), |v| reference::cosine(&v[0], hidden))
 }

@@ -66,7 +66,7 @@ impl LabelHead {
         let mut x = hidden;
         if !matches!(self.config.task, Task::Tagging(_)) {
             let pooling = if model.config.encoder.is_some() { Pooling::First } else { Pooling::Last };
-            x = ops::gather_rows(g, hidden, inputs.lengths, pooling);
+            x = ops::pool(g, hidden, inputs.lengths, pooling);
         }
         if self.config.pooler {
             x = model.pooled(g, x);

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::files::{CONFIG_BYTES, read_text, replace_directory, replace_file, unreadable};
 use crate::model::names::Names;
 use crate::text::Tokenizer;
-use crate::weights::{GgmlType, Gguf, StreamedTensor, Weights, write_streamed};
+use crate::weights::{GgmlType, Gguf, StreamedTensor, Weights, parse_json, write_streamed};
 
 const WEIGHTS: &str = "model.safetensors";
 const CONFIG: &str = "config.json";
@@ -49,9 +49,7 @@ pub(super) fn from_directory(folded: &Folded, model: &Path, out: &Path, wanted: 
         copy_others(model, directory)?;
         if let Some(format) = wanted {
             let path = model.join(CONFIG);
-            let text = read_text(&path, CONFIG_BYTES)?;
-            let mut config: Value =
-                serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("is not JSON ({e}); copy it again")))?;
+            let mut config = parse_json(&read_text(&path, CONFIG_BYTES)?).map_err(|problem| Error::file(&path, problem))?;
             let known = ["dtype", "torch_dtype"].into_iter().find(|key| config.get(key).is_some());
             config[known.unwrap_or("torch_dtype")] = torch_name(format).into();
             write_json(&directory.join(CONFIG), &config)?;
