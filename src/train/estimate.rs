@@ -1,7 +1,7 @@
 //! An estimate of the device memory that training will take, without allocating any.
 
 use super::micro_batch::micro_batch;
-use super::trainer::{Mode, record, record_update};
+use super::programs::{Mode, record, record_update};
 use crate::error::Result;
 use crate::gpu;
 use crate::graph::Traits;

@@ -1,6 +1,6 @@
 //! How many rows of a batch a device computes at once: as many as its limits allow.
 
-use super::trainer::{Mode, record};
+use super::programs::{Mode, record};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, MAX_ELEMENTS, Traits, fitting};
 use crate::model::Model;
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
     use crate::model::LARGEST;
     use crate::ops::optimizer::Adam;
-    use crate::train::trainer::record_update;
+    use crate::train::programs::record_update;
 
     /// Anything that flags and files can ask for is recorded, or refused with an error that says what to do.
     #[test]

@@ -1,24 +1,21 @@
 //! The body of the training loop: batches in, a step on the device, reports out a little later.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use super::micro_batch::micro_batch;
-use super::{Evaluation, LossScaler, Measured, Schedule, Shape};
+use super::programs::{Mode, Programs, record_update};
+use super::{LossScaler, Schedule, Shape};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Memory, Metrics, Program, Readback, Step, Timing};
-use crate::graph::{Graph, Tensor, Traits};
-use crate::model::{Inputs, Model};
-use crate::ops::optimizer::{Adam, adam};
-use crate::text::{Batch, IGNORED, Task};
+
+use crate::model::Model;
+use crate::ops::optimizer::Adam;
+use crate::text::Batch;
 
 /// After this many steps in a row whose gradients were not finite, training has diverged. In f16, steps that only lowered the loss scale do
 /// not count: that is how it finds its level.
 const PATIENCE: u32 = 10;
 /// Steps that can be in flight on the device while the host continues.
 const IN_FLIGHT: usize = 2;
-
-/// Evaluation batches whose losses the device adds up.
-const AT_ONCE: usize = 32;
 
 /// How to train.
 #[derive(Clone, Copy, Debug)]
@@ -67,137 +64,6 @@ impl Report {
     /// Whether the step was skipped only because the loss scale was too high. The step lowered it, so nothing is wrong.
     pub fn lowered_loss_scale(&self) -> bool {
         self.skipped && self.loss.is_finite() && self.loss_scale.is_some_and(|scale| scale > 1.0)
-    }
-}
-
-/// A compiled recording for one batch shape.
-struct Compiled {
-    program: Program,
-    inputs: Inputs,
-    targets: Tensor,
-    /// What a head for labels predicts, in evaluation.
-    logits: Option<Tensor>,
-}
-
-/// What a recording is for.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Mode {
-    Training { checkpointing: bool },
-    Evaluating,
-}
-
-/// What is recorded for one batch shape, before it is compiled.
-pub(super) struct Recorded {
-    pub graph: Graph,
-    inputs: Inputs,
-    targets: Tensor,
-    logits: Option<Tensor>,
-}
-
-/// Records the loss of a batch of shape [rows, length], and in training its gradients.
-pub(super) fn record(model: &Model, traits: &Traits, [rows, length]: [u32; 2], mode: Mode) -> Recorded {
-    let training = mode != Mode::Evaluating;
-    let mut g = Graph::new(traits, &model.parameters, training);
-    g.set_half(model.half);
-    g.set_checkpointing(mode == Mode::Training { checkpointing: true });
-    let inputs = model.inputs(&mut g, rows, length, length);
-    let targets = model.targets(&mut g, [rows, length]);
-    let (loss, logits) = model.loss_and_logits(&mut g, &inputs, targets);
-    if training {
-        g.backward(loss, loss);
-    }
-    logits.into_iter().for_each(|logits| g.keep(logits));
-    Recorded { graph: g, inputs, targets, logits }
-}
-
-/// Records the optimizer's part of a step.
-pub(super) fn record_update(model: &Model, traits: &Traits, options: &Adam) -> Graph {
-    let mut g = Graph::new(traits, &model.parameters, true);
-    model.regularise(&mut g);
-    g.scoped("update", |g| adam(g, options, LossScaler::growth_interval(model, traits)));
-    g
-}
-
-/// The recordings that a [`Trainer`] or, without `training`, an [`Evaluator`] runs for batches of `rows` sequences of `length` tokens: for
-/// [`self_check`](crate::doctor::self_check), before either exists.
-///
-/// # Errors
-/// [`Error::Limit`] if not even one row fits the device's limits.
-pub fn recordings(model: &Model, traits: &Traits, [rows, length]: [u32; 2], training: bool) -> Result<Vec<Graph>> {
-    let mode = if training { Mode::Training { checkpointing: false } } else { Mode::Evaluating };
-    let rows = micro_batch(model, traits, [rows, length], mode)?;
-    let update = training.then(|| record_update(model, traits, &Adam::default()));
-    Ok([record(model, traits, [rows, length], mode).graph].into_iter().chain(update).collect())
-}
-
-impl Compiled {
-    fn new(device: &Device, model: &Model, memory: &Memory, shape: [u32; 2], mode: Mode) -> Result<Compiled> {
-        let Recorded { graph, inputs, targets, logits } = record(model, device.traits(), shape, mode);
-        let program = Program::new(device, memory, &graph)?;
-        if let Some((rope, table)) = inputs.rope.zip(model.rope_table(shape[1])) {
-            program.write(device, rope, &table);
-        }
-        Ok(Compiled { program, inputs, targets, logits })
-    }
-
-    fn run(&mut self, device: &Device, model: &Model, batch: &Batch) -> Result<()> {
-        self.write(device, model, batch);
-        self.program.run(device)
-    }
-
-    fn write(&mut self, device: &Device, model: &Model, batch: &Batch) {
-        model.write(device, &self.program, &self.inputs, batch);
-        self.program.write(device, self.targets, &batch.targets);
-    }
-}
-
-/// The programs of a model, one for each micro-batch shape so far.
-struct Programs {
-    mode: Mode,
-    /// The rows of a micro-batch, for each batch shape.
-    cuts: HashMap<[u32; 2], u32>,
-    compiled: HashMap<[u32; 2], Compiled>,
-}
-
-impl Programs {
-    fn new(mode: Mode) -> Programs {
-        Programs { mode, cuts: HashMap::new(), compiled: HashMap::new() }
-    }
-
-    /// The rows of the micro-batches that a batch of shape [rows, length] is cut into.
-    fn micro_batch(&mut self, device: &Device, model: &Model, shape: [u32; 2]) -> Result<u32> {
-        if let Some(&rows) = self.cuts.get(&shape) {
-            return Ok(rows);
-        }
-        let rows = micro_batch(model, device.traits(), shape, self.mode)?;
-        self.cuts.insert(shape, rows);
-        Ok(rows)
-    }
-
-    /// Cuts a batch into micro-batches.
-    fn cut(&mut self, device: &Device, model: &Model, batch: &Batch) -> Result<Vec<Batch>> {
-        Ok(batch.cut(self.micro_batch(device, model, [batch.rows, batch.length])?))
-    }
-
-    /// Allocates the memory of the largest micro-batch and returns its rows.
-    fn prepare(&mut self, device: &Device, model: &Model, memory: &Memory, [rows, length]: [u32; 2]) -> Result<u32> {
-        let rows = self.micro_batch(device, model, [rows, length])?;
-        self.of_shape(device, model, memory, [rows, length])?;
-        Ok(rows)
-    }
-
-    fn run(&mut self, device: &Device, model: &Model, memory: &Memory, batch: &Batch) -> Result<&mut Compiled> {
-        model.config.check_tokens(&batch.tokens)?;
-        let compiled = self.of_shape(device, model, memory, [batch.rows, batch.length])?;
-        compiled.run(device, model, batch)?;
-        Ok(compiled)
-    }
-
-    fn of_shape(&mut self, device: &Device, model: &Model, memory: &Memory, shape: [u32; 2]) -> Result<&mut Compiled> {
-        if !self.compiled.contains_key(&shape) {
-            self.compiled.insert(shape, Compiled::new(device, model, memory, shape, self.mode)?);
-        }
-        Ok(self.compiled.get_mut(&shape).expect("it was put there"))
     }
 }
 
@@ -349,93 +215,6 @@ impl<'a> Trainer<'a> {
 
     /// The bytes of device memory that the trainer's programs take, in addition to the [`Memory`], which has the activations.
     pub fn bytes(&self) -> u64 {
-        self.update.bytes() + self.programs.compiled.values().map(|c| c.program.bytes()).sum::<u64>()
+        self.update.bytes() + self.programs.bytes()
     }
-}
-
-/// Measures the loss of a model without changing it.
-pub struct Evaluator<'a> {
-    device: &'a Device,
-    model: &'a Model,
-    memory: &'a Memory,
-    programs: Programs,
-}
-
-impl<'a> Evaluator<'a> {
-    /// Creates an evaluator, which measures the weights in `memory` at the time of each call.
-    pub fn new(device: &'a Device, model: &'a Model, memory: &'a Memory) -> Evaluator<'a> {
-        Evaluator { device, model, memory, programs: Programs::new(Mode::Evaluating) }
-    }
-
-    /// Allocates memory as [`Trainer::prepare`] does.
-    ///
-    /// # Errors
-    /// As [`Trainer::prepare`].
-    pub fn prepare(&mut self, rows: u32, length: u32) -> Result<u32> {
-        self.programs.prepare(self.device, self.model, self.memory, [rows, length])
-    }
-
-    /// The mean loss over all targets of the batches.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] if there is no target; or an error of the device.
-    pub fn loss(&mut self, batches: &[Batch]) -> Result<f64> {
-        Ok(self.measure(batches)?.loss)
-    }
-
-    /// The loss and all else that is measured for the task of the model's head.
-    ///
-    /// # Errors
-    /// As [`Evaluator::measure`].
-    pub fn evaluate(&mut self, batches: &[Batch]) -> Result<Evaluation> {
-        let measured = self.measure(batches)?;
-        let task = self.model.label_head().map_or(&Task::Language, |head| &head.task);
-        Ok(Evaluation::new(task, batches, &measured))
-    }
-
-    /// The mean loss over all targets of the batches, and what a head for labels predicts.
-    ///
-    /// # Errors
-    /// As [`Evaluator::loss`]; [`Error::NotFinite`] if a prediction is not finite.
-    pub fn measure(&mut self, batches: &[Batch]) -> Result<Measured> {
-        let targets: u64 = batches.iter().map(Batch::targets).sum();
-        if targets == 0 {
-            return Err(Error::Usage("there is no token to predict; check that the data is not empty".into()));
-        }
-        let mut measured = Measured::default();
-        let tags = self.model.label_head().is_some_and(|head| matches!(head.task, Task::Tagging(_)));
-        // The device adds up in f32, so many batches are not added all at once.
-        for batches in batches.chunks(AT_ONCE) {
-            self.memory.clear(self.device);
-            self.memory.set_step(self.device, Step { target_weight: (1.0 / targets as f64) as f32, ..Step::default() });
-            for batch in batches {
-                for batch in self.programs.cut(self.device, self.model, batch)? {
-                    let compiled = self.programs.run(self.device, self.model, self.memory, &batch)?;
-                    if let Some(logits) = compiled.logits {
-                        let logits = compiled.program.read(self.device, self.memory, logits)?;
-                        measured.logits.extend(of_rows(&logits, &batch, tags)?);
-                    }
-                }
-            }
-            measured.loss += f64::from(self.memory.metrics(self.device)?.loss);
-        }
-        Ok(measured)
-    }
-}
-
-/// The logits of each row of a batch; if they are `tags`, of each token, only those at its targets.
-fn of_rows(logits: &[f32], batch: &Batch, tags: bool) -> Result<Vec<Vec<f32>>> {
-    if logits.iter().any(|logit| !logit.is_finite()) {
-        return Err(Error::NotFinite { what: "a prediction".into() });
-    }
-    let rows = batch.rows as usize;
-    let width = logits.len() / rows;
-    let row = |(logits, targets): (&[f32], &[u32])| {
-        if !tags {
-            return logits.to_vec();
-        }
-        let tokens = logits.chunks(width / targets.len()).zip(targets).filter(|(_, target)| **target != IGNORED);
-        tokens.flat_map(|(logits, _)| logits.iter().copied()).collect()
-    };
-    Ok(logits.chunks(width).zip(batch.targets.chunks(batch.targets.len() / rows)).map(row).collect())
 }
