@@ -297,17 +297,30 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
     if !path.exists() && (of_run.join(CONFIG).exists() || of_run.join(FUSION_CONFIG).exists()) {
         return Err(Error::file(directory, format!("is a run, not an adapter; did you mean {}?", of_run.display())));
     }
-    let text = read_text(&path, CONFIG_BYTES)?;
+    let json = read_json(&path)?;
     let problem = |problem: String| Error::file(&path, problem);
-    let json: Value = serde_json::from_str(&text).map_err(|e| problem(format!("is not JSON ({e}); copy or save it again")))?;
-    let base = |file: &str| Some(directory.join(file)).filter(|path| path.exists()).map(|path| read_checked(&path)).transpose();
-    let (base, made_on) = (base(BASE_FILE)?, BaseIdentity::read(&directory.join(MADE_ON))?);
+    let (base, made_on) = (read_optional(directory, BASE_FILE)?, BaseIdentity::read(&directory.join(MADE_ON))?);
     let label_head = read_head(directory)?;
+    let has_label_head = label_head.is_some();
+    // Only the library's own bottleneck adapters say more of themselves.
+    let with = |config: AdapterConfig, weights: Weights| SavedAdapter {
+        name: "default".into(),
+        config,
+        hidden_size: 0,
+        model_type: String::new(),
+        model_name: String::new(),
+        made_on,
+        weights,
+        parts: Vec::new(),
+        head: None,
+        label_head,
+        base,
+    };
     if json.get("peft_type").is_some() {
         let PeftJson { config, model_name, modules_to_save, transposed } = PeftJson::read(&json).map_err(problem)?;
         let advice = "load it with PEFT and save it with safe_serialization=True";
         let mut weights = read_weights(directory, [PEFT_WEIGHTS, "adapter_model.bin"], advice)?;
-        if label_head.is_some() {
+        if has_label_head {
             // PEFT's copy of the head, which has all that its own file has.
             let copy = lora::to_disk(&Weights::read(&directory.join(HEAD))?.tensors);
             weights.tensors.retain(|name, _| !copy.tensors.contains_key(name));
@@ -318,40 +331,14 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
                 format!("tensor '{}' is not part of a LoRA on linear layers, nor of modules_to_save; train it without", shown(name));
             return Err(Error::file(&weights.path, problem));
         }
-        let (name, parts) = ("default".to_string(), Vec::new());
         // No other family has matrices that PEFT calls transposed.
-        let (config, model_type) = (config.into(), if transposed { Family::Gpt2.model_type().into() } else { String::new() });
-        return Ok(SavedAdapter {
-            name,
-            config,
-            hidden_size: 0,
-            model_type,
-            model_name,
-            made_on,
-            weights,
-            parts,
-            head: None,
-            label_head,
-            base,
-        });
+        let model_type = if transposed { Family::Gpt2.model_type().into() } else { String::new() };
+        return Ok(SavedAdapter { model_type, model_name, ..with(config.into(), weights) });
     }
     if lora::is_mlx(&json) {
         let weights = Weights::read(&directory.join(MLX_WEIGHTS))?;
         let (config, weights) = lora::from_mlx(&json, &weights).map_err(problem)?;
-        let (name, model_type, model_name) = ("default".to_string(), String::new(), String::new());
-        return Ok(SavedAdapter {
-            name,
-            config: config.into(),
-            hidden_size: 0,
-            model_type,
-            model_name,
-            made_on,
-            weights,
-            parts: Vec::new(),
-            head: None,
-            label_head,
-            base,
-        });
+        return Ok(with(config.into(), weights));
     }
     let weights = |json: &Value| -> Result<Weights> {
         let advice = "save the adapter again with use_safetensors=True";
@@ -360,29 +347,13 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
     };
     if lora::is_hub(&json) {
         let (config, weights) = lora::from_hub(&json, &weights(&json)?).map_err(problem)?;
-        let text = |key: &str| json[key].as_str().unwrap_or_default().to_string();
-        let (name, config, model_type, model_name) = ("default".to_string(), config.into(), text("model_type"), text("model_name"));
-        let (hidden_size, parts) = (0, Vec::new());
-        return Ok(SavedAdapter {
-            name,
-            config,
-            hidden_size,
-            model_type,
-            model_name,
-            made_on,
-            weights,
-            parts,
-            head: None,
-            label_head,
-            base,
-        });
+        let (model_type, model_name) = (text_of(&json, "model_type"), text_of(&json, "model_name"));
+        return Ok(SavedAdapter { model_type, model_name, ..with(config.into(), weights) });
     }
     let AdapterJson { name, config, hidden_size, model_type, model_name } = AdapterJson::read(&json).map_err(problem)?;
     let weights = weights(&json)?;
-    let head = Some(directory.join(HEAD)).filter(|path| label_head.is_none() && path.exists());
-    let head = head.map(|path| read_checked(&path)).transpose()?;
-    let (config, parts) = (config.into(), Vec::new());
-    Ok(SavedAdapter { name, config, hidden_size, model_type, model_name, made_on, weights, parts, head, label_head, base })
+    let head = if has_label_head { None } else { read_optional(directory, HEAD)? };
+    Ok(SavedAdapter { name, hidden_size, model_type, model_name, head, ..with(config.into(), weights) })
 }
 
 /// Reads a fusion and the adapters that it is of. They are in directories of their names: inside that of the fusion, or beside it, as the
@@ -390,12 +361,10 @@ pub fn read_adapter(directory: &Path) -> Result<SavedAdapter> {
 fn read_fusion(directory: &Path) -> Result<SavedAdapter> {
     let path = directory.join(FUSION_CONFIG);
     let problem = |problem: String| Error::file(&path, problem);
-    let json: Value =
-        serde_json::from_str(&read_text(&path, CONFIG_BYTES)?).map_err(|e| problem(format!("is not JSON ({e}); copy or save it again")))?;
+    let json = read_json(&path)?;
     let config = FusionConfig::read(&json).map_err(problem)?;
     let hidden = json.get("hidden_size").and_then(Value::as_u64).and_then(|hidden| u32::try_from(hidden).ok());
     let hidden_size = hidden.ok_or_else(|| problem("has no 'hidden_size' of a model; save it again".into()))?;
-    let text = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
     let weights = read_weights(directory, [FUSION, "pytorch_model_adapter_fusion.bin"], "save the fusion again with use_safetensors=True")?;
     let part = |name: &String| {
         let beside = directory.parent().map(|parent| parent.join(name));
@@ -405,12 +374,25 @@ fn read_fusion(directory: &Path) -> Result<SavedAdapter> {
         Ok(read_adapter(&own.ok_or_else(missing)?)?.called(name))
     };
     let parts = config.adapters.iter().map(part).collect::<Result<_>>()?;
-    let optional = |file: &str| Some(directory.join(file)).filter(|path| path.exists()).map(|path| read_checked(&path)).transpose();
     let label_head = read_head(directory)?;
-    let head = if label_head.is_none() { optional(HEAD)? } else { None };
-    let (base, made_on) = (optional(BASE_FILE)?, BaseIdentity::read(&directory.join(MADE_ON))?);
-    let (name, model_type, model_name) = ("default".to_string(), text("model_type"), text("model_name"));
+    let head = if label_head.is_none() { read_optional(directory, HEAD)? } else { None };
+    let (base, made_on) = (read_optional(directory, BASE_FILE)?, BaseIdentity::read(&directory.join(MADE_ON))?);
+    let (name, model_type, model_name) = ("default".to_string(), text_of(&json, "model_type"), text_of(&json, "model_name"));
     Ok(SavedAdapter { name, config: config.into(), hidden_size, model_type, model_name, made_on, weights, parts, head, label_head, base })
+}
+
+fn read_json(path: &Path) -> Result<Value> {
+    let text = read_text(path, CONFIG_BYTES)?;
+    serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is not JSON ({e}); copy or save it again")))
+}
+
+/// A string of a JSON object, or an empty one.
+fn text_of(json: &Value, key: &str) -> String {
+    json.get(key).and_then(Value::as_str).unwrap_or_default().into()
+}
+
+fn read_optional(directory: &Path, file: &str) -> Result<Option<Weights>> {
+    Some(directory.join(file)).filter(|path| path.exists()).map(|path| read_checked(&path)).transpose()
 }
 
 /// Opens the file of an adapter's tensors; `pickled` is what the library calls it in the format that Graftling does not read.

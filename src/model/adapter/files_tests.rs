@@ -4,28 +4,12 @@ use serde_json::{Value, json};
 
 use super::super::{Scaling, Width};
 use super::*;
+use crate::files::Folder;
 use crate::ops::Activation;
 use crate::weights::Weight;
 
-/// A directory that is removed at the end of the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("graftling-unit-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).expect("a directory");
-        Folder(path)
-    }
-}
-
 fn json_at(directory: &Path, file: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(directory.join(file)).expect("the file")).expect("JSON")
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -75,7 +59,7 @@ fn what_the_library_saved_is_read_and_written_as_it_was() {
         let memory = adapter.weights_for(of(&adapter), names(prefix), layers, 8).expect(name);
         assert_eq!(memory.tensors.len(), of(&adapter).tensors(prefix, layers, 8).expect(name).len());
 
-        let folder = Folder::new(name);
+        let folder = Folder::new(&format!("adapter-{name}"));
         write_adapter(&folder.0, &SavedAdapter { weights: memory.clone(), ..adapter.clone() }).expect(name);
         let mut theirs = json_at(&fixture(name), CONFIG);
         if name == "llama-par" {
@@ -109,7 +93,7 @@ fn adapters_of_whole_models_are_read_and_written_as_they_were() {
             let name = directory.display().to_string();
             let adapter = read_adapter(&directory).expect(&name);
             let memory = adapter.weights_for(of(&adapter), names(prefix), layers, hidden).expect(&name);
-            let folder = Folder::new(&format!("{model}-{read}"));
+            let folder = Folder::new(&format!("adapter-{model}-{read}"));
             write_adapter(&folder.0, &SavedAdapter { weights: memory.clone(), ..adapter.clone() }).expect(&name);
             assert_same(&json_at(&folder.0, CONFIG), &json_at(&directory, CONFIG), &name);
             if adapter.head.is_some() {
@@ -265,7 +249,7 @@ fn bad_configs_are_refused_in_one_sentence() {
 
 #[test]
 fn bad_files_are_named() {
-    let folder = Folder::new("bad");
+    let folder = Folder::new("adapter-bad");
     let adapter = read_adapter(&fixture("llama-seq")).expect("an adapter");
     write_adapter(&folder.0, &adapter).expect("an adapter");
     let config = folder.0.join(CONFIG);
@@ -305,7 +289,7 @@ fn bad_files_are_named() {
 
 #[test]
 fn a_head_of_an_earlier_adapter_goes() {
-    let folder = Folder::new("head");
+    let folder = Folder::new("adapter-head");
     let adapter = read_adapter(&fixture("llama-seq")).expect("an adapter");
     write_adapter(&folder.0, &adapter).expect("an adapter");
     assert!(read_adapter(&folder.0).expect("an adapter").head.is_some());

@@ -8,14 +8,14 @@
 //! | What can be configured, and does it fit the model? | [`BottleneckConfig`] (`config.rs`); `presets.rs` names the usual choices | [`LoraConfig`] (`lora/config.rs`, `lora/targets.rs`) |
 //! | Which weights does a layer get, and what are they called in memory and on disk? | [`BottleneckConfig::parameters`], `tensors.rs` | `lora/tensors.rs` |
 //! | How are they initialised? | `start.rs` | `lora/tensors.rs` |
-//! | Where in a block are they inserted, and what do they compute? | `graft.rs`, called by the decoder | `lora/projection.rs`, likewise |
+//! | Where in a block are they inserted, and what do they compute? | `graft.rs`, called by the transformer | `lora/updates.rs`, likewise |
 //! | How is the configuration written as a string and as JSON? | `text.rs`, `json.rs`, both through the table in `keys.rs` | `lora/text.rs`, `lora/json.rs`, both through `lora/keys.rs` |
 //!
 //! A third method, AdapterFusion, mixes the outputs of frozen bottleneck adapters: all of it is in `fusion.rs`, and where it applies in `graft.rs`.
 //! The invertible adapter of MAD-X, which some bottleneck configurations have in addition, is in `invertible.rs`. A model can have several adapters:
 //! [`AdapterSetup`] (`setup.rs`) is their order, [`AdapterExpression`] (`expression.rs`) what a command says of it.
 //!
-//! [`AdapterConfig`] (`method.rs`) is either of them, and [`SavedAdapter`] (`files.rs`) what a saved directory contains.
+//! [`AdapterConfig`] (`method.rs`) is any of them, and [`SavedAdapter`] (`files.rs`) what a saved directory contains.
 
 mod average;
 mod config;
