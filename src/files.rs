@@ -133,3 +133,32 @@ fn sync_directory(path: &Path) -> io::Result<()> {
         _ => Err(e),
     })
 }
+
+/// A directory for a unit test, removed at its end.
+#[cfg(test)]
+pub(crate) struct Folder(pub std::path::PathBuf);
+
+#[cfg(test)]
+impl Folder {
+    /// An empty directory; the name tells tests apart.
+    pub fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("graftling-unit-{}-{name}", std::process::id()));
+        drop(fs::remove_dir_all(&path));
+        fs::create_dir_all(&path).expect("a directory");
+        Folder(path)
+    }
+
+    /// Writes a file and returns its path.
+    pub fn put(&self, name: &str, bytes: impl AsRef<[u8]>) -> std::path::PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, bytes).expect("a file");
+        path
+    }
+}
+
+#[cfg(test)]
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}

@@ -1,35 +1,11 @@
 //! Good and bad files, built byte by byte.
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 
 use super::gguf::build;
 use super::*;
+use crate::files::Folder;
 use crate::graph::DType;
-
-/// A directory that is removed at the end of the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("graftling-weights-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory");
-        Folder(path)
-    }
-
-    fn put(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, bytes).expect("the file");
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
 
 /// A file with this header followed by `data` bytes 0, 1, 2, …
 fn file(header: impl AsRef<[u8]>, data: usize) -> Vec<u8> {
@@ -53,7 +29,7 @@ fn sentence<T>(what: &str, result: Result<T>) -> String {
 
 #[test]
 fn tensors_stay_in_their_file() {
-    let folder = Folder::new("mapped");
+    let folder = Folder::new("weights-mapped");
     let header = json!({
         "__metadata__": { "format": "pt" }, "a": entry("F32", &[2, 1], 0, 8), "b": entry("BF16", &[3], 8, 14), "c": entry("F16", &[1], 14, 16),
         "d.attn.bias": entry("U8", &[2, 2], 16, 20), "e": entry("I64", &[], 20, 28), "nothing": entry("F32", &[0, 3], 28, 28),
@@ -120,7 +96,7 @@ fn tensors_of_gguf_are_laid_out_for_the_device_when_they_are_asked_for() {
 
 #[test]
 fn bad_safetensors_are_errors_that_name_what_is_wrong() {
-    let folder = Folder::new("bad");
+    let folder = Folder::new("weights-bad");
     let max = u64::MAX;
     let one = |entry: Value| file(json!({ "a": entry }).to_string(), 8);
     let two = |a: Value, b: Value| file(json!({ "a": a, "b": b }).to_string(), 8);
@@ -193,7 +169,7 @@ fn bad_safetensors_are_errors_that_name_what_is_wrong() {
 
 #[test]
 fn a_tensor_is_given_out_only_as_it_was_asked_for() {
-    let folder = Folder::new("get");
+    let folder = Folder::new("weights-get");
     let header = json!({ "f32": entry("F32", &[2, 2], 0, 16), "f16": entry("F16", &[2], 16, 20), "bf16": entry("BF16", &[2], 20, 24) });
     let good = file(header.to_string(), 24);
     let path = folder.put("a.safetensors", &good);
@@ -226,7 +202,7 @@ fn a_tensor_is_given_out_only_as_it_was_asked_for() {
 
 #[test]
 fn a_directory_has_its_weights_in_one_file_or_in_several() {
-    let folder = Folder::new("directory");
+    let folder = Folder::new("weights-directory");
     let read = || Weights::read_directory(&folder.0);
     let message = sentence("an empty directory", read());
     assert!(message.contains("has no model.safetensors and no model.safetensors.index.json"), "{message}");

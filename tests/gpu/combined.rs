@@ -8,13 +8,12 @@ use graftling::gpu::Memory;
 use graftling::model::{
     AdapterExpression, BaseIdentity, Model, SavedAdapter, SavedSetup, Trains, average, is_adapter, read_adapter, write_adapter,
 };
-use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
+use graftling::train::Evaluator;
 use graftling::weights::Weights;
 
 use crate::harness::{close, device};
-use crate::peft::gradients;
 use crate::pretrained::{Fixture, error};
-use crate::whole::logits;
+use crate::whole::{gradients, last_logits, thirty_losses};
 
 fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -70,14 +69,9 @@ fn follow(fixture: &Fixture, case: &str, values: &dyn Fn(&str) -> Vec<f64>) {
     let below = lower.iter().map(|path| read_adapter(path).expect("an adapter")).chain(parts.clone()).collect();
     let (model, memory) = stacked(fixture, &SavedSetup::of(below), &upper);
 
-    let all = logits(&model, &memory, &batch);
-    let vocabulary = all.len() / batch.tokens.len();
-    let last = |(row, &length): (usize, &u32)| (row * batch.length as usize + length as usize - 1) * vocabulary;
-    let ends: Vec<_> = batch.lengths.iter().enumerate().map(last).collect();
-    let got: Vec<_> = ends.iter().flat_map(|&at| all[at..at + vocabulary].to_vec()).collect();
-    close(&format!("{what}: logits"), &got, &values("logits"), 2e-5);
+    close(&format!("{what}: logits"), &last_logits(&model, &memory, &batch), &values("logits"), 2e-5);
 
-    let tensors = on_disk(fixture, &model, &gradients(fixture, &model, &memory));
+    let tensors = on_disk(fixture, &model, &gradients(&model, &memory, &batch));
     assert!(!tensors.is_empty());
     for (name, got) in tensors {
         // It adds the same to all scores of a token, so its gradient is that of rounding.
@@ -91,21 +85,7 @@ fn follow(fixture: &Fixture, case: &str, values: &dyn Fn(&str) -> Vec<f64>) {
     }
 
     let frozen = model.frozen_fingerprint(device, &memory).expect("a fingerprint");
-    let schedule = Schedule { peak: 1e-3, shape: Shape::Constant, warmup_steps: 0, steps: 30 };
-    let mut trainer = Trainer::new(device, &model, &memory, TrainOptions { schedule, ..TrainOptions::default() }).expect("a trainer");
-    let mut losses = Vec::new();
-    for _ in 0..30 {
-        losses.extend(trainer.step(std::slice::from_ref(&batch)).expect("a step").map(|report| report.loss));
-    }
-    while let Some(report) = trainer.finish().expect("the last steps") {
-        losses.push(report.loss);
-    }
-    losses.push(Evaluator::new(device, &model, &memory).loss(std::slice::from_ref(&batch)).expect("a loss") as f32);
-    let curve = values("loss_curve");
-    assert_eq!(losses.len(), curve.len());
-    for (step, (&got, want)) in losses.iter().zip(&curve).enumerate() {
-        assert!((f64::from(got) - want).abs() <= 2e-4, "{what}: the loss after {step} steps is {got}, not {want}");
-    }
+    let losses = thirty_losses(&what, &model, &memory, &batch, &values("loss_curve"));
     assert_eq!(model.frozen_fingerprint(device, &memory).expect("a fingerprint"), frozen, "{what}: what is frozen has changed");
     let trained = model.download(device, &memory, |name| model.trains(name)).expect("the tensors");
     for (name, got) in on_disk(fixture, &model, &trained).into_iter().filter(|(name, _)| !name.ends_with("key.bias")) {

@@ -3,16 +3,16 @@
 
 use std::path::PathBuf;
 
-use graftling::gpu::{Memory, Program, Step};
-use graftling::graph::{DType, Graph, Tensor};
+use graftling::gpu::{Memory, Program};
+use graftling::graph::{Graph, Tensor};
 use graftling::model::{AdapterConfig, Base, BaseDropout, BaseIdentity, Config, Model, SavedAdapter, Trains, read_adapter, write_adapter};
 use graftling::text::{Batch, IGNORED};
-use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
+use graftling::train::Evaluator;
 use graftling::weights::Weights;
 
 use crate::harness::{self, close, device};
 use crate::pretrained::error;
-use crate::whole::{logits, write_inputs};
+use crate::whole::{gradients, logits, thirty_losses, write_inputs};
 
 /// A model with its expected values.
 struct Fixture {
@@ -160,50 +160,18 @@ fn follow(fixture: &Fixture, case: &str, expected: &str, trains: Trains) {
     let model = Model::new(&fixture.config, &sources, Some(&adapters), trains).expect("a model");
     let memory = model.upload(device, &sources, 0, true).expect("memory");
 
-    let mut g = Graph::new(device.traits(), &model.parameters, true);
-    let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);
-    let targets = g.input("targets", [batch.rows, batch.length], DType::U32);
-    let loss = model.loss(&mut g, &inputs, targets);
-    g.backward(loss, loss);
-    let mut program = Program::new(device, &memory, &g).expect("a program");
-    program.write(device, targets, &batch.targets);
-    write_inputs(device, &program, &model, &inputs, &batch);
-    memory.clear(device);
-    memory.set_step(device, Step { target_weight: 1.0 / batch.targets() as f32, ..Step::default() });
-    program.run(device).expect("a run");
-    let arena: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device, memory.arenas().gradients).expect("a read"));
-    let mut compared = 0;
-    for (_, parameter) in model.parameters.iter() {
-        let Some(mut at) = parameter.arena_offset.map(|offset| offset as usize) else { continue };
-        for piece in &parameter.pieces {
-            let len = piece.shape.len() as usize;
-            let (got, want) = (&arena[at..at + len], fixture.f64(&format!("{expected}/grad/{}", fixture.on_disk(&piece.name))));
-            at += len;
-            let largest = want.iter().fold(0.0f64, |most, v| most.max(v.abs()));
-            let right = largest < 1e-12 && got.iter().all(|v| v.abs() < 1e-7) || error(got, &want) < 1e-4;
-            assert!(right, "{what}: the gradient of {} is off by {:e}", piece.name, error(got, &want));
-            compared += 1;
-        }
+    let gradients = gradients(&model, &memory, &batch).tensors;
+    assert!(!gradients.is_empty());
+    for (name, got) in &gradients {
+        let (got, want) = (got.to_f32(), fixture.f64(&format!("{expected}/grad/{}", fixture.on_disk(name))));
+        let largest = want.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+        let right = largest < 1e-12 && got.iter().all(|v| v.abs() < 1e-7) || error(&got, &want) < 1e-4;
+        assert!(right, "{what}: the gradient of {name} is off by {:e}", error(&got, &want));
     }
-    assert!(compared > 0);
 
-    let schedule = Schedule { peak: 1e-3, shape: Shape::Constant, warmup_steps: 0, steps: 30 };
-    let mut trainer = Trainer::new(device, &model, &memory, TrainOptions { schedule, ..TrainOptions::default() }).expect("a trainer");
-    let mut losses = Vec::new();
-    for _ in 0..30 {
-        losses.extend(trainer.step(std::slice::from_ref(&batch)).expect("a step").map(|report| report.loss));
-    }
-    while let Some(report) = trainer.finish().expect("the last steps") {
-        losses.push(report.loss);
-    }
-    losses.push(Evaluator::new(device, &model, &memory).loss(std::slice::from_ref(&batch)).expect("a loss") as f32);
-    let curve = fixture.f64(&format!("{expected}/loss_curve"));
-    assert_eq!(losses.len(), curve.len());
-    for (step, (&got, want)) in losses.iter().zip(&curve).enumerate() {
-        assert!((f64::from(got) - want).abs() <= 2e-4, "{what}: the loss after {step} steps is {got}, not {want}");
-    }
+    let losses = thirty_losses(&what, &model, &memory, &batch, &fixture.f64(&format!("{expected}/loss_curve")));
     let trained = model.download(device, &memory, |name| model.trains(name)).expect("the tensors");
-    assert_eq!(trained.tensors.len(), compared);
+    assert_eq!(trained.tensors.len(), gradients.len());
     for (name, weight) in &trained.tensors {
         let off = error(&weight.to_f32(), &fixture.f64(&format!("{expected}/final/{}", fixture.on_disk(name))));
         assert!(off <= 1e-2, "{what}: {name} is off by {off:e} after 30 steps");

@@ -3,18 +3,17 @@
 
 use std::path::PathBuf;
 
-use graftling::gpu::{Memory, Program, Step};
-use graftling::graph::Graph;
+use graftling::gpu::Memory;
 use graftling::model::{
     Base, BaseDropout, BaseIdentity, Config, HeadConfig, HeadForm, Model, SavedAdapter, Trains, read_adapter, write_adapter,
 };
 use graftling::text::{Batch, IGNORED, Task};
-use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
+use graftling::train::Evaluator;
 use graftling::weights::Weights;
 
 use crate::harness::{close, device};
 use crate::pretrained::error;
-use crate::whole::write_inputs;
+use crate::whole::{gradients, thirty_losses};
 
 const MODELS: [(&str, &str); 5] =
     [("gpt2", "models"), ("llama", "models"), ("bert", "encoders"), ("roberta", "encoders"), ("distilbert", "encoders")];
@@ -127,44 +126,15 @@ fn heads_train_as_in_the_library() {
             close(&format!("{what}: logits of row {row}"), &got[got.len() - width..], want, 1e-5);
         }
 
-        let mut g = Graph::new(device().traits(), &model.parameters, true);
-        let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);
-        let targets = model.targets(&mut g, [batch.rows, batch.length]);
-        let loss = model.loss(&mut g, &inputs, targets);
-        g.backward(loss, loss);
-        let mut program = Program::new(device(), &memory, &g).expect("a program");
-        program.write(device(), targets, &batch.targets);
-        write_inputs(device(), &program, &model, &inputs, &batch);
-        memory.clear(device());
-        memory.set_step(device(), Step { target_weight: 1.0 / batch.targets() as f32, ..Step::default() });
-        program.run(device()).expect("a run");
-        let arena: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device(), memory.arenas().gradients).expect("a read"));
-        let mut compared = 0;
-        for (_, parameter) in model.parameters.iter() {
-            let Some(offset) = parameter.arena_offset else { continue };
-            let got = &arena[offset as usize..][..parameter.shape.len() as usize];
-            let off = error(got, &fixture.f64(&format!("grad/{}", fixture.on_disk(&parameter.name))));
-            assert!(off < 1e-4, "{what}: the gradient of {} is off by {off:e}", parameter.name);
-            compared += 1;
+        let gradients = gradients(&model, &memory, &batch).tensors;
+        for (name, got) in &gradients {
+            let off = error(&got.to_f32(), &fixture.f64(&format!("grad/{}", fixture.on_disk(name))));
+            assert!(off < 1e-4, "{what}: the gradient of {name} is off by {off:e}");
         }
 
-        let schedule = Schedule { peak: 1e-3, shape: Shape::Constant, warmup_steps: 0, steps: 30 };
-        let mut trainer = Trainer::new(device(), &model, &memory, TrainOptions { schedule, ..TrainOptions::default() }).expect("a trainer");
-        let mut losses = Vec::new();
-        for _ in 0..30 {
-            losses.extend(trainer.step(std::slice::from_ref(&batch)).expect("a step").map(|report| report.loss));
-        }
-        while let Some(report) = trainer.finish().expect("the last steps") {
-            losses.push(report.loss);
-        }
-        losses.push(evaluator.loss(std::slice::from_ref(&batch)).expect("a loss") as f32);
-        let curve = fixture.f64("loss_curve");
-        assert_eq!(losses.len(), curve.len());
-        for (step, (&got, want)) in losses.iter().zip(&curve).enumerate() {
-            assert!((f64::from(got) - want).abs() <= 2e-4, "{what}: the loss after {step} steps is {got}, not {want}");
-        }
+        let losses = thirty_losses(what, &model, &memory, &batch, &fixture.f64("loss_curve"));
         let trained = model.download(device(), &memory, |name| model.trains(name)).expect("the tensors");
-        assert_eq!(trained.tensors.len(), compared);
+        assert_eq!(trained.tensors.len(), gradients.len());
         for (name, weight) in &trained.tensors {
             let off = error(&weight.to_f32(), &fixture.f64(&format!("final/{}", fixture.on_disk(name))));
             assert!(off <= 1e-2, "{what}: {name} is off by {off:e} after 30 steps");

@@ -2,15 +2,14 @@
 
 use std::path::PathBuf;
 
-use graftling::gpu::{Memory, Program, Step};
-use graftling::graph::{DType, Graph};
+use graftling::gpu::Memory;
 use graftling::model::{AdapterConfig, BaseIdentity, Model, SavedAdapter, Trains, read_adapter, write_adapter};
-use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
-use graftling::weights::{Weight, Weights};
+use graftling::train::Evaluator;
+use graftling::weights::Weights;
 
 use crate::harness::{close, device};
 use crate::pretrained::{Fixture, error};
-use crate::whole::{logits, write_inputs};
+use crate::whole::{gradients, last_logits, logits, thirty_losses};
 
 /// The models, each also as GGUF, with their cases.
 pub const CASES: [(&str, &[&str]); 8] = [
@@ -47,33 +46,6 @@ fn on_disk(fixture: &Fixture, model: &Model, tensors: &Weights) -> Vec<(String, 
     parts.map(|(name, weight)| (format!("base_model.model.{name}"), weight.to_f32())).collect()
 }
 
-/// The gradients of everything that trains, at the start.
-pub fn gradients(fixture: &Fixture, model: &Model, memory: &Memory) -> Weights {
-    let (device, batch) = (device(), fixture.batch());
-    let mut g = Graph::new(device.traits(), &model.parameters, true);
-    let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);
-    let targets = g.input("targets", [batch.rows, batch.length], DType::U32);
-    let loss = model.loss(&mut g, &inputs, targets);
-    g.backward(loss, loss);
-    let mut program = Program::new(device, memory, &g).expect("a program");
-    program.write(device, targets, &batch.targets);
-    write_inputs(device, &program, model, &inputs, &batch);
-    memory.clear(device);
-    memory.set_step(device, Step { target_weight: 1.0 / batch.targets() as f32, ..Step::default() });
-    program.run(device).expect("a run");
-    let arena: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device, memory.arenas().gradients).expect("a read"));
-    let mut gradients = Weights::default();
-    for (_, parameter) in model.parameters.iter() {
-        let Some(mut at) = parameter.arena_offset.map(|offset| offset as usize) else { continue };
-        for piece in &parameter.pieces {
-            let len = piece.shape.len() as usize;
-            gradients.tensors.insert(piece.name.clone(), Weight::from_f32(piece.shape.clone(), &arena[at..at + len]));
-            at += len;
-        }
-    }
-    gradients
-}
-
 /// Every case of every model, from both file formats: the logits, every gradient, the losses of 30 steps, and the tensors after them.
 #[test]
 fn loras_train_as_in_peft() {
@@ -98,14 +70,9 @@ fn follow(fixture: &Fixture, case: &str, values: &dyn Fn(&str) -> Vec<f64>) {
     let (model, memory) = adapted(fixture, &saved, trains);
 
     // The logits of each row's last token.
-    let all = logits(&model, &memory, &batch);
-    let vocabulary = all.len() / batch.tokens.len();
-    let last = |(row, &length): (usize, &u32)| (row * batch.length as usize + length as usize - 1) * vocabulary;
-    let ends: Vec<_> = batch.lengths.iter().enumerate().map(last).collect();
-    let got: Vec<_> = ends.iter().flat_map(|&at| all[at..at + vocabulary].to_vec()).collect();
-    close(&format!("{what}: logits"), &got, &values("logits"), 2e-5);
+    close(&format!("{what}: logits"), &last_logits(&model, &memory, &batch), &values("logits"), 2e-5);
 
-    let tensors = on_disk(fixture, &model, &gradients(fixture, &model, &memory));
+    let tensors = on_disk(fixture, &model, &gradients(&model, &memory, &batch));
     let count = tensors.len();
     assert_eq!(count, saved.weights.tensors.len(), "{what}: what trains is what PEFT saved");
     for (name, got) in tensors {
@@ -113,21 +80,7 @@ fn follow(fixture: &Fixture, case: &str, values: &dyn Fn(&str) -> Vec<f64>) {
         assert!(off < 1e-4, "{what}: the gradient of {name} is off by {off:e}");
     }
 
-    let schedule = Schedule { peak: 1e-3, shape: Shape::Constant, warmup_steps: 0, steps: 30 };
-    let mut trainer = Trainer::new(device, &model, &memory, TrainOptions { schedule, ..TrainOptions::default() }).expect("a trainer");
-    let mut losses = Vec::new();
-    for _ in 0..30 {
-        losses.extend(trainer.step(std::slice::from_ref(&batch)).expect("a step").map(|report| report.loss));
-    }
-    while let Some(report) = trainer.finish().expect("the last steps") {
-        losses.push(report.loss);
-    }
-    losses.push(Evaluator::new(device, &model, &memory).loss(std::slice::from_ref(&batch)).expect("a loss") as f32);
-    let curve = values("loss_curve");
-    assert_eq!(losses.len(), curve.len());
-    for (step, (&got, want)) in losses.iter().zip(&curve).enumerate() {
-        assert!((f64::from(got) - want).abs() <= 2e-4, "{what}: the loss after {step} steps is {got}, not {want}");
-    }
+    let losses = thirty_losses(&what, &model, &memory, &batch, &values("loss_curve"));
     let trained = model.download(device, &memory, |name| model.trains(name)).expect("the tensors");
     for (name, got) in on_disk(fixture, &model, &trained) {
         let off = error(&got, &values(&format!("final/{name}")));

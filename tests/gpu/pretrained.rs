@@ -4,17 +4,16 @@
 use std::path::PathBuf;
 
 use graftling::generate::Generator;
-use graftling::gpu::{Memory, Program, Step};
-use graftling::graph::{DType, Graph};
+use graftling::gpu::Memory;
 use graftling::model::{
     AdapterConfig, Base, BaseDropout, BaseIdentity, BottleneckConfig, Config, Model, SavedAdapter, Trains, read_adapter, write_adapter,
 };
 use graftling::text::{Batch, IGNORED};
-use graftling::train::{Evaluator, Schedule, Shape, TrainOptions, Trainer};
+use graftling::train::Evaluator;
 use graftling::weights::Weights;
 
 use crate::harness::{close, device};
-use crate::whole::{logits, write_inputs};
+use crate::whole::{gradients, logits, thirty_losses};
 
 /// One of the fixture's models with its expected values.
 pub struct Fixture {
@@ -160,56 +159,19 @@ fn follow(fixture: &Fixture, preset: &str, expected: &str, trains: Trains) {
     let (model, memory) = fixture.adapted(preset, trains);
     let what = format!("{} {expected}", fixture.name);
 
-    let (g, inputs, targets) = {
-        let mut g = Graph::new(device.traits(), &model.parameters, true);
-        let inputs = model.inputs(&mut g, batch.rows, batch.length, batch.length);
-        let targets = g.input("targets", [batch.rows, batch.length], DType::U32);
-        let loss = model.loss(&mut g, &inputs, targets);
-        g.backward(loss, loss);
-        (g, inputs, targets)
-    };
-    let mut program = Program::new(device, &memory, &g).expect("a program");
-    program.write(device, targets, &batch.targets);
-    write_inputs(device, &program, &model, &inputs, &batch);
-    memory.clear(device);
-    memory.set_step(device, Step { target_weight: 1.0 / batch.targets() as f32, ..Step::default() });
-    program.run(device).expect("a run");
-    let arena: Vec<f32> = bytemuck::pod_collect_to_vec(&memory.read(device, memory.arenas().gradients).expect("a read"));
     // On disk the adapter is called `probe`, not `default`.
     let on_disk = |name: &str| name.replace(".adapters.default.", ".adapters.probe.");
-    let mut compared = 0;
-    for (_, parameter) in model.parameters.iter() {
-        let Some(offset) = parameter.arena_offset else { continue };
-        let got = &arena[offset as usize..][..parameter.shape.len() as usize];
-        let want = fixture.f64(&format!("{expected}/grad/{}", on_disk(&parameter.name)));
+    let gradients = gradients(&model, &memory, &batch).tensors;
+    assert!(!gradients.is_empty());
+    for (name, got) in &gradients {
+        let (got, want) = (got.to_f32(), fixture.f64(&format!("{expected}/grad/{}", on_disk(name))));
         let largest = want.iter().fold(0.0f64, |most, v| most.max(v.abs()));
-        assert!(
-            largest < 1e-12 && got.iter().all(|v| v.abs() < 1e-7) || error(got, &want) < 1e-4,
-            "{what}: gradient of {}",
-            parameter.name
-        );
-        compared += 1;
+        assert!(largest < 1e-12 && got.iter().all(|v| v.abs() < 1e-7) || error(&got, &want) < 1e-4, "{what}: gradient of {name}");
     }
-    assert!(compared > 0);
 
-    let schedule = Schedule { peak: 1e-3, shape: Shape::Constant, warmup_steps: 0, steps: 30 };
-    let options = TrainOptions { schedule, ..TrainOptions::default() };
-    let mut trainer = Trainer::new(device, &model, &memory, options).expect("a trainer");
-    let mut losses = Vec::new();
-    for _ in 0..30 {
-        losses.extend(trainer.step(std::slice::from_ref(&batch)).expect("a step").map(|report| report.loss));
-    }
-    while let Some(report) = trainer.finish().expect("the last steps") {
-        losses.push(report.loss);
-    }
-    losses.push(Evaluator::new(device, &model, &memory).loss(std::slice::from_ref(&batch)).expect("a loss") as f32);
-    let curve = fixture.f64(&format!("{expected}/loss_curve"));
-    assert_eq!(losses.len(), curve.len());
-    for (step, (&got, want)) in losses.iter().zip(&curve).enumerate() {
-        assert!((f64::from(got) - want).abs() <= 2e-4, "{what}: the loss after {step} steps is {got}, not {want}");
-    }
+    let losses = thirty_losses(&what, &model, &memory, &batch, &fixture.f64(&format!("{expected}/loss_curve")));
     let trained = model.download(device, &memory, |name| model.trains(name)).expect("the tensors");
-    assert_eq!(trained.tensors.len(), compared);
+    assert_eq!(trained.tensors.len(), gradients.len());
     // For `make_models.py check`, which computes the loss with the library.
     if let Some(place) = std::env::var_os("KEEP_ADAPTERS") {
         let place = PathBuf::from(place).join(format!("{}-{expected}", fixture.name));

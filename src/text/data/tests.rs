@@ -1,41 +1,20 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{DataOptions, Dataset, Splits};
 use crate::error::{Error, Result};
+use crate::files::Folder;
 use crate::text::IGNORED;
 use crate::text::{Batches, Position, Sequence, Task, TaskKind, Tokenizer};
 use crate::weights::Gguf;
 
 const NO: u32 = IGNORED;
 
-/// A directory that is removed when the value is dropped.
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new(name: &str) -> Folder {
-        let folder = std::env::temp_dir().join(format!("graftling-data-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).expect("a directory");
-        Folder(folder)
-    }
-
-    fn put(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, bytes).expect("a file");
-        path
-    }
-
     /// The tokenizer of bytes, with `config` beside it.
     fn bytes(&self, config: &str) -> Tokenizer {
         self.put("tokenizer.json", Tokenizer::bytes_json());
         self.put("tokenizer_config.json", config);
         Tokenizer::read(&self.0).expect("a tokenizer")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -72,7 +51,7 @@ fn one(folder: &Folder, tokenizer: &Tokenizer, row: &str, options: &DataOptions)
 
 #[test]
 fn rows_become_sequences() {
-    let folder = Folder::new("rows");
+    let folder = Folder::new("data-rows");
     let tokenizer = folder.bytes(CONFIG);
     let read = |row: &str, options: &DataOptions| one(&folder, &tokenizer, row, options).expect("a row");
     let pair = |tokens: &str, targets: &str| (tokens.to_owned(), targets.to_owned());
@@ -93,7 +72,7 @@ fn rows_become_sequences() {
 
 #[test]
 fn bos_is_where_the_model_asks_for_it() {
-    let folder = Folder::new("bos");
+    let folder = Folder::new("data-bos");
     let config = CONFIG.replacen('{', r#"{"add_bos_token": true, "#, 1);
     let tokenizer = folder.bytes(&config);
     let read = |row: &str| one(&folder, &tokenizer, row, &options(99)).expect("a row").0;
@@ -109,7 +88,7 @@ fn bos_is_where_the_model_asks_for_it() {
 
 #[test]
 fn texts_are_cut_into_full_sequences() {
-    let folder = Folder::new("texts");
+    let folder = Folder::new("data-texts");
     let tokenizer = folder.bytes("{}");
     let read = |text: &str, length| {
         let data = Dataset::read(&folder.put("t.TXT", text), &tokenizer, &options(length)).expect("a text");
@@ -123,7 +102,7 @@ fn texts_are_cut_into_full_sequences() {
 
 #[test]
 fn rows_that_are_too_long_are_counted() {
-    let folder = Folder::new("long");
+    let folder = Folder::new("data-long");
     let tokenizer = folder.bytes(CONFIG);
     let rows = [
         r#"{"text": "abcdef"}"#,
@@ -170,7 +149,7 @@ fn prompts_keep_their_tokens() {
 #[test]
 fn only_whole_tokens_of_a_turn_are_learned() {
     let tokenizer = fixture("gpt-2");
-    let folder = Folder::new("turns");
+    let folder = Folder::new("data-turns");
     // The template of this file writes `<|user|>`, the content and `<|end|>` for everyone.
     let row = r#"{"messages": [{"role": "user", "content": "it's"}, {"role": "assistant", "content": "the garden"}]}"#;
     let path = folder.put("chat.jsonl", row);
@@ -183,7 +162,7 @@ fn only_whole_tokens_of_a_turn_are_learned() {
 
 #[test]
 fn bad_data_are_named() {
-    let folder = Folder::new("bad");
+    let folder = Folder::new("data-bad");
     let tokenizer = folder.bytes(CONFIG);
     let plain = fixture("llama");
     let error = |tokenizer: &Tokenizer, name: &str, bytes: &[u8]| -> Error {
@@ -242,7 +221,7 @@ fn bad_data_are_named() {
 
 #[test]
 fn directories_have_splits() {
-    let folder = Folder::new("splits");
+    let folder = Folder::new("data-splits");
     let tokenizer = folder.bytes("{}");
     let read = || Splits::read(&folder.0, &tokenizer, &options(8));
     assert!(read().expect_err("no train.jsonl").to_string().contains("train.jsonl"));
@@ -259,7 +238,7 @@ fn directories_have_splits() {
 
 #[test]
 fn batches_go_on_where_they_were() {
-    let folder = Folder::new("batches");
+    let folder = Folder::new("data-batches");
     let tokenizer = folder.bytes("{}");
     let rows: String = ('a'..='g').map(|c| format!("{{\"text\": \"{c}{c}\"}}\n")).collect();
     let data = Dataset::read(&folder.put("a.jsonl", rows), &tokenizer, &options(512)).expect("rows");
@@ -296,7 +275,7 @@ fn names(task: &Task) -> Vec<&str> {
 
 #[test]
 fn labels_become_targets() {
-    let folder = Folder::new("labels");
+    let folder = Folder::new("data-labels");
     let rows = "{\"text\": \"ab\", \"label\": \"spam\"}\n{\"text\": \"c\", \"label\": \"ham\"}\n";
     let (task, sequences) = labelled(&folder, "a.jsonl", rows, None).expect("labels");
     assert_eq!((task.kind(), names(&task)), (TaskKind::Classification, vec!["ham", "spam"]));
@@ -328,7 +307,7 @@ fn labels_become_targets() {
 
 #[test]
 fn the_first_token_of_a_word_has_its_label() {
-    let folder = Folder::new("tags");
+    let folder = Folder::new("data-tags");
     let rows = "{\"tokens\": [\"ab\", \"c\", \"de\"], \"labels\": [\"B\", \"O\", \"B\"]}";
     let (task, sequences) = labelled(&folder, "a.jsonl", rows, None).expect("tags");
     assert_eq!((task.kind(), names(&task)), (TaskKind::Tagging, vec!["B", "O"]));
@@ -341,7 +320,7 @@ fn the_first_token_of_a_word_has_its_label() {
 
 #[test]
 fn tables_have_rows() {
-    let folder = Folder::new("tables");
+    let folder = Folder::new("data-tables");
     let csv = "\u{FEFF}label,text,id\nx,\"a, \"\"b\"\"\",1\ny,c,2\n";
     let (task, sequences) = labelled(&folder, "a.csv", csv, None).expect("a table");
     assert_eq!((names(&task), &sequences[0].tokens), (vec!["x", "y"], &ids("a, \"b\"")));
@@ -354,7 +333,7 @@ fn tables_have_rows() {
 
 #[test]
 fn labels_that_cannot_be_are_named() {
-    let folder = Folder::new("wrong-labels");
+    let folder = Folder::new("data-wrong-labels");
     let error = |rows: &str, wanted| labelled(&folder, "a.jsonl", rows, wanted).expect_err(rows).to_string();
     let (a, b) = (r#"{"text": "a", "label": "x"}"#, r#"{"text": "b", "label": "y"}"#);
     let cases = [
@@ -386,7 +365,7 @@ fn labels_that_cannot_be_are_named() {
 
 #[test]
 fn batches_have_rows_of_like_lengths() {
-    let folder = Folder::new("lengths");
+    let folder = Folder::new("data-lengths");
     let tokenizer = folder.bytes("{}");
     let rows: String = (0..100).map(|n| format!("{{\"text\": \"{}\"}}\n", "a".repeat(2 + 7 * n % 50))).collect();
     let data = Dataset::read(&folder.put("a.jsonl", rows), &tokenizer, &options(512)).expect("rows");
@@ -434,7 +413,7 @@ fn rows_are_held_out() {
 #[test]
 fn encoders_learn_the_words_between_their_frames() {
     let pairs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pairs");
-    let folder = Folder::new("masked");
+    let folder = Folder::new("data-masked");
     let rows = folder.put("rows.jsonl", "{\"text\":\"the dog sleeps\",\"label\":\"x\"}\n{\"text\":\"fox\",\"text_pair\":\"the dog\"}\n");
     let text = folder.put("text.txt", "The quick brown fox jumps over the lazy dog. ".repeat(20));
     for (kind, mask) in [("uncased", "[MASK]"), ("roberta", "<mask>")] {

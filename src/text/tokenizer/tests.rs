@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::Tokenizer;
+use crate::files::Folder;
 use crate::random::Random;
 use crate::weights::Gguf;
 
@@ -15,28 +16,6 @@ fn fixtures() -> PathBuf {
 fn of(kind: &str) -> Tokenizer {
     let gguf = Gguf::open(&fixtures().join(format!("{kind}.gguf"))).expect("a fixture");
     Tokenizer::from_gguf(&gguf).expect("a tokenizer")
-}
-
-/// A directory that is removed at the end of the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let folder = std::env::temp_dir().join(format!("graftling-tokenizer-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).expect("a directory");
-        Folder(folder)
-    }
-
-    fn put(&self, name: &str, text: &str) {
-        std::fs::write(self.0.join(name), text).expect("a file");
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 #[test]
@@ -130,8 +109,8 @@ fn long_texts_have_the_tokens_of_the_whole() {
         let whole = tokenizer.inner.encode_fast(text.as_str(), false).expect("tokens");
         assert!(tokenizer.encode(&text).expect("tokens") == whole.get_ids(), "{kind}");
         // The same vocabulary from a tokenizer.json.
-        let folder = Folder::new("long");
-        folder.put("tokenizer.json", &tokenizer.inner.to_string(false).expect("JSON"));
+        let folder = Folder::new("tokenizer-long");
+        folder.put("tokenizer.json", tokenizer.inner.to_string(false).expect("JSON"));
         let read = Tokenizer::read(&folder.0).expect("a tokenizer");
         assert_eq!((read.in_chunks, read.adds_space), (tokenizer.in_chunks, tokenizer.adds_space), "{kind}");
         let at = (1000..).find(|&at| text.is_char_boundary(at)).expect("there is one");
@@ -173,8 +152,8 @@ fn files_beside_the_vocabulary_name_special_tokens() {
         "special_tokens": {"a": {"id": "a", "ids": [97], "tokens": ["a"]}},
     });
     json["truncation"] = serde_json::json!({"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0});
-    let folder = Folder::new("beside");
-    folder.put("tokenizer.json", &json.to_string());
+    let folder = Folder::new("tokenizer-beside");
+    folder.put("tokenizer.json", json.to_string());
     let read = || Tokenizer::read(&folder.0).expect("a tokenizer");
     assert_eq!((read().bos(), read().end_tokens(), read().chat_template()), (Some(97), [].as_slice(), None));
     assert_eq!(read().encode_document("xyzxyz").expect("tokens"), [97, 120, 121, 122, 120, 121, 122]);
@@ -214,16 +193,16 @@ fn files_beside_the_vocabulary_name_special_tokens() {
 
 #[test]
 fn a_tokenizer_json_beside_a_gguf_counts() {
-    let folder = Folder::new("gguf");
+    let folder = Folder::new("tokenizer-gguf");
     let gguf = folder.0.join("model.gguf");
     std::fs::copy(fixtures().join("gpt-2.gguf"), &gguf).expect("a copy");
-    folder.put("tokenizer.json", &Tokenizer::bytes_json());
+    folder.put("tokenizer.json", Tokenizer::bytes_json());
     let gguf = Gguf::open(&gguf).expect("a file");
     let tokenizer = Tokenizer::from_gguf(&gguf).expect("a tokenizer");
     assert_eq!((tokenizer.len(), tokenizer.bos(), tokenizer.end_tokens()), (256, Some(0), [2].as_slice()));
     assert!(tokenizer.chat_template().is_some() && tokenizer.path().ends_with("tokenizer.json"));
     let larger = Tokenizer::bytes_json().replace("\"!\": 33", "\"!\": 3300");
-    folder.put("tokenizer.json", &larger);
+    folder.put("tokenizer.json", larger);
     let error = Tokenizer::from_gguf(&gguf).err().expect("another model's");
     assert!(error.to_string().contains("replace it with the model's own tokenizer"), "{error}");
 }
@@ -341,8 +320,8 @@ fn bad_metadata_are_named() {
 
 #[test]
 fn bytes_are_tokens() {
-    let folder = Folder::new("bytes");
-    folder.put("tokenizer.json", &Tokenizer::bytes_json());
+    let folder = Folder::new("tokenizer-bytes");
+    folder.put("tokenizer.json", Tokenizer::bytes_json());
     let tokenizer = Tokenizer::read(&folder.0.join("tokenizer.json")).expect("a tokenizer");
     let text = "fn main() {\n\tprintln!(\"Größe ≤ 5\");\r\n}\0";
     let tokens = tokenizer.encode(text).expect("any text is bytes");
@@ -392,7 +371,7 @@ fn encoders_frame_their_texts() {
 
 #[test]
 fn a_vocabulary_without_its_special_tokens_is_refused() {
-    let folder = Folder::new("vocabulary");
+    let folder = Folder::new("tokenizer-vocabulary");
     folder.put("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n");
     let error = Tokenizer::read(&folder.0).err().expect("no mask").to_string();
     assert!(error.contains("vocab.txt: has no line [MASK]"), "{error}");
