@@ -24,10 +24,10 @@ impl<'a> Evaluator<'a> {
         Evaluator { device, model, memory, programs: Programs::new(Mode::Evaluating) }
     }
 
-    /// Allocates memory as [`Trainer::prepare`] does.
+    /// Allocates memory as [`Trainer::prepare`](super::Trainer::prepare) does.
     ///
     /// # Errors
-    /// As [`Trainer::prepare`].
+    /// As [`Trainer::prepare`](super::Trainer::prepare).
     pub fn prepare(&mut self, rows: u32, length: u32) -> Result<u32> {
         self.programs.prepare(self.device, self.model, self.memory, [rows, length])
     }

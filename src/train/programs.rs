@@ -59,11 +59,11 @@ pub(super) fn record_update(model: &Model, traits: &Traits, options: &Adam) -> G
     g
 }
 
-/// The recordings that a [`Trainer`] or, without `training`, an [`Evaluator`] runs for batches of `rows` sequences of `length` tokens: for
-/// [`self_check`](crate::doctor::self_check), before either exists.
+/// The recordings that a [`Trainer`](super::Trainer) or, without `training`, an [`Evaluator`](super::Evaluator) runs for batches of `rows`
+/// sequences of `length` tokens: for [`self_check`](crate::doctor::self_check), before either exists.
 ///
 /// # Errors
-/// [`Error::Limit`] if not even one row fits the device's limits.
+/// [`Error::Limit`](crate::Error::Limit) if not even one row fits the device's limits.
 pub fn recordings(model: &Model, traits: &Traits, [rows, length]: [u32; 2], training: bool) -> Result<Vec<Graph>> {
     let mode = if training { Mode::Training { checkpointing: false } } else { Mode::Evaluating };
     let rows = micro_batch(model, traits, [rows, length], mode)?;
